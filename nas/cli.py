@@ -1,0 +1,549 @@
+"""The command line: `python -m nas COMMAND`, of which `run_search.py` is `search`."""
+
+import argparse
+import json
+import os
+import random
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from nas.config import DEFAULT, QUICK, RunConfig
+from nas.errors import InputError
+from nas.units import parse_latency, parse_macs, parse_params
+from search_space import DESIGNS, PRESETS, Architecture, ArchitectureError, SearchSpace, total_cost
+from search_space import cost_table as part_costs
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    Commands = argparse._SubParsersAction["_Parser"]
+
+BUDGET_HELP = (
+    "limit on multiply-adds of one image at --image-size; a FLOP is a multiply-add, as in the "
+    "papers: 2GFLOPs, 600MFLOPs, 2GMACs, 2e9"
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see {self.prog} --help)")
+
+
+def main(command: Sequence[str] = (), program: str = "python -m nas") -> int:
+    """Run what the process's arguments ask for, after those of `command`.
+
+    Returns:
+        The exit status: 0, 2 for bad input, 130 when interrupted.
+    """
+    try:
+        options = _parser().parse_args([*command, *sys.argv[1:]])
+        action: Callable[[argparse.Namespace], None] = options.action
+        options.command_line = f"{program} {shlex.join(sys.argv[1:])}"
+        action(options)
+    except (InputError, ArchitectureError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return int(getattr(options, "status", 0))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m nas",
+        description="Architecture search for vision transformers over token pooling and attention "
+        "sharing.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in (_add_search, _add_retrain, _add_plot, _add_sample, _add_describe, _add_designs):
+        add(commands)
+    return parser
+
+
+# --- search ------------------------------------------------------------------------------------
+
+
+def _add_search(commands: "Commands") -> None:
+    parser = commands.add_parser(
+        "search",
+        prog="python run_search.py",
+        help="find architectures under a budget",
+        description="Train a supernet, search it under hard limits, export the best architectures. "
+        "The same command again goes on where the last one stopped.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(action=_search)
+    limits = parser.add_argument_group("limits")
+    limits.add_argument("--budget", required=True, metavar="MACS", help=BUDGET_HELP)
+    limits.add_argument("--params", metavar="COUNT", help="limit on parameters: 10M")
+    limits.add_argument(
+        "--latency",
+        metavar="TIME",
+        help="limit on the measured latency of one forward pass on --device: 15ms, 0.015s",
+    )
+    problem = parser.add_argument_group("problem")
+    problem.add_argument(
+        "--data",
+        default="digits",
+        help="digits (embedded), fashion-mnist, a folder of class folders, or a timm dataset "
+        "such as torch/cifar10",
+    )
+    problem.add_argument(
+        "--space", default="base", help=f"{', '.join(PRESETS)}, or the JSON file of a space"
+    )
+    problem.add_argument(
+        "--image-size", type=_size, default=224, help="pixels at which MACs and latency count"
+    )
+    problem.add_argument(
+        "--proxy-size",
+        type=_size,
+        help="pixels of training and evaluation; 64 for digits, else the image size",
+    )
+    effort = parser.add_argument_group("effort")
+    effort.add_argument(
+        "--quick", action="store_true", help="shrink everything: a look within 90 seconds"
+    )
+    effort.add_argument("--steps", type=_positive, help="training steps of the supernet")
+    effort.add_argument("--epochs", type=_positive, help="the same, in passes over the train split")
+    effort.add_argument("--batch-size", type=_positive, default=64, help="images in a step")
+    effort.add_argument("--lr", type=_rate, default=1e-3, help="peak learning rate")
+    effort.add_argument("--trials", type=_positive, help="architectures to evaluate")
+    effort.add_argument(
+        "--search-images", type=_positive, help="images of the search split for each evaluation"
+    )
+    effort.add_argument("--sampler", choices=("nsga2", "tpe", "random"), default="nsga2")
+    effort.add_argument("--seed", type=int, default=0)
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--device", help="cpu, cuda or cuda:N; cuda where there is one")
+    machine.add_argument(
+        "--workers",
+        type=_count,
+        help="Ray actors that evaluate; 0 evaluates in this process without Ray; by default one "
+        "for each GPU or each CPU, at most 8",
+    )
+    machine.add_argument(
+        "--ray-address", metavar="ADDRESS", help="a running Ray cluster: auto, HOST:PORT"
+    )
+    machine.add_argument(
+        "--threads", type=_positive, default=1, help="CPU threads of one evaluation"
+    )
+    machine.add_argument(
+        "--loader-workers",
+        type=_count,
+        help="processes that load images; by default 0 for digits, else one for each CPU",
+    )
+    parser.add_argument(
+        "--out", type=Path, help="the run's folder; by default one below results/, named by the run"
+    )
+
+
+def _search(options: argparse.Namespace) -> None:
+    from nas.latency import check_device
+
+    limits = {
+        "budget": parse_macs(options.budget),
+        "params": parse_params(options.params) if options.params else None,
+        "latency_ms": parse_latency(options.latency) if options.latency else None,
+    }
+    if options.steps and options.epochs:
+        raise InputError("--steps and --epochs say the same thing; give one of them")
+    space = _space(options.space)
+    device = check_device(options.device) if options.device else _default_device()
+    embedded = options.data == "digits"
+    proxy_size = options.proxy_size or (64 if embedded else options.image_size)
+
+    from nas.data import load_data
+
+    data = load_data(options.data, image_size=proxy_size, seed=options.seed)
+    effort = QUICK if options.quick else DEFAULT
+    per_epoch = max(1, round(data.epoch_size / options.batch_size))
+    if options.steps or options.epochs:
+        steps = options.steps or options.epochs * per_epoch
+    else:
+        steps = effort.steps if embedded or options.quick else effort.epochs * per_epoch
+    config = RunConfig(
+        **limits,
+        data=options.data if not Path(options.data).is_dir() else str(Path(options.data).resolve()),
+        space=space,
+        image_size=options.image_size,
+        proxy_size=proxy_size,
+        seed=options.seed,
+        device=device,
+        steps=steps,
+        batch_size=options.batch_size,
+        lr=options.lr,
+        sampler=options.sampler,
+        trials=options.trials or effort.trials,
+        search_images=options.search_images or effort.search_images,
+        threads=options.threads,
+    )
+
+    from rich.console import Console
+
+    from nas.interrupt import Interrupted, stop_on_signals
+    from nas.run import Execution, run
+    from nas.run_folder import RunFolder
+
+    cores = os.cpu_count() or 1
+    workers = options.workers
+    if workers is None:
+        workers = _gpus() if device.startswith("cuda") else max(1, min(cores // options.threads, 8))
+    folder = RunFolder(options.out or Path("results") / _run_name(config))
+    console = Console()
+    console.print(f"run folder: {folder.path}", highlight=False, soft_wrap=True)
+    with stop_on_signals() as stop:
+        try:
+            run(
+                config,
+                folder,
+                data=data,
+                command=options.command_line,
+                execution=Execution(
+                    workers=workers,
+                    ray_address=options.ray_address,
+                    loader_workers=_loader_workers(options, options.data),
+                ),
+                stop=stop,
+                console=console,
+            )
+        except Interrupted:
+            _say_how_to_go_on(options, console)
+
+
+def _run_name(config: RunConfig) -> str:
+    data = Path(config.data).name.replace("/", "-")
+    return f"{data}-{config.space.name}-{(config.budget or 0) / 1e9:g}GFLOPs-{config.digest}"
+
+
+def _space(name: str) -> SearchSpace:
+    if name in PRESETS:
+        return PRESETS[name]
+    if Path(name).suffix == ".json":
+        return SearchSpace.load(name)
+    raise InputError(f"--space {name!r} is unknown; {', '.join(PRESETS)}, or a JSON file")
+
+
+def _loader_workers(options: argparse.Namespace, data: str) -> int:
+    if options.loader_workers is not None:
+        return int(options.loader_workers)
+    return 0 if data == "digits" else min(os.cpu_count() or 1, 8)
+
+
+def _default_device() -> str:
+    return "cuda" if _gpus() else "cpu"
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _say_how_to_go_on(options: argparse.Namespace, console: "Console") -> None:
+    console.print("\n[yellow]stopped; everything is saved. To go on:")
+    console.print(f"    [bold]{options.command_line}", highlight=False, soft_wrap=True)
+    options.status = 130
+
+
+# --- retrain and plot --------------------------------------------------------------------------
+
+
+def _add_retrain(commands: "Commands") -> None:
+    parser = commands.add_parser(
+        "retrain",
+        help="train the exported architectures alone",
+        description="Train the most accurate architectures of a run's front alone and measure them "
+        "on the test split, beside the weights inherited from the supernet.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(action=_retrain)
+    parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument("--top", type=_positive, default=1, help="how many architectures")
+    parser.add_argument(
+        "--from",
+        dest="start",
+        choices=("scratch", "supernet"),
+        default="scratch",
+        help="fresh weights, or the inherited ones",
+    )
+    parser.add_argument(
+        "--steps", type=_positive, help="training steps; by default twice those of the supernet"
+    )
+    parser.add_argument("--epochs", type=_positive, help="the same, in passes over the train split")
+    parser.add_argument("--batch-size", type=_positive, default=64, help="images in a step")
+    parser.add_argument("--lr", type=_rate, default=1e-3, help="peak learning rate")
+    parser.add_argument("--drop-path", type=float, default=0.05, help="stochastic depth")
+    parser.add_argument(
+        "--augment",
+        choices=("light", "full"),
+        default="light",
+        help="full: RandAugment, mixup, cutmix and erasing, for long trainings",
+    )
+    parser.add_argument(
+        "--train-size", type=_size, help="pixels of training; by default the run's proxy size"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", help="cpu, cuda or cuda:N; by default that of the run")
+    parser.add_argument("--loader-workers", type=_count, help="processes that load images")
+
+
+def _retrain(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from nas.interrupt import Interrupted, stop_on_signals
+    from nas.retrain import Recipe, retrain
+    from nas.run_folder import RunFolder
+
+    folder = RunFolder.existing(options.run)
+    config = folder.config
+    if options.steps and options.epochs:
+        raise InputError("--steps and --epochs say the same thing; give one of them")
+    if not 0 <= options.drop_path < 1:
+        raise InputError(f"--drop-path {options.drop_path} is outside 0 to 1")
+    recipe = Recipe(
+        start=options.start,
+        steps=options.steps or 2 * config.steps,
+        batch_size=options.batch_size,
+        lr=options.lr,
+        drop_path=options.drop_path,
+        augment=options.augment,
+        image_size=options.train_size or config.proxy_size,
+        seed=options.seed,
+        device=options.device or config.device,
+    )
+    console = Console()
+    with stop_on_signals() as stop:
+        try:
+            retrain(
+                folder,
+                top=options.top,
+                recipe=recipe,
+                epochs=options.epochs,
+                loader_workers=_loader_workers(options, config.data),
+                stop=stop,
+                console=console,
+            )
+        except Interrupted:
+            _say_how_to_go_on(options, console)
+
+
+def _add_plot(commands: "Commands") -> None:
+    parser = commands.add_parser("plot", help="redraw a run's report", allow_abbrev=False)
+    parser.set_defaults(action=_plot)
+    parser.add_argument("run", type=Path, help="the run's folder")
+
+
+def _plot(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from nas.run import report
+    from nas.run_folder import RunFolder
+
+    report(RunFolder.existing(options.run), Console())
+
+
+# --- architectures -----------------------------------------------------------------------------
+
+
+def _add_sample(commands: "Commands") -> None:
+    parser = commands.add_parser(
+        "sample", help="random architectures as JSON files", allow_abbrev=False
+    )
+    parser.set_defaults(action=_sample)
+    parser.add_argument("--space", default="base", help=f"{', '.join(PRESETS)}, or a JSON file")
+    parser.add_argument("-n", "--number", type=_positive, default=1, help="how many")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--budget", metavar="MACS", help=BUDGET_HELP)
+    parser.add_argument("--image-size", type=_size, default=224)
+    parser.add_argument("--out", type=Path, help="folder for the files, named by their hashes")
+    parser.add_argument("--json", action="store_true", help="print a list of architectures")
+
+
+def _sample(options: argparse.Namespace) -> None:
+    from nas.limits import Limits, Problem
+    from nas.run_folder import write_text
+
+    limits = Limits(macs=parse_macs(options.budget) if options.budget else None)
+    problem = Problem(
+        space=_space(options.space), limits=limits, image_size=options.image_size, num_classes=1000
+    )
+    problem.smallest()  # refuses a budget that is out of reach
+    rng = random.Random(options.seed)
+    found: dict[str, Architecture] = {}
+    for _ in range(20 * options.number):  # draws repeat in small spaces
+        architecture = problem.sample(rng)
+        found[architecture.hash] = architecture
+        if len(found) == options.number:
+            break
+    else:
+        raise InputError(f"-n {options.number}: found only {len(found)} different architectures")
+    if options.out:
+        try:
+            for architecture in found.values():
+                write_text(options.out / f"{architecture.hash}.json", architecture.to_json())
+        except OSError as error:
+            raise InputError(f"--out {options.out}: cannot be written ({error.strerror})") from None
+    if options.json:
+        print(json.dumps([a.model_dump(mode="json") for a in found.values()], indent=2))
+        return
+    for architecture in found.values():
+        cost = problem.cost(architecture)
+        print(
+            f"{architecture.hash}  {cost.macs:>13,} MACs  {cost.params:>11,} params  "
+            f"{architecture.summary}"
+        )
+
+
+def _add_describe(commands: "Commands") -> None:
+    parser = commands.add_parser(
+        "describe", help="one architecture: its stages and costs", allow_abbrev=False
+    )
+    parser.set_defaults(action=_describe)
+    parser.add_argument("file", type=Path, help="an architecture's JSON file, or its folder")
+    parser.add_argument("--image-size", type=_size, default=224)
+    parser.add_argument("--num-classes", type=_count, default=1000)
+    parser.add_argument("--json", action="store_true")
+
+
+def _describe(options: argparse.Namespace) -> None:
+    architecture = Architecture.load(options.file)
+    sizes = {"image_size": options.image_size, "num_classes": options.num_classes}
+    cost = total_cost(architecture, **sizes)
+    parts = part_costs(architecture, **sizes)
+    if options.json:
+        rows = [
+            {
+                "name": part.name,
+                "map": list(part.map_size),
+                "params": part.cost.params,
+                "macs": part.cost.macs,
+            }
+            for part in parts
+        ]
+        described = {
+            "hash": architecture.hash,
+            **sizes,
+            "params": cost.params,
+            "macs": cost.macs,
+            "summary": architecture.summary,
+            "parts": rows,
+        }
+        print(json.dumps(described, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"architecture {architecture.hash}")
+    table.add_column("part")
+    for name in ("map", "params", "MACs", "share of MACs"):
+        table.add_column(name, justify="right")
+    for part in parts:
+        height, width = part.map_size
+        table.add_row(
+            part.name,
+            f"{height}×{width}",
+            f"{part.cost.params:,}",
+            f"{part.cost.macs:,}",
+            f"{part.cost.macs / cost.macs:.1%}",
+        )
+    table.add_section()
+    table.add_row("all", "", f"{cost.params:,}", f"{cost.macs:,}", "100.0%")
+    table.caption = (
+        f"MACs are multiply-adds of one image at {options.image_size} px; "
+        f"{options.num_classes} classes"
+    )
+    console = Console()
+    for number, stage in enumerate(architecture.stages, start=1):
+        console.print(f"stage {number}: {stage}", highlight=False, markup=False)
+    console.print(table)
+
+
+def _add_designs(commands: "Commands") -> None:
+    parser = commands.add_parser(
+        "designs", help="the published designs beside their papers' figures", allow_abbrev=False
+    )
+    parser.set_defaults(action=_designs)
+    parser.add_argument("--json", action="store_true")
+
+
+def _designs(options: argparse.Namespace) -> None:
+    rows = []
+    for design in DESIGNS:
+        cost = total_cost(design.architecture)
+        rows.append(
+            {
+                "name": design.name,
+                "timm_name": design.timm_name,
+                "params": cost.params,
+                "macs": cost.macs,
+                "paper": design.paper,
+                "paper_params_millions": design.paper_params,
+                "paper_gmacs": design.paper_gmacs,
+                "paper_top1": design.paper_top1,
+            }
+        )
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="published designs at 224 px, 1000 classes")
+    for name in ("design", "timm name", "params", "MACs", "paper: M params", "GFLOPs", "top-1 %"):
+        table.add_column(name, justify="left" if "n" in name[:6] else "right")
+    for design, row in zip(DESIGNS, rows, strict=True):
+        table.add_row(
+            design.name,
+            design.timm_name,
+            f"{row['params']:,}",
+            f"{row['macs']:,}",
+            f"{design.paper_params:g}",
+            f"{design.paper_gmacs:g}",
+            f"{design.paper_top1:g}",
+        )
+    Console().print(table)
+
+
+# --- values ------------------------------------------------------------------------------------
+
+
+def _positive(text: str) -> int:
+    return _whole(text, at_least=1)
+
+
+def _count(text: str) -> int:
+    return _whole(text, at_least=0)
+
+
+def _size(text: str) -> int:
+    return _whole(text, at_least=32)
+
+
+def _whole(text: str, *, at_least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+    if value < at_least:
+        raise argparse.ArgumentTypeError(f"{value} is below {at_least}")
+    return value
+
+
+def _rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value

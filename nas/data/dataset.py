@@ -1,0 +1,58 @@
+"""What every source of images is turned into: three splits and the facts about them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+Augment = Literal["light", "full"]
+
+
+class Samples(Dataset[tuple[Tensor, int]], ABC):
+    """A split: item i is an image, uint8 (3, S, S), and its label.
+
+    Random splits draw from the global generators of `random`, numpy and torch, which
+    `train_batches` seeds for each sample.
+    """
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Three splits that share no image, and what a user should know about them.
+
+    Attributes:
+        name: What the user called it: "digits", a folder's name, ...
+        train: What networks are trained on; random where the data wants augmentation.
+        search: What architectures are compared on; fixed.
+        test: Fixed, and touched by retraining alone.
+        class_names: One name per label, in the labels' order.
+        mean: Mean per channel of pixels scaled to 0..1.
+        std: Standard deviation per channel of pixels scaled to 0..1.
+        epoch_size: Samples in one nominal epoch.
+        notes: Sentences for the user about which split was cut from which.
+    """
+
+    name: str
+    train: Samples
+    search: Samples
+    test: Samples
+    class_names: tuple[str, ...]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    epoch_size: int
+    notes: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes a network has to tell apart."""
+        return len(self.class_names)

@@ -1,0 +1,64 @@
+"""One way in: what a user calls their data goes in, three splits come out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nas.data.dataset import Augment, Data
+from nas.data.digits import load_digits
+from nas.data.fashion import read_fashion_mnist
+from nas.data.folder import read_folder
+from nas.data.images import ImageSource, TransformedImages, eval_transform, train_transform
+from nas.data.splits import arrange
+from nas.data.timm_dataset import PREFIXES, read_timm_dataset
+from nas.errors import InputError
+
+
+def load_data(source: str, *, image_size: int, seed: int, augment: Augment = "light") -> Data:
+    """Find a data set and divide it into train, search and test.
+
+    Args:
+        source: `digits`, `fashion-mnist`, a name for `timm.data.create_dataset` with its prefix
+            (`torch/cifar10`, `hfds/...`, `hfids/...`, `tfds/...`, `wds/FOLDER`), or a folder of
+            class folders, on its own or below `train`, `val` and `test`.
+        image_size: Side of the images in pixels.
+        seed: Decides what is cut from where, and for `digits` every fixed canvas.
+        augment: `light` for training a supernet: crops of at least half the image, and flips;
+            `full` for retraining: DeiT's recipe as far as it works on single images. `digits` are
+            on a fresh canvas each time instead.
+
+    Raises:
+        InputError: There is no such data, or it cannot be used; the message says why.
+    """
+    if source == "digits":
+        return load_digits(image_size=image_size, seed=seed)
+    found = _find(source, image_size=image_size, seed=seed)
+    train, search, test, notes = arrange(found, seed=seed)
+    fixed = eval_transform(image_size, found.crop)
+    return Data(
+        name=found.name,
+        train=TransformedImages(train, train_transform(image_size, augment)),
+        search=TransformedImages(search, fixed),
+        test=TransformedImages(test, fixed),
+        class_names=found.class_names,
+        mean=found.mean,
+        std=found.std,
+        epoch_size=len(train),
+        notes=notes,
+    )
+
+
+def _find(source: str, *, image_size: int, seed: int) -> ImageSource:
+    if source == "fashion-mnist":
+        return read_fashion_mnist()
+    prefix, _, name = source.partition("/")
+    if prefix in PREFIXES and name:
+        return read_timm_dataset(source, image_size=image_size)
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise InputError(
+            f"--data {source}: neither a folder nor a known name; give a folder of class folders, "
+            f"digits, fashion-mnist, or NAME with a prefix that timm knows: "
+            f"{', '.join(f'{known}/NAME' for known in PREFIXES)}"
+        )
+    return read_folder(path, seed=seed)

@@ -1,0 +1,117 @@
+"""Exporting: each architecture of the front as a folder that stands alone."""
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nas.data import Data
+from nas.limits import Problem
+from nas.report import ModelFacts, RunFacts, model_card
+from nas.run_folder import RunFolder
+from search_space import Architecture, LocalGlobal, map_sizes
+from supernet import ExportedNetwork, Network, Store, save_exported
+
+
+def export_front(
+    folder: RunFolder,
+    store: Store,
+    front: Sequence[Mapping[Any, Any]],
+    *,
+    problem: Problem,
+    data: Data,
+    facts: RunFacts,
+    architectures: Mapping[str, Architecture],
+) -> None:
+    """Write `front/<n>/` for each row, 1 being the most accurate, and `best/`, which is the first.
+
+    Folders of an earlier export are replaced.
+
+    Args:
+        folder: The run's.
+        store: The shared weights that the networks are extracted from.
+        front: Rows of the table of trials, the most accurate first.
+        problem: Under which the front was found.
+        data: Which the weights were trained on.
+        facts: For the model cards.
+        architectures: By hash.
+    """
+    shutil.rmtree(folder.front, ignore_errors=True)
+    for number, row in enumerate(front, start=1):
+        network = store.extract(architectures[str(row["hash"])])
+        targets = [folder.front / str(number)] + [folder.best] * (number == 1)
+        for target in targets:
+            name = str(target.relative_to(folder.path))
+            card = model_card(_model_facts(name, row, network, problem, data), facts)
+            export_network(target, network, data, image_size=facts.proxy_size, card=card)
+
+
+def export_network(
+    target: Path, network: Network, data: Data, *, image_size: int, card: str
+) -> None:
+    """Write an exported network's folder so that it is never seen half-written."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    about = ExportedNetwork(
+        num_classes=network.num_classes,
+        in_chans=network.in_chans,
+        image_size=image_size,
+        mean=data.mean,
+        std=data.std,
+        class_names=data.class_names,
+    )
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
+        written = Path(temporary) / target.name
+        written.mkdir()
+        save_exported(written, network, about)
+        (written / "README.md").write_text(card, encoding="utf-8")
+        if target.exists():
+            target.rename(Path(temporary) / "old")
+        written.rename(target)
+
+
+def stage_rows(architecture: Architecture, image_size: int) -> list[dict[str, object]]:
+    """The stages of an architecture as rows for people."""
+    rows: list[dict[str, object]] = []
+    sizes = map_sizes(image_size, architecture)
+    for number, (stage, size) in enumerate(zip(architecture.stages, sizes, strict=True), start=1):
+        mixer = stage.mixer
+        local, seen = "none", "–"
+        if isinstance(mixer, LocalGlobal):
+            local = f"{mixer.local_heads} of {mixer.heads}"
+            seen = mixer.aggregation.label if mixer.aggregation else "–"
+        rows.append(
+            {
+                "stage": number,
+                "map": f"{size[0]}×{size[1]}",
+                "pooling": stage.pooling or "stem",
+                "width": stage.width,
+                "depth": stage.depth,
+                "layers per attention map": stage.sharing,
+                "local heads": local,
+                "global heads see": seen,
+                "feed-forward": f"{stage.feed_forward.kind} ×{stage.feed_forward.ratio:g}",
+            }
+        )
+    return rows
+
+
+def _model_facts(
+    name: str, row: Mapping[Any, Any], network: Network, problem: Problem, data: Data
+) -> ModelFacts:
+    measured = row["latency_ms"] == row["latency_ms"]  # NaN where it was not
+    return ModelFacts(
+        name=name,
+        number=int(row["number"]),
+        hash=str(row["hash"]),
+        summary=str(row["summary"]),
+        accuracy=float(row["accuracy"]),
+        macs=int(row["macs"]),
+        params=int(row["params"]),
+        latency_ms=float(row["latency_ms"]) if measured else None,
+        latency_iqr_ms=float(row["latency_iqr_ms"]) if measured else None,
+        stages=stage_rows(network.architecture, problem.image_size),
+        class_names=data.class_names,
+        mean=data.mean,
+        std=data.std,
+    )

@@ -1,0 +1,67 @@
+"""The summary that the terminal shows at the end of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+
+from nas.report.facts import RunFacts, milliseconds
+from nas.report.front import anchors, count_text
+from nas.units import format_count
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def summary_table(trials: pd.DataFrame, facts: RunFacts) -> Table:
+    """The best architecture beside the smallest and the largest evaluated, 100 columns at most.
+
+    Costs are at the run's image size, accuracies on its search split; the caption says so. Without
+    an evaluated trial, the table says so and the caption counts what happened.
+    """
+    compared = anchors(trials)
+    table = Table(
+        title=f"{escape(facts.data)}, space {escape(facts.space)}, budget {facts.budget_text}",
+        caption="\n".join(_caption(trials, facts)),
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
+    if not compared:
+        table.add_column("no architecture was evaluated", min_width=60)
+        return table
+    table.add_column("", max_width=18)
+    for name, _ in compared:
+        style = "bold" if "best" in name else ""
+        table.add_column(name, overflow="fold", max_width=24, style=style)
+    for label, show in _rows(facts).items():
+        table.add_row(label, *(escape(show(row)) for _, row in compared))
+    return table
+
+
+def _rows(facts: RunFacts) -> dict[str, Callable[[pd.Series], str]]:
+    """What is told of each architecture: a label, and how to read it off a trial."""
+    pixels = facts.proxy_size
+    rows: dict[str, Callable[[pd.Series], str]] = {
+        "trial": lambda row: str(row["number"]),
+        f"accuracy at {pixels} px": lambda row: facts.accuracy_with_error(row["accuracy"]),
+        f"MACs at {facts.image_size} px": lambda row: format_count(row["macs"]).rstrip(),
+        "params": lambda row: format_count(row["params"]).rstrip(),
+    }
+    if facts.latency_conditions:
+        rows["latency"] = lambda row: milliseconds(row["latency_ms"], row["latency_iqr_ms"])
+    rows["architecture"] = lambda row: "\n".join(str(row["summary"]).split(" | "))
+    return rows
+
+
+def _caption(trials: pd.DataFrame, facts: RunFacts) -> list[str]:
+    """How the numbers were measured and how many trials there were, in lines."""
+    accuracy = f"{facts.accuracy_text}; ± is one standard error"
+    cost = f"{facts.cost_text}; smallest and largest are of those evaluated"
+    lines = (accuracy, cost, f"trials: {count_text(trials)}", *facts.notes)
+    return [escape(line) for line in lines]

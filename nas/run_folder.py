@@ -1,0 +1,152 @@
+"""The folder of a run: its layout, its lock, and writing that is never seen half-done."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from nas.config import RunConfig
+from nas.errors import InputError
+
+
+class RunFolder:
+    """Where a run keeps what it knows.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / "config.json"
+        self.log = self.path / "log.txt"
+        self.environment = self.path / "environment.json"
+        self.checkpoint = self.path / "supernet" / "checkpoint.safetensors"
+        self.training_state = self.path / "supernet" / "training_state.safetensors"
+        self.facts = self.path / "facts.json"
+        self.journal = self.path / "study.journal"
+        self.best = self.path / "best"
+        self.front = self.path / "front"
+        self.retrained = self.path / "retrain"
+
+    @classmethod
+    def existing(cls, path: str | Path) -> "RunFolder":
+        """The folder of an earlier run.
+
+        Raises:
+            InputError: If there is no run in it.
+        """
+        folder = cls(path)
+        if not folder.config_file.is_file():
+            raise InputError(f"{path}: no run here (it has no config.json)")
+        return folder
+
+    @property
+    def config(self) -> RunConfig:
+        """The configuration that the folder belongs to.
+
+        Raises:
+            InputError: If config.json is broken.
+        """
+        try:
+            return RunConfig.model_validate_json(self.config_file.read_bytes())
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise InputError(f"{self.config_file}: {where}: {first['msg']}") from None
+
+    @contextmanager
+    def claimed_for(self, config: RunConfig) -> Iterator[None]:
+        """Hold the folder for one process and one configuration, creating it if needed.
+
+        Raises:
+            InputError: If another process holds it, it belongs to another configuration, it holds
+                other files, or it cannot be written.
+        """
+        with self.locked():
+            if self.config_file.exists():
+                self._check_same(config)
+            else:
+                write_text(self.config_file, config.model_dump_json(indent=2) + "\n")
+            yield
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process.
+
+        Raises:
+            InputError: If another process holds it, or it cannot be written or is no run's.
+        """
+        lock_file = self.path / ".lock"
+        try:
+            if self.path.is_dir() and not self.config_file.exists():
+                others = [p.name for p in self.path.iterdir() if p.name != ".lock"]
+                if others:
+                    raise InputError(
+                        f"{self.path}: holds other files ({sorted(others)[0]}) and no run; "
+                        "give --out an empty or a new folder"
+                    )
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(lock_file)
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(f"{self.path}: another process is running in this folder") from None
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written ({error.strerror})") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _check_same(self, config: RunConfig) -> None:
+        known = self.config.model_dump(mode="json")
+        for field, value in config.model_dump(mode="json").items():
+            if known[field] != value:
+                old, new = (_short(v) for v in (known[field], value))
+                raise InputError(
+                    f"{self.path}: belongs to another configuration ({field} is {old} there, "
+                    f"{new} here); give --out another folder"
+                )
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        # mkstemp makes private files; results are as readable as any other file of the user.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old or the new one, never a part."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write indented JSON, as `write_text` writes."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def _short(value: object) -> str:
+    if isinstance(value, dict) and "name" in value:
+        value = value["name"]
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -1,0 +1,241 @@
+"""The search: one driver asks Optuna, checks limits, has candidates evaluated, and tells.
+
+Optuna's constraints are soft; the limits here are hard. What exceeds a closed-form limit is never
+evaluated, what exceeds the latency limit when measured is neither.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import optuna
+from optuna.trial import Trial
+
+from nas.interrupt import StopRequest
+from nas.latency import Latency
+from nas.limits import Problem
+from nas.study import Record, State, decide, enqueue, records, recover, source_of
+from nas.workers import Score, Workers
+from search_space import DESIGNS, Architecture
+from search_space.space import ENUMERABLE
+
+logger = logging.getLogger(__name__)
+
+PATIENCE = 20
+"""Proposals in a row that bring nothing new before the driver proposes a feasible one itself."""
+
+ASKS_PER_TRIAL = 40
+"""Proposals allowed for each evaluation wanted; the search ends when they are used up."""
+
+MeasureLatency = Callable[[Architecture], Latency]
+
+
+@dataclass
+class _Candidate:
+    """A proposal to be evaluated, and the trials that proposed the same meanwhile."""
+
+    trial: Trial
+    architecture: Architecture
+    latency: Latency | None
+    started: float
+    twins: list[Trial] = field(default_factory=list)
+
+
+class Search:
+    """One search over a study; `run` brings it to its end or to a requested stop.
+
+    Args:
+        study: From `open_study`.
+        problem: The space under its limits.
+        workers: Who evaluates.
+        measure: Measures latency, where latency is limited. It is called only while no evaluation
+            is under way.
+        trials: Architectures to evaluate, those of earlier processes included.
+        seed: Of the driver's own proposals.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        *,
+        problem: Problem,
+        workers: Workers,
+        measure: MeasureLatency | None,
+        trials: int,
+        seed: int,
+    ) -> None:
+        self.study, self.problem, self.workers = study, problem, workers
+        self.measure, self.trials, self.seed = measure, trials, seed
+        again = recover(study)
+        if again:
+            logger.info("%d evaluations were cut off; they come first", again)
+        self.decided = records(study)
+        self._known = {
+            record.hash: record
+            for record in self.decided.values()
+            if record.state in ("evaluated", "infeasible", "failed")
+        }
+        self._ready: list[_Candidate] = []  # proposed and timed, not yet submitted
+        self._under_way: dict[int, _Candidate] = {}
+        self._fruitless = 0
+        if not study.get_trials(deepcopy=False):
+            self._enqueue_first()
+
+    def run(self, *, stop: StopRequest, on_decided: Callable[[Record], None]) -> str:
+        """Search until enough architectures were evaluated.
+
+        Args:
+            stop: Looked at between proposals. Evaluations under way are then left to be taken up
+                by the next process.
+            on_decided: Called for each decided trial.
+
+        Returns:
+            Why the search ended early, or an empty string.
+
+        Raises:
+            Interrupted: If a stop was requested.
+        """
+        reachable = self._feasible_count()
+        while self._evaluated < self.trials:
+            stop.check()
+            if self._evaluated >= reachable:
+                return f"all {reachable} architectures that meet the limits were evaluated"
+            asked = len(self.study.get_trials(deepcopy=False))
+            exhausted = asked >= ASKS_PER_TRIAL * self.trials
+            if exhausted and not self._under_way and not self._ready:
+                return f"{asked} proposals brought only {self._evaluated} new feasible ones"
+            if not exhausted and self._may_propose(reachable):
+                self._propose(on_decided)
+            elif self._ready:
+                self._submit()
+            elif (done := self.workers.next_score(timeout=0.5)) is not None:
+                self._finish(*done, on_decided)
+        return ""
+
+    @property
+    def _evaluated(self) -> int:
+        return sum(record.state == "evaluated" for record in self._known.values())
+
+    def _may_propose(self, reachable: int) -> bool:
+        # Timing wants a quiet machine: a round is timed, then evaluated, before the next one.
+        if self.measure is not None and self._under_way:
+            return False
+        wanted = min(self.trials, reachable) - self._evaluated
+        pending = len(self._under_way) + len(self._ready)
+        return pending < min(self.workers.capacity, wanted)
+
+    def _submit(self) -> None:
+        for candidate in self._ready:
+            self._under_way[candidate.trial.number] = candidate
+            self.workers.submit(candidate.trial.number, candidate.architecture)
+        self._ready.clear()
+
+    def _propose(self, on_decided: Callable[[Record], None]) -> None:
+        """Ask for one candidate, and decide it at once or have it evaluated."""
+        started = time.monotonic()
+        if self._fruitless >= PATIENCE:
+            self._enqueue_feasible()
+            self._fruitless = 0
+        trial = self.study.ask()
+        architecture = self.problem.space.suggest(trial.suggest_categorical)
+        known = self._known.get(architecture.hash)
+        if known is not None:
+            self._fruitless += 1
+            self._decide_twin(trial, known, on_decided)
+            return
+        for candidate in (*self._under_way.values(), *self._ready):
+            if candidate.architecture.hash == architecture.hash:
+                self._fruitless += 1
+                candidate.twins.append(trial)
+                return
+        candidate = _Candidate(trial, architecture, None, started)
+        if not self.problem.admits(architecture):
+            self._fruitless += 1
+            self._decide(candidate, "infeasible", on_decided)
+            return
+        if self.measure is not None:
+            candidate.latency = self.measure(architecture)
+            if candidate.latency.median_ms > (self.problem.limits.latency_ms or 0):
+                self._fruitless += 1
+                self._decide(candidate, "infeasible", on_decided)
+                return
+        self._fruitless = 0
+        self._ready.append(candidate)
+
+    def _finish(self, number: int, score: Score, on_decided: Callable[[Record], None]) -> None:
+        candidate = self._under_way.pop(number)
+        state: State = "failed" if score.accuracy is None else "evaluated"
+        record = self._decide(candidate, state, on_decided, score)
+        for twin in candidate.twins:
+            self._decide_twin(twin, record, on_decided)
+
+    def _decide(
+        self,
+        candidate: _Candidate,
+        state: State,
+        on_decided: Callable[[Record], None],
+        score: Score | None = None,
+    ) -> Record:
+        cost = self.problem.cost(candidate.architecture)
+        latency = candidate.latency
+        record = Record(
+            state=state,
+            architecture=candidate.architecture.model_dump(mode="json"),
+            hash=candidate.architecture.hash,
+            macs=cost.macs,
+            params=cost.params,
+            source=source_of(candidate.trial),
+            accuracy=score.accuracy if score else None,
+            latency_ms=latency.median_ms if latency else None,
+            latency_iqr_ms=latency.iqr_ms if latency else None,
+            excess=self.problem.limits.excess(cost, latency.median_ms if latency else None),
+            seconds=time.monotonic() - candidate.started,
+            error=score.error if score else "",
+        )
+        self._tell(candidate.trial, record, on_decided)
+        self._known[record.hash] = record
+        return record
+
+    def _decide_twin(
+        self, trial: Trial, known: Record, on_decided: Callable[[Record], None]
+    ) -> None:
+        """Answer a proposal from what is known of the same architecture."""
+        state: State = "duplicate" if known.state == "evaluated" else known.state
+        twin = Record(**{**vars(known), "state": state, "source": source_of(trial), "seconds": 0.0})
+        self._tell(trial, twin, on_decided)
+
+    def _tell(self, trial: Trial, record: Record, on_decided: Callable[[Record], None]) -> None:
+        decide(self.study, trial, record)
+        self.decided[trial.number] = record
+        on_decided(record)
+
+    def _enqueue_first(self) -> None:
+        """The landmarks of the space, and the published designs that it contains."""
+        problem = self.problem
+        first = {
+            "largest": problem.largest(),
+            "smallest": problem.smallest(),
+            "middle": problem.middle(),
+        }
+        for design in DESIGNS:
+            if design.architecture in problem.space and problem.admits(design.architecture):
+                first[design.name] = design.architecture
+        for source, architecture in first.items():
+            enqueue(self.study, problem.space.genotype(architecture), source)
+
+    def _enqueue_feasible(self) -> None:
+        """A feasible candidate of the driver's own, where the sampler finds none."""
+        rng = random.Random(f"{self.seed}-{len(self.study.get_trials(deepcopy=False))}")
+        candidate = self.problem.sample(rng)
+        enqueue(self.study, self.problem.space.genotype(candidate), "random feasible")
+
+    def _feasible_count(self) -> int:
+        """How many architectures meet the closed-form limits, where the space can be listed."""
+        space = self.problem.space
+        if space.count() > ENUMERABLE:
+            return space.count()
+        return sum(self.problem.admits(architecture) for architecture in space.enumerate())

@@ -1,0 +1,64 @@
+"""What the person at the terminal sees while a run goes on."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+PLAIN_SECONDS = 10.0
+"""Seconds between lines where the output is no terminal, such as a file or a job's log."""
+
+
+class LiveLine:
+    """A bar with a count, a remaining time and a changing text; plain lines in a log.
+
+    Args:
+        console: Where to show it.
+        title: What is going on.
+        total: Units of work.
+        done: Units that are done already.
+    """
+
+    def __init__(self, console: Console, title: str, *, total: int, done: int = 0) -> None:
+        self.console, self.title, self.total = console, title, total
+        self._start, self._first, self._shown = time.monotonic(), done, 0.0
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task(title, total=total, completed=done, text="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def update(self, done: int, text: str) -> None:
+        """Show how many units are done, and the text."""
+        self._progress.update(self._task, completed=done, text=text)
+        now = time.monotonic()
+        due = now - self._shown >= PLAIN_SECONDS or done >= self.total
+        if not self.console.is_terminal and due:
+            self._shown = now
+            pace = (now - self._start) / max(done - self._first, 1)
+            left = round(pace * (self.total - done))
+            self.console.print(
+                f"{self.title} {done}/{self.total} {text} ETA {left // 60}:{left % 60:02d}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )

@@ -1,0 +1,80 @@
+"""Quantities as people type them: `2GFLOPs`, `15ms`, `10M`."""
+
+import math
+import re
+
+from nas.errors import InputError
+
+_NUMBER = r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?|[+-]?(?:nan|inf))\s*"
+_PREFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
+_SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+def parse_macs(text: str, flag: str = "--budget") -> int:
+    """Multiply-adds from `2GFLOPs`, `2 gmacs`, `600MFLOPs` or `2e9`.
+
+    A FLOP is a multiply-add here, as in the papers of the field.
+
+    Raises:
+        InputError: If it is no positive number, or has an unknown unit.
+    """
+    pattern = _NUMBER + r"([kmgt]?)\s*(?:flops?|macs?)?\s*"
+    return _count(text, pattern, flag, "such as 2GFLOPs, 600MFLOPs, 2GMACs or 2e9")
+
+
+def parse_params(text: str, flag: str = "--params") -> int:
+    """A number of parameters from `10M`, `9.5m`, `1.2B` or `10000000`.
+
+    Raises:
+        InputError: If it is no positive number, or has an unknown unit.
+    """
+    pattern = _NUMBER + r"([kmgbt]?)\s*(?:params|parameters)?\s*"
+    return _count(text, pattern, flag, "such as 10M or 9500000")
+
+
+def parse_latency(text: str, flag: str = "--latency") -> float:
+    """Milliseconds from `15ms`, `0.015s` or `900us`.
+
+    Raises:
+        InputError: If it is no positive number, or has no unit or an unknown one.
+    """
+    match = re.fullmatch(_NUMBER + r"(us|µs|ms|s)\s*", text.lower())
+    if match is None:
+        raise InputError(f"{flag} {text!r} is no time with a unit, such as 15ms or 0.015s")
+    return _positive(match[1], text, flag) * _SECONDS[match[2]] * 1e3
+
+
+def format_count(count: float) -> str:
+    """A count for people, to go before its unit: `1.99 G`, `612 M`, `7 `."""
+    # A count just below a prefix rounds up into it: 999.6 M is 1 G.
+    for prefix, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(count) >= 0.9995 * factor:
+            return f"{count / factor:.3g} {prefix}"
+    return f"{count:.3g} "
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration for people: `48 s`, `5 min 02 s`, `3 h 10 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _count(text: str, pattern: str, flag: str, examples: str) -> int:
+    match = re.fullmatch(pattern, text.lower())
+    if match is None:
+        raise InputError(f"{flag} {text!r} is no number with a known unit, {examples}")
+    count = round(_positive(match[1], text, flag) * _PREFIXES[match[2]])
+    if count < 1:
+        raise InputError(f"{flag} {text!r} is less than one")
+    return count
+
+
+def _positive(number: str, text: str, flag: str) -> float:
+    value = float(number)
+    if not math.isfinite(value) or value <= 0:
+        raise InputError(f"{flag} {text!r} must be a positive, finite number")
+    return value

@@ -1,0 +1,240 @@
+"""Who evaluates: this process, or Ray actors on this machine or on a cluster.
+
+Both do the same: architectures go in with a ticket, scores come out with it, in any order. Scores
+don't depend on who computed them.
+"""
+
+import logging
+import os
+import traceback
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from nas.errors import InputError
+from nas.evaluation import SubnetEvaluator
+from search_space import Architecture, SearchSpace
+from supernet import Store
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS = 3
+"""Times that an evaluation is tried before it counts as failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """The outcome of one evaluation: an accuracy from 0 to 1, or else the traceback."""
+
+    accuracy: float | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSetup:
+    """All that an evaluating process needs: the supernet, the images, and how to run.
+
+    Attributes:
+        space: The search space of the weights.
+        num_classes: Outputs of the classifier.
+        weights: The store's tensors by name.
+        images: uint8 (N, 3, S, S).
+        labels: int64 (N,).
+        mean: Of each channel, for pixels from 0 to 1.
+        std: Likewise.
+        device: Where to evaluate.
+        threads: CPU threads of one evaluation.
+    """
+
+    space: SearchSpace
+    num_classes: int
+    weights: Mapping[str, Tensor]
+    images: Tensor
+    labels: Tensor
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    device: str
+    threads: int
+
+    def evaluator(self) -> SubnetEvaluator:
+        """An evaluator that holds the weights on its device."""
+        weights = {name: tensor.to(self.device) for name, tensor in self.weights.items()}
+        store = Store(self.space, num_classes=self.num_classes, device=self.device, weights=weights)
+        return SubnetEvaluator(
+            store,
+            self.images,
+            self.labels,
+            mean=self.mean,
+            std=self.std,
+            threads=self.threads,
+        )
+
+
+class Workers(Protocol):
+    """Evaluates architectures."""
+
+    @property
+    def capacity(self) -> int:
+        """How many evaluations may be under way at once."""
+
+    def submit(self, ticket: int, architecture: Architecture) -> None:
+        """Begin an evaluation."""
+
+    def next_score(self, timeout: float) -> tuple[int, Score] | None:
+        """The ticket and score of an evaluation that is done; None if none was in that time."""
+
+    def close(self) -> None:
+        """Let go of processes and memory."""
+
+
+class InProcess:
+    """Evaluates in this process, one at a time; Ray is not imported."""
+
+    capacity = 1
+
+    def __init__(self, setup: EvaluationSetup) -> None:
+        self._evaluator = setup.evaluator()
+        self._waiting: deque[tuple[int, Architecture]] = deque()
+
+    def submit(self, ticket: int, architecture: Architecture) -> None:
+        """Begin an evaluation."""
+        self._waiting.append((ticket, architecture))
+
+    def next_score(self, timeout: float) -> tuple[int, Score] | None:
+        """The ticket and score of an evaluation that is done; evaluates it now."""
+        ticket, architecture = self._waiting.popleft()
+        return ticket, evaluate(self._evaluator, architecture)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+def evaluate(evaluator: SubnetEvaluator, architecture: Architecture) -> Score:
+    """Evaluate once more after a failure, since memory may have been short; then give up."""
+    error = ""
+    for attempt in range(ATTEMPTS):
+        try:
+            return Score(accuracy=evaluator.accuracy(architecture))
+        except Exception:  # whatever a network raises must not end the search
+            error = traceback.format_exc()
+            logger.warning("attempt %d failed for %s: %s", attempt + 1, architecture.hash, error)
+            torch.cuda.empty_cache()
+    return Score(error=error)
+
+
+class EvaluationActor:
+    """A process of its own that evaluates; lives in a Ray worker."""
+
+    def __init__(self, setup: EvaluationSetup) -> None:
+        self._evaluator = setup.evaluator()
+
+    def evaluate(self, architecture_json: str) -> Score:
+        """Score an architecture."""
+        return evaluate(self._evaluator, Architecture.from_json(architecture_json))
+
+
+class RayWorkers:
+    """Evaluates on Ray actors: weights and images go into the object store once.
+
+    An actor that dies is built anew and its evaluation tried again, up to `ATTEMPTS` times.
+
+    Args:
+        setup: What every actor needs.
+        count: Number of actors.
+        address: Of a running Ray cluster (`auto`, `HOST:PORT`); None starts Ray on this machine.
+
+    Raises:
+        InputError: If the cluster cannot be reached, or never has the CPUs or GPUs for so many.
+    """
+
+    def __init__(self, setup: EvaluationSetup, *, count: int, address: str | None = None) -> None:
+        # Before the import: Ray reads them once. No usage report leaves the user's machine.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        import ray
+
+        self._ray: Any = ray
+        self.capacity = count
+        on_gpu = torch.device(setup.device).type == "cuda"
+        cpus = setup.threads * count
+        if address is None:
+            sizes = sum(t.nbytes for t in (*setup.weights.values(), setup.images, setup.labels))
+            ray.init(
+                num_cpus=max(cpus, os.cpu_count() or 1),
+                object_store_memory=max(128 << 20, int(1.5 * sizes)),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        else:
+            self._connect(address)
+        there = ray.cluster_resources()
+        gpus_each = min(1.0, there.get("GPU", 0) / count) if on_gpu else 0
+        if (on_gpu and not gpus_each) or there.get("CPU", 0) < cpus:
+            self.close()
+            raise InputError(
+                f"--workers {count} needs {cpus} CPUs{' and a GPU' if on_gpu else ''}; Ray has "
+                f"{there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs"
+            )
+        self._actor_class = ray.remote(num_cpus=setup.threads, num_gpus=gpus_each, max_restarts=0)(
+            EvaluationActor
+        )
+        self._setup = ray.put(setup)
+        self._actors = [self._new_actor() for _ in range(count)]
+        self._idle = list(range(count))
+        self._running: dict[Any, tuple[int, Architecture, int, int]] = {}
+
+    def submit(self, ticket: int, architecture: Architecture) -> None:
+        """Begin an evaluation."""
+        self._start(ticket, architecture, attempt=1)
+
+    def next_score(self, timeout: float) -> tuple[int, Score] | None:
+        """The ticket and score of an evaluation that is done; None if none was in that time."""
+        done, _ = self._ray.wait(list(self._running), timeout=timeout)
+        if not done:
+            return None
+        ticket, architecture, actor, attempt = self._running.pop(done[0])
+        self._idle.append(actor)
+        try:
+            score: Score = self._ray.get(done[0])
+        except self._ray.exceptions.RayError as error:
+            logger.warning("worker %d died (attempt %d): %s", actor, attempt, error)
+            self._actors[actor] = self._new_actor()
+            if attempt < ATTEMPTS:
+                self._start(ticket, architecture, attempt=attempt + 1)
+                return None
+            score = Score(error=f"the worker died {ATTEMPTS} times: {error}")
+        return ticket, score
+
+    def close(self) -> None:
+        """Stop the actors and leave Ray."""
+        self._ray.shutdown()
+
+    def _start(self, ticket: int, architecture: Architecture, *, attempt: int) -> None:
+        actor = self._idle.pop()
+        reference = self._actors[actor].evaluate.remote(architecture.to_json())
+        self._running[reference] = (ticket, architecture, actor, attempt)
+
+    def _new_actor(self) -> Any:
+        return self._actor_class.remote(self._setup)
+
+    def _connect(self, address: str) -> None:
+        import nas
+        import search_space
+        import supernet
+
+        try:
+            # The cluster's machines need torch and timm, but no copy of this project.
+            self._ray.init(
+                address=address,
+                runtime_env={"py_modules": [nas, search_space, supernet]},
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            line = str(error).strip().splitlines()[0]
+            raise InputError(f"--ray-address {address!r} cannot be reached ({line})") from None

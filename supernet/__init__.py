@@ -1,0 +1,20 @@
+"""Networks, the shared-weight store that they view, and their extraction.
+
+Importing this package registers `subnet` and the published designs with timm.
+"""
+
+from supernet.exported import ExportedNetwork, load_exported, save_exported
+from supernet.network import Network
+from supernet.optimizer import StoreAdamW
+from supernet.registry import subnet
+from supernet.store import Store
+
+__all__ = [
+    "ExportedNetwork",
+    "Network",
+    "Store",
+    "StoreAdamW",
+    "load_exported",
+    "save_exported",
+    "subnet",
+]

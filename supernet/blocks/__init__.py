@@ -1,0 +1,6 @@
+"""Blocks of a network, one file per idea.
+
+Inside a network features are channels-last maps of shape (B, H, W, C): linear layers and layer
+norms read them as they lie, and `to_channels_first` hands convolutions a view in the channels-last
+memory format, so that nothing is copied between the two.
+"""

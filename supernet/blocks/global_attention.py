@@ -1,0 +1,128 @@
+"""Global heads: three ways to see the whole map, one class each."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from supernet.blocks.layout import (
+    BranchNorm,
+    DepthwiseConv,
+    MapConv,
+    to_channels_first,
+    to_channels_last,
+)
+from supernet.blocks.sharing import HeadGroup, MapRole
+
+
+class ReducedHeads(HeadGroup):
+    """Heads whose keys and values are reduced by one rate (Shunted Transformer, section 3.1).
+
+    T = GELU(LN(conv r×r stride r)) sees all channels; K and V are projections of T, and a depthwise
+    3×3 of V on its own small map is added to V. A map that the rate doesn't divide is padded with
+    zeros to the next multiple, so that no token goes unseen. A layer that borrows its attention map
+    keeps the reduction, since its values need it.
+    """
+
+    def __init__(self, width: int, heads: int, head_dim: int, role: MapRole, *, rate: int) -> None:
+        super().__init__(width, heads, head_dim, role)
+        self.rate = rate
+        self.reduce = MapConv(width, width, kernel_size=rate, stride=rate)
+        self.norm = BranchNorm(width)
+        self.value_conv = DepthwiseConv(heads * head_dim)
+
+    def forward(
+        self, x: Tensor, borrowed: Tensor | None, bias: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, H, W, C) → this group's part of the output (B, H, W, C), and the map if lent."""
+        down, right = -x.shape[1] % self.rate, -x.shape[2] % self.rate
+        padded = F.pad(x, (0, 0, 0, right, 0, down)) if down or right else x
+        reduced = F.gelu(self.norm(self.reduce(padded)))
+        v = self.v(reduced)
+        v = (v + self.value_conv(v)).flatten(1, 2)
+        if self.role is MapRole.BORROW:
+            y, attention = self.attend(v, v, v, borrowed)
+        else:
+            y, attention = self.attend(
+                self.q(x).flatten(1, 2), self.k(reduced).flatten(1, 2), v, None
+            )
+        return F.linear(y.view(*x.shape[:3], -1), self.proj.weight, bias), attention
+
+
+class FullHeads(HeadGroup):
+    """Heads that see every token.
+
+    With the local term, a depthwise 3×3 of the values is added after attention: the last stage of
+    the Shunted Transformer.
+    """
+
+    def __init__(
+        self, width: int, heads: int, head_dim: int, role: MapRole, *, local_term: bool
+    ) -> None:
+        super().__init__(width, heads, head_dim, role)
+        self.value_conv = DepthwiseConv(heads * head_dim) if local_term else None
+
+    def forward(
+        self, x: Tensor, borrowed: Tensor | None, bias: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, H, W, C) → this group's part of the output (B, H, W, C), and the map if lent."""
+        v = self.v(x)
+        values = v.flatten(1, 2)
+        if self.role is MapRole.BORROW:
+            y, attention = self.attend(values, values, values, borrowed)
+        else:
+            y, attention = self.attend(
+                self.q(x).flatten(1, 2), self.k(x).flatten(1, 2), values, None
+            )
+        y = y.view(*x.shape[:3], -1)
+        if self.value_conv is not None:
+            y = y + self.value_conv(v)
+        return F.linear(y, self.proj.weight, bias), attention
+
+
+class AdaptiveHeads(HeadGroup):
+    """Heads that attend on a pooled map of fixed size (PLG-ViT, adaptive patch sampling).
+
+    The map is sampled to `window`² tokens by adaptive max-pooling, or by the sum of adaptive max-
+    and average-pooling; these tokens attend to each other and are projected and upsampled
+    bilinearly. The projection stands before the upsampling, which it commutes with, because there
+    are fewer tokens. Like the other groups these heads read all channels, where the paper splits
+    the input channels between local and global part: our own definition.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        head_dim: int,
+        role: MapRole,
+        *,
+        window: int,
+        average: bool,
+    ) -> None:
+        super().__init__(width, heads, head_dim, role)
+        self.window, self.average = window, average
+
+    def forward(
+        self, x: Tensor, borrowed: Tensor | None, bias: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, H, W, C) → this group's part of the output (B, H, W, C), and the map if lent."""
+        batch, height, width, _ = x.shape
+        high, wide = min(self.window, height), min(self.window, width)
+        sampled = self._sample(x, high, wide).flatten(1, 2)
+        v = self.v(sampled)
+        if self.role is MapRole.BORROW:
+            y, attention = self.attend(v, v, v, borrowed)
+        else:
+            y, attention = self.attend(self.q(sampled), self.k(sampled), v, None)
+        y = F.linear(y, self.proj.weight, bias).view(batch, high, wide, -1)
+        if (high, wide) != (height, width):
+            y = to_channels_first(y)
+            y = F.interpolate(y, size=(height, width), mode="bilinear", align_corners=False)
+            y = to_channels_last(y)
+        return y, attention
+
+    def _sample(self, x: Tensor, high: int, wide: int) -> Tensor:
+        x = to_channels_first(x)
+        sampled = F.adaptive_max_pool2d(x, (high, wide))
+        if self.average:
+            sampled = sampled + F.adaptive_avg_pool2d(x, (high, wide))
+        return to_channels_last(sampled)

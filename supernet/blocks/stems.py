@@ -1,0 +1,58 @@
+"""Stems: from an image to the map of the first stage."""
+
+from torch import Tensor, nn
+
+from search_space import ConvStem, PatchStem, Stem
+from supernet.blocks.layout import BranchNorm, to_channels_last
+
+
+def build_stem(stem: Stem, in_chans: int, width: int) -> nn.Module:
+    """The module of a stem: (B, in_chans, H, W) → (B, H/stride, W/stride, width)."""
+    match stem:
+        case ConvStem():
+            return ConvolutionalStem(stem, in_chans, width)
+        case PatchStem():
+            return PatchEmbedding(stem.patch_size, in_chans, width)
+
+
+class PatchEmbedding(nn.Module):
+    """Non-overlapping patches, conv p×p stride p, and a layer norm (PVT; LIT's entry, p = 4)."""
+
+    def __init__(self, patch_size: int, in_chans: int, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_chans, width, kernel_size=patch_size, stride=patch_size)
+        self.norm = BranchNorm(width)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, in_chans, H, W) → (B, H/p, W/p, width)."""
+        x: Tensor = self.norm(to_channels_last(self.proj(image)))
+        return x
+
+
+class ConvolutionalStem(nn.Module):
+    """Conv 7×7 stride 2 and further 3×3 ones, then conv 2×2 stride 2 (Shunted, section 3.3).
+
+    The only batch norms of the network are here. Where all subnets of a space share one stem, they
+    all see the same statistics.
+    """
+
+    def __init__(self, stem: ConvStem, in_chans: int, width: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = in_chans
+        for index in range(1 + stem.extra_convs):
+            kernel, stride = (7, 2) if index == 0 else (3, 1)
+            layers += [
+                nn.Conv2d(channels, stem.width, kernel, stride, kernel // 2, bias=False),
+                nn.BatchNorm2d(stem.width),
+                nn.ReLU(inplace=True),
+            ]
+            channels = stem.width
+        self.convs = nn.Sequential(*layers)
+        self.proj = nn.Conv2d(stem.width, width, kernel_size=2, stride=2)
+        self.norm = BranchNorm(width)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, in_chans, H, W) → (B, H/4, W/4, width)."""
+        x: Tensor = self.norm(to_channels_last(self.proj(self.convs(image))))
+        return x

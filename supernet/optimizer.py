@@ -1,0 +1,117 @@
+"""AdamW over the store, stepping only the weights that a step used."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+from torch.optim.adamw import adamw
+
+from supernet.network import Network
+from supernet.store import Shape, Store
+
+
+class StoreAdamW:
+    """AdamW (Loshchilov and Hutter, 2019) for shared weights.
+
+    A weight that no network of the step used does not move: its gradient is zero, but momentum and
+    weight decay would drift the choices that are rarely sampled. So each step updates only the
+    regions that its networks cover, weights and moments alike. Bias correction counts steps per
+    named tensor, as torch's AdamW does. Norms and biases are not decayed.
+
+    Args:
+        store: Whose weights to step.
+        weight_decay: Decoupled weight decay of matrices and kernels.
+        betas: Decay rates of the two moments.
+        clip_norm: Largest norm of the gradient of a step over all weights that it used.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        weight_decay: float = 0.05,
+        betas: tuple[float, float] = (0.9, 0.999),
+        clip_norm: float = 5.0,
+    ) -> None:
+        self.store = store
+        self.weight_decay, self.betas, self.clip_norm = weight_decay, betas, clip_norm
+        self.first = {name: torch.zeros_like(t) for name, t in store.parameters.items()}
+        self.second = {name: torch.zeros_like(t) for name, t in store.parameters.items()}
+        self.steps = {name: torch.tensor(0.0) for name in store.parameters}
+
+    @torch.no_grad()
+    def step(self, networks: Iterable[Network], *, lr: float) -> float:
+        """Update what the networks used from the gradients accumulated in the store; zero those.
+
+        Args:
+            networks: Every subnet whose backward pass went into the gradients.
+            lr: Learning rate.
+
+        Returns:
+            The norm of the gradient before clipping.
+        """
+        used: dict[str, set[Shape]] = {}
+        for network in networks:
+            for name, parameter in network.named_parameters():
+                used.setdefault(name, set()).add(tuple(parameter.shape))
+        regions = [(name, region) for name, shapes in used.items() for region in _disjoint(shapes)]
+        gradients = [self.store.gradients[name][region] for name, region in regions]
+        norm = get_total_norm(gradients)
+        # Scaled unconditionally: a branch on the norm would wait for the device.
+        torch._foreach_mul_(gradients, (self.clip_norm / (norm + 1e-6)).clamp(max=1.0))
+        for decayed in (True, False):
+            chosen = [
+                (name, region, gradient)
+                for (name, region), gradient in zip(regions, gradients, strict=True)
+                if (self.store.parameters[name].ndim > 1) == decayed
+            ]
+            # foreach, since torch's fused AdamW silently misreads views with gaps on the CPU.
+            adamw(
+                [self.store.parameters[name][region] for name, region, _ in chosen],
+                [gradient for _, _, gradient in chosen],
+                [self.first[name][region] for name, region, _ in chosen],
+                [self.second[name][region] for name, region, _ in chosen],
+                [],
+                [self.steps[name].clone() for name, _, _ in chosen],
+                foreach=True,
+                amsgrad=False,
+                beta1=self.betas[0],
+                beta2=self.betas[1],
+                lr=lr,
+                weight_decay=self.weight_decay if decayed else 0.0,
+                eps=1e-8,
+                maximize=False,
+            )
+        for name in used:
+            self.steps[name] += 1
+        torch._foreach_zero_(gradients)
+        return float(norm)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Moments and step counts by name: the tensors themselves, not copies."""
+        parts = {"first": self.first, "second": self.second, "steps": self.steps}
+        return {f"{part}.{k}": tensor for part, t in parts.items() for k, tensor in t.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Overwrite moments and step counts in place."""
+        for name, tensor in self.state_dict().items():
+            tensor.copy_(state[name])
+
+
+def _disjoint(shapes: Iterable[Shape]) -> list[tuple[slice, ...]]:
+    """Disjoint slices that together cover the prefixes of these shapes.
+
+    Shapes differ in their first two dimensions only (outputs and inputs), so that the union is a
+    staircase: from the tallest prefix down, each adds the columns that taller ones leave free.
+    """
+    by_rows: Sequence[Shape] = sorted(shapes, reverse=True)
+    if len(by_rows[0]) == 1:
+        return [(slice(by_rows[0][0]),)]
+    regions: list[tuple[slice, ...]] = []
+    done = 0
+    for shape in by_rows:
+        if shape[1] > done:
+            regions.append((slice(shape[0]), slice(done, shape[1])))
+            done = shape[1]
+    return regions

@@ -1,0 +1,181 @@
+"""The supernet: one tensor for each name that a parameter of the space can have.
+
+A subnet is an ordinary `Network` whose parameters are views into the store: the prefix, in every
+dimension, that its shapes need. Its gradients are views into the store's gradients, so that
+backward accumulates in place and one optimizer steps the store. Every subnet so runs the very code
+that its exported network runs, and extracting one is a copy.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from search_space import Architecture, SearchSpace
+from supernet.network import Network, skeleton
+
+Shape = tuple[int, ...]
+
+CACHED_SUBNETS = 16
+"""How many subnets' modules a store keeps; building one takes some 30 ms."""
+
+
+class Store:
+    """The shared weights of a search space.
+
+    Args:
+        space: Whose architectures the store can serve.
+        num_classes: Outputs of every subnet's classifier.
+        in_chans: Channels of the image.
+        device: Where the weights live.
+        seed: Of the initial weights.
+        weights: If given, the store holds these very tensors instead of fresh ones and has no
+            gradients: for evaluation alone, at once and without a copy.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        num_classes: int,
+        in_chans: int = 3,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self.space = space
+        self.num_classes, self.in_chans = num_classes, in_chans
+        self.device = torch.device(device)
+        self.parameters: dict[str, Tensor] = {}
+        self.gradients: dict[str, Tensor] = {}
+        self.buffers: dict[str, Tensor] = {}
+        self._subnets: OrderedDict[str, Network] = OrderedDict()
+        if weights is None:
+            corners = [self._skeleton(corner) for corner in space.corners()]
+            self._allocate(corners)
+            self._initialise(corners, seed)
+        else:
+            # A name is all that tells weights and buffers apart, so one table serves both.
+            self.parameters = self.buffers = dict(weights)
+
+    def subnet(self, architecture: Architecture) -> Network:
+        """The network of an architecture of the space, its tensors views into this store.
+
+        The module is cached: its train or eval mode is the caller's to set before each use. Never
+        set its gradients to None, or they come loose from the store.
+
+        Raises:
+            KeyError: If the architecture has a parameter that the store lacks.
+            ValueError: If it has one that is larger than the store's.
+        """
+        key = architecture.hash
+        if key in self._subnets:
+            self._subnets.move_to_end(key)
+            return self._subnets[key]
+        network = self._skeleton(architecture)
+        for module_name, module in network.named_modules():
+            prefix = f"{module_name}." if module_name else ""
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    full_name, shape = prefix + name, tuple(parameter.shape)
+                    view = nn.Parameter(_prefix(self.parameters, full_name, shape))
+                    if self.gradients:
+                        view.grad = _prefix(self.gradients, full_name, shape)
+                    module._parameters[name] = view
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    module._buffers[name] = _prefix(
+                        self.buffers, prefix + name, tuple(buffer.shape)
+                    )
+        self._subnets[key] = network
+        if len(self._subnets) > CACHED_SUBNETS:
+            self._subnets.popitem(last=False)
+        return network
+
+    def extract(self, architecture: Architecture) -> Network:
+        """The stand-alone network of an architecture, its weights copied, in eval mode."""
+        views = self.subnet(architecture).state_dict()
+        network = self._skeleton(architecture)
+        network.load_state_dict(
+            {
+                name: view.clone(memory_format=torch.contiguous_format)
+                for name, view in views.items()
+            },
+            assign=True,
+        )
+        return network.requires_grad_(True).eval()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Every weight and buffer by name: the tensors themselves, not copies."""
+        return {**self.parameters, **self.buffers}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Overwrite the weights in place, so that the views of live subnets stay valid.
+
+        Raises:
+            ValueError: If a name is missing or unknown, or a shape differs.
+        """
+        own = self.state_dict()
+        if wrong := sorted(own.keys() ^ state.keys()):
+            raise ValueError(f"weights of another supernet: {wrong[0]} is missing or unknown")
+        for name, tensor in own.items():
+            if tensor.shape != state[name].shape:
+                raise ValueError(
+                    f"weights of another supernet: {name} has shape {list(state[name].shape)}, "
+                    f"not {list(tensor.shape)}"
+                )
+            tensor.copy_(state[name])
+
+    def numel(self) -> int:
+        """Number of shared weights."""
+        return sum(tensor.numel() for tensor in self.parameters.values())
+
+    def _skeleton(self, architecture: Architecture) -> Network:
+        return skeleton(architecture, num_classes=self.num_classes, in_chans=self.in_chans)
+
+    def _allocate(self, corners: list[Network]) -> None:
+        """Give every name its largest shape over the corners."""
+
+        def largest(tensors: Mapping[str, Shape], name: str, shape: Shape) -> Shape:
+            return tuple(map(max, tensors.get(name, shape), shape))
+
+        shapes: dict[str, Shape] = {}
+        for network in corners:
+            for name, parameter in network.named_parameters():
+                shapes[name] = largest(shapes, name, tuple(parameter.shape))
+        # NaN shows in any output if the initialisation below should ever miss a weight.
+        for name, shape in shapes.items():
+            self.parameters[name] = torch.full(shape, float("nan"), device=self.device)
+            self.gradients[name] = torch.zeros(shape, device=self.device)
+        buffers: dict[str, tuple[Shape, torch.dtype]] = {}
+        for network in corners:
+            for name, buffer in network.named_buffers():
+                known = {key: value[0] for key, value in buffers.items()}
+                buffers[name] = (largest(known, name, tuple(buffer.shape)), buffer.dtype)
+        for name, (shape, dtype) in buffers.items():
+            self.buffers[name] = torch.zeros(shape, dtype=dtype, device=self.device)
+
+    def _initialise(self, corners: list[Network], seed: int) -> None:
+        """Draw every weight from `seed`, by the networks' own rules, at its largest shape."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            done: set[str] = set()
+            for corner in corners:
+                names = {name for name, _ in corner.named_parameters()}
+                if not names <= done:
+                    self.subnet(corner.architecture).init_weights()
+                    done |= names
+        for name, tensor in self.parameters.items():
+            if tensor.isnan().any():
+                raise AssertionError(f"no corner of space {self.space.name!r} covers {name}")
+
+
+def _prefix(tensors: Mapping[str, Tensor], name: str, shape: Shape) -> Tensor:
+    tensor = tensors[name]
+    for dimension, size in enumerate(shape):
+        if size > tensor.shape[dimension]:
+            raise ValueError(f"{name} of shape {list(shape)} exceeds {list(tensor.shape)}")
+        if size < tensor.shape[dimension]:
+            tensor = tensor.narrow(dimension, 0, size)
+    return tensor
