@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from timm import optim
+from timm.optim import create_optimizer_v2
 from timm.data.mixup import Mixup, mixup_target
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
@@ -218,7 +218,7 @@ class _Retraining:
         on_step: Callable[[int, float], None],
     ) -> None:
         recipe = self.recipe
-        optimizer: torch.optim.Optimizer = optim.create_optimizer_v2(
+        optimizer: torch.optim.Optimizer = create_optimizer_v2(
             network, opt="adamw", lr=recipe.lr, weight_decay=recipe.weight_decay
         )
         step = self._load_state(network, optimizer, identity)
@@ -248,7 +248,7 @@ class _Retraining:
                     f"the loss is {loss.item()} at step {step}; try a lower --lr ({recipe.lr:g})"
                 )
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP_NORM)
             optimizer.step()
             step += 1

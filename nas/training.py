@@ -184,7 +184,7 @@ def _sandwich_step(
             teacher, largest_loss = logits.detach().softmax(dim=1), loss.detach()
         else:
             loss = 0.5 * (loss + F.cross_entropy(logits, teacher))
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         networks.append(network)
     optimizer.step(networks, lr=lr)
     return float(largest_loss)

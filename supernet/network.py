@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from timm.layers.drop import DropPath
+from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -41,6 +42,10 @@ def summary_table(trials: pd.DataFrame, facts: RunFacts) -> Table:
         table.add_column(name, overflow="fold", max_width=24, style=style)
     for label, show in _rows(facts).items():
         table.add_row(label, *(escape(show(row)) for _, row in compared))
+    table.add_section()
+    stages = [str(row["summary"]).split(" | ") for _, row in compared]
+    for number, row in enumerate(zip_longest(*stages, fillvalue=""), start=1):
+        table.add_row(f"stage {number}", *map(escape, row))
     return table
 
 
@@ -55,7 +60,6 @@ def _rows(facts: RunFacts) -> dict[str, Callable[[pd.Series], str]]:
     }
     if facts.latency_conditions:
         rows["latency"] = lambda row: milliseconds(row["latency_ms"], row["latency_iqr_ms"])
-    rows["architecture"] = lambda row: "\n".join(str(row["summary"]).split(" | "))
     return rows
 
 

@@ -17,6 +17,7 @@ from search_space import (
     SearchSpace,
     StageChoices,
 )
+from search_space.space import Value
 
 NANO, TINY, BASE = PRESETS["nano"], PRESETS["tiny"], PRESETS["base"]
 
@@ -29,14 +30,14 @@ MINIATURE = BASE.model_copy(
             stage.model_copy(
                 update={
                     "width": tuple(width // 8 for width in stage.width),
-                    "depth": tuple(sorted({min(depth, 3 + depth // 4) for depth in stage.depth})),
+                    "depth": (1, 2, 3),
                 }
             )
             for stage in BASE.stages
         ),
     }
 )
-"""All the choices of `base` in networks that take milliseconds."""
+"""The choices of `base` in networks that take milliseconds."""
 
 UNUSUAL = SearchSpace(
     name="unusual",
@@ -75,24 +76,32 @@ UNUSUAL = SearchSpace(
 def one_per_choice(space: SearchSpace) -> list[Architecture]:
     """One architecture for every choice of every gene, all others of its genes as in one centre.
 
-    The centre is the middle of the space, but wide and deep enough for every choice to matter:
-    some have no effect on one head or in a single block.
+    The centre is the middle of the space, but so that every choice has an effect and every kind of
+    attention both lends and borrows its map: as wide as can be, two blocks deep, shared by two.
     """
     centre = space.genotype(space.scaled(0.5))
     for gene, choices in space.genes.items():
-        if gene.endswith(".width"):
-            centre[gene] = choices[-1]
-        if gene.endswith(".depth"):
-            sharing = max(space.genes[gene.replace("depth", "sharing")])
-            centre[gene] = next((depth for depth in choices if depth >= sharing), choices[-1])
-    chosen = {
-        architecture.hash: architecture
-        for gene, choices in space.genes.items()
-        for choice in choices
-        for architecture in [space.decode({**centre, gene: choice})]
-    }
+        match gene.split(".")[1]:
+            case "width":
+                centre[gene] = choices[-1]
+            case "depth" | "sharing":
+                centre[gene] = _at_least(2, choices)
+    chosen = {}
+    for gene, choices in space.genes.items():
+        for choice in choices:
+            genotype = {**centre, gene: choice}
+            if gene.endswith(".sharing"):  # has no effect beyond the depth
+                depth = gene.replace("sharing", "depth")
+                genotype[depth] = _at_least(max(2, int(choice)), space.genes[depth])
+            architecture = space.decode(genotype)
+            chosen[architecture.hash] = architecture
     assert len(chosen) == 1 + sum(len(choices) - 1 for choices in space.genes.values())
     return list(chosen.values())
+
+
+def _at_least(size: int, choices: tuple[Value, ...]) -> Value:
+    """The smallest choice of that size, or else the largest of all."""
+    return next((choice for choice in choices if int(choice) >= size), choices[-1])
 
 
 @torch.no_grad()

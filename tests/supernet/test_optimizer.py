@@ -77,7 +77,7 @@ def test_steps_of_one_architecture_alone_are_those_of_torchs_adamw(
         for group in theirs.param_groups:
             group["lr"] = lr
         theirs.step()
-        assert norm == pytest.approx(float(their_norm))
+        assert norm == pytest.approx(float(their_norm), rel=1e-5)
         assert clip_norm > 1 or norm > clip_norm
     weights = dict(store.extract(architecture).named_parameters())
     torch.testing.assert_close(weights, dict(alone.named_parameters()))
