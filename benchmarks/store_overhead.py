@@ -15,10 +15,10 @@ import time
 import warnings
 from collections.abc import Callable
 
-import nas  # noqa: F401  (sets the waiting policy of OpenMP before torch is loaded)
 import torch
 from torch.nn import functional as F
 
+import nas  # noqa: F401  (sets the waiting policy of OpenMP before torch is loaded)
 from nas.latency import chip_name
 from search_space import PRESETS, total_cost
 from supernet import Network, Store

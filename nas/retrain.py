@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.table import Table
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from timm.optim import create_optimizer_v2
 from timm.data.mixup import Mixup, mixup_target
 from timm.data.random_erasing import RandomErasing
+from timm.optim import create_optimizer_v2
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -244,8 +244,9 @@ class _Retraining:
                 logits = network(images)
             loss = F.cross_entropy(logits.float(), targets)
             if not math.isfinite(loss.item()):
-                raise FloatingPointError(
-                    f"the loss is {loss.item()} at step {step}; try a lower --lr ({recipe.lr:g})"
+                raise InputError(
+                    f"--lr {recipe.lr:g}: the loss is {loss.item()} at step {step}; "
+                    "try a lower rate"
                 )
             optimizer.zero_grad()
             loss.backward()

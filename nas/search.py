@@ -141,7 +141,7 @@ class Search:
             self._enqueue_feasible()
             self._fruitless = 0
         trial = self.study.ask()
-        architecture = self.problem.space.suggest(trial.suggest_categorical)
+        architecture = self.problem.space.suggest(trial)
         known = self._known.get(architecture.hash)
         if known is not None:
             self._fruitless += 1

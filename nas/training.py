@@ -89,8 +89,8 @@ def train_supernet(
 
     Raises:
         Interrupted: If a stop was requested; the state was saved.
-        InputError: If the saved state is of another configuration, or cannot be read.
-        FloatingPointError: If the loss is no longer finite.
+        InputError: If the saved state is of another configuration or cannot be read, or the loss
+            is no longer finite.
     """
     # Gradients are views into larger tensors by design.
     warnings.filterwarnings("ignore", message=".*gradient layout contract.*")
@@ -127,8 +127,8 @@ def train_supernet(
         )
         step += 1
         if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is {loss} after step {step}; try a lower --lr (now {config.lr:g})"
+            raise InputError(
+                f"--lr {config.lr:g}: the loss is {loss} after step {step}; try a lower rate"
             )
         if step % MONITOR_EVERY == 0 or step == config.steps:
             accuracies = {role: monitor.accuracy(a) for role, a in watched.items()}

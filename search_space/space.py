@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
@@ -46,8 +46,11 @@ ENUMERABLE = 10_000
 """The largest space that `enumerate` lists."""
 
 
-Suggest = Callable[[str, Sequence[Value]], Any]
-"""Chooses one of the choices of a gene: an Optuna trial's `suggest_categorical`."""
+class Trial(Protocol):
+    """What a space needs of an Optuna trial."""
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        """Choose one of the choices of a gene."""
 
 
 class StageChoices(Spec):
@@ -249,9 +252,11 @@ class SearchSpace(Spec):
             if mutant.hash != architecture.hash:
                 return mutant
 
-    def suggest(self, choose: Suggest) -> Architecture:
-        """Let an Optuna trial choose every gene: `space.suggest(trial.suggest_categorical)`."""
-        return self.decode({gene: choose(gene, choices) for gene, choices in self.genes.items()})
+    def suggest(self, trial: Trial) -> Architecture:
+        """Let an Optuna trial choose every gene."""
+        return self.decode(
+            {gene: trial.suggest_categorical(gene, choices) for gene, choices in self.genes.items()}
+        )
 
     def scaled(self, fraction: float) -> Architecture:
         """The default architecture with every size at that fraction (0 to 1) of its choices."""
