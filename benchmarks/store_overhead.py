@@ -18,7 +18,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional as F
 
-import nas  # noqa: F401  (sets the waiting policy of OpenMP before torch is loaded)
+import nas  # noqa: F401  (tunes OpenMP before torch is loaded)
 from nas.latency import chip_name
 from search_space import PRESETS, total_cost
 from supernet import Network, Store

@@ -2,6 +2,7 @@
 
 import os
 
-# Read when torch loads OpenMP. By default its threads spin while they wait for each other, and any
-# other process on the machine then slows a training step up to twentyfold.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Read when torch loads GNU OpenMP, whose threads spin while they wait for each other: by default so
+# long that any other process on the machine slows a training step up to fiftyfold. This long costs
+# a tenth on an idle machine, and a busy one then shares fairly.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")

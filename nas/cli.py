@@ -202,7 +202,6 @@ def _search(options: argparse.Namespace) -> None:
         workers = _gpus() if device.startswith("cuda") else max(1, min(cores // options.threads, 8))
     folder = RunFolder(options.out or Path("results") / _run_name(config))
     console = Console()
-    console.print(f"run folder: {folder.path}", highlight=False, soft_wrap=True)
     with stop_on_signals() as stop:
         try:
             run(

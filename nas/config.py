@@ -37,7 +37,6 @@ class RunConfig(BaseModel):
         trials: Architectures to evaluate.
         search_images: Images of the search split that each is evaluated on.
         threads: CPU threads of one evaluation; scores may depend on it in the last digit.
-        latency_batch: Images in a timed forward pass.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,7 +58,6 @@ class RunConfig(BaseModel):
     trials: int
     search_images: int
     threads: int = 1
-    latency_batch: int = 1
 
     @property
     def limits(self) -> Limits:

@@ -146,7 +146,7 @@ class Problem:
             most = key(self.cost(self.extreme(lambda cost, key=key: -key(cost))))  # type: ignore[misc]
             if limit is not None and limit >= most:
                 notes.append(
-                    f"{flag} {format_count(limit)}does not bind: the largest architecture of "
+                    f"{flag} {format_count(limit).rstrip()} does not bind: the largest architecture of "
                     f"space {self.space.name!r} has {format_count(most)}{unit}"
                 )
         rng = random.Random(0)

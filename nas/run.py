@@ -42,7 +42,7 @@ from nas.training import Progress, train_supernet
 from nas.units import format_count, format_seconds
 from nas.workers import EvaluationSetup, InProcess, RayWorkers, Workers
 from search_space import Architecture
-from supernet import Store
+from supernet import Network, Store
 
 logger = logging.getLogger(__name__)
 
@@ -86,9 +86,10 @@ def run(
         image_size=config.image_size,
         num_classes=data.num_classes,
     )
-    notes = problem.check() + list(data.notes)
+    notes = [*problem.check(), *_check_latency(problem, config), *data.notes]
     with folder.claimed_for(config), logging_to(folder):
         logger.info("%s", command)
+        console.print(f"run folder: {folder.path}", highlight=False, soft_wrap=True)
         write_json(folder.environment, environment(config.device))
         for note in notes:
             console.print(f"[dim]{note}", highlight=False)
@@ -141,6 +142,42 @@ def logging_to(folder: RunFolder) -> Iterator[None]:
     finally:
         ours.removeHandler(handler)
         handler.close()
+
+
+def _check_latency(problem: Problem, config: RunConfig) -> list[str]:
+    """Time the smallest and the largest architecture before anything is trained for them.
+
+    Returns:
+        What the user should know of a limit on latency; nothing where there is none.
+
+    Raises:
+        InputError: If the smallest already exceeds it.
+    """
+    limit = config.latency_ms
+    if limit is None:
+        return []
+    conditions = latency_conditions(config)
+    smallest, largest = (
+        measure_latency(Network(architecture, num_classes=problem.num_classes), conditions)
+        for architecture in (problem.smallest(), problem.largest())
+    )
+    reach = (
+        f"the smallest architecture takes {smallest.median_ms:.3g} ms, a large one under the other "
+        f"limits {largest.median_ms:.3g} ms ({conditions})"
+    )
+    if smallest.median_ms > limit:
+        raise InputError(f"--latency {limit:g}ms is out of reach: {reach}")
+    binds = "" if largest.median_ms > limit else " hardly binds"
+    return [f"--latency {limit:g}ms{binds}: {reach}"]
+
+
+def latency_conditions(config: RunConfig) -> LatencyConditions:
+    """How the networks of a run are timed."""
+    return LatencyConditions(
+        device=config.device,
+        image_size=config.image_size,
+        threads=torch.get_num_threads(),
+    )
 
 
 class _Job:
@@ -237,7 +274,7 @@ class _Job:
             return ""
 
         def measure(architecture: Architecture) -> Latency:
-            return measure_latency(store.extract(architecture), self._conditions())
+            return measure_latency(store.extract(architecture), latency_conditions(self.config))
 
         with (
             self.clock.measuring("search_seconds"),
@@ -286,7 +323,7 @@ class _Job:
             supernet_steps=config.steps,
             supernet_seconds=self.clock.seconds("supernet_seconds"),
             search_seconds=self.clock.seconds("search_seconds"),
-            latency_conditions=str(self._conditions()) if config.latency_ms is not None else "",
+            latency_conditions=str(latency_conditions(self.config)) if config.latency_ms is not None else "",
             notes=tuple(notes),
         )
 
@@ -320,14 +357,6 @@ class _Job:
             num_classes=self.data.num_classes,
             device=self.config.device,
             seed=self.config.seed,
-        )
-
-    def _conditions(self) -> LatencyConditions:
-        return LatencyConditions(
-            device=self.config.device,
-            image_size=self.config.image_size,
-            batch_size=self.config.latency_batch,
-            threads=torch.get_num_threads(),
         )
 
     @contextmanager

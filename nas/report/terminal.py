@@ -67,5 +67,4 @@ def _caption(trials: pd.DataFrame, facts: RunFacts) -> list[str]:
     """How the numbers were measured and how many trials there were, in lines."""
     accuracy = f"{facts.accuracy_text}; ± is one standard error"
     cost = f"{facts.cost_text}; smallest and largest are of those evaluated"
-    lines = (accuracy, cost, f"trials: {count_text(trials)}", *facts.notes)
-    return [escape(line) for line in lines]
+    return [escape(line) for line in (accuracy, cost, f"trials: {count_text(trials)}")]

@@ -169,7 +169,7 @@ class TestMoves:
         architecture = space.sample(random.Random(5))
         genotype = space.genotype(architecture)
         trial = optuna.trial.FixedTrial(genotype)
-        assert space.suggest(trial.suggest_categorical) == architecture
+        assert space.suggest(trial) == architecture
         assert trial.params == genotype
 
     def test_trials_of_a_study_give_members_and_keep_their_genes(self) -> None:
@@ -178,7 +178,7 @@ class TestMoves:
         seen = set()
         for _ in range(30):
             trial = study.ask()
-            architecture = NANO.suggest(trial.suggest_categorical)
+            architecture = NANO.suggest(trial)
             assert architecture in NANO
             assert NANO.decode(trial.params) == architecture
             seen.add(architecture.hash)

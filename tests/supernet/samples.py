@@ -74,29 +74,36 @@ UNUSUAL = SearchSpace(
 
 
 def one_per_choice(space: SearchSpace) -> list[Architecture]:
-    """One architecture for every choice of every gene, all others of its genes as in one centre.
+    """Architectures that together have every choice of every gene.
 
-    The centre is the middle of the space, but so that every choice has an effect and every kind of
-    attention both lends and borrows its map: as wide as can be, two blocks deep, shared by two.
+    In each, every stage differs in one gene from one centre. The centre is the middle of the space,
+    but so that every choice has an effect and every kind of attention lends, borrows and owns its
+    map: as wide as can be, three blocks deep where possible, maps shared by two.
     """
-    centre = space.genotype(space.scaled(0.5))
-    for gene, choices in space.genes.items():
-        match gene.split(".")[1]:
-            case "width":
-                centre[gene] = choices[-1]
-            case "depth" | "sharing":
-                centre[gene] = _at_least(2, choices)
-    chosen = {}
-    for gene, choices in space.genes.items():
-        for choice in choices:
-            genotype = {**centre, gene: choice}
-            if gene.endswith(".sharing"):  # has no effect beyond the depth
-                depth = gene.replace("sharing", "depth")
-                genotype[depth] = _at_least(max(2, int(choice)), space.genes[depth])
-            architecture = space.decode(genotype)
-            chosen[architecture.hash] = architecture
-    assert len(chosen) == 1 + sum(len(choices) - 1 for choices in space.genes.values())
-    return list(chosen.values())
+    variants = [_stage_variants(space, f"stage{i + 1}.") for i in range(len(space.stages))]
+    architectures = [
+        space.decode({gene: v for stage in variants for gene, v in stage[i % len(stage)].items()})
+        for i in range(max(map(len, variants)))
+    ]
+    for index, of_stage in enumerate(variants):
+        assert len({one.stages[index] for one in architectures}) == len(of_stage)
+    return architectures
+
+
+def _stage_variants(space: SearchSpace, prefix: str) -> list[dict[str, Value]]:
+    """The genes of one stage at the centre, and with each other choice of each gene."""
+    genes = {gene: choices for gene, choices in space.genes.items() if gene.startswith(prefix)}
+    depth, sharing = prefix + "depth", prefix + "sharing"
+    centre = {gene: space.genotype(space.scaled(0.5))[gene] for gene in genes}
+    centre[prefix + "width"] = genes[prefix + "width"][-1]
+    centre[depth], centre[sharing] = _at_least(3, genes[depth]), _at_least(2, genes[sharing])
+    others = [
+        {**centre, gene: choice}
+        for gene, choices in genes.items()
+        for choice in choices
+        if choice != centre[gene]
+    ]
+    return [centre, *others]
 
 
 def _at_least(size: int, choices: tuple[Value, ...]) -> Value:

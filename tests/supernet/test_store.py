@@ -237,6 +237,13 @@ class TestSubnets:
         assert storages(old.state_dict()) == storages(again.state_dict())
         assert len(nano._subnets) == CACHED_SUBNETS
 
+    def test_subnet_that_is_used_between_others_stays_in_the_cache(self, nano: Store) -> None:
+        largest = NANO.scaled(1.0)
+        kept = nano.subnet(largest)
+        for architecture in list(NANO.enumerate())[: CACHED_SUBNETS + 1]:
+            nano.subnet(architecture)
+            assert nano.subnet(largest) is kept
+
     def test_extracted_network_does_not_follow_the_store(self, nano: Store) -> None:
         extracted = nano.extract(NANO.scaled(0.0))
         before = outputs(extracted)
