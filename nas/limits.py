@@ -146,8 +146,8 @@ class Problem:
             most = key(self.cost(self.extreme(lambda cost, key=key: -key(cost))))  # type: ignore[misc]
             if limit is not None and limit >= most:
                 notes.append(
-                    f"{flag} {format_count(limit).rstrip()} does not bind: the largest architecture of "
-                    f"space {self.space.name!r} has {format_count(most)}{unit}"
+                    f"{flag} {format_count(limit).rstrip()} does not bind: the largest "
+                    f"architecture of space {self.space.name!r} has {format_count(most)}{unit}"
                 )
         rng = random.Random(0)
         admitted = sum(self.admits(self.space.sample(rng)) for _ in range(SAMPLED))

@@ -323,7 +323,7 @@ class _Job:
             supernet_steps=config.steps,
             supernet_seconds=self.clock.seconds("supernet_seconds"),
             search_seconds=self.clock.seconds("search_seconds"),
-            latency_conditions=str(latency_conditions(self.config)) if config.latency_ms is not None else "",
+            latency_conditions=str(latency_conditions(config)) if config.latency_ms else "",
             notes=tuple(notes),
         )
 

@@ -8,7 +8,6 @@ others and a new member of one union.
 import hashlib
 import json
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -16,7 +15,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PositiveFloat,
     PositiveInt,
     ValidationError,
     field_validator,
@@ -180,7 +178,7 @@ class FeedForward(Spec):
     """
 
     kind: FeedForwardKind = "plain"
-    ratio: PositiveFloat = 4.0
+    ratio: float = Field(default=4.0, gt=0, le=64)
 
 
 Pooling = Literal["conv", "max_pool"]
@@ -214,7 +212,7 @@ class Stage(Spec):
     @model_validator(mode="after")
     def _divides(self) -> Self:
         if isinstance(self.mixer, LocalGlobal) and self.width % self.mixer.heads:
-            legal = [heads for heads in range(1, self.width + 1) if self.width % heads == 0]
+            legal = [heads for heads in range(1, 129) if self.width % heads == 0]
             raise ValueError(
                 f"mixer.heads={self.mixer.heads} does not divide width={self.width}; legal: "
                 f"{', '.join(map(str, legal))}"
@@ -310,7 +308,7 @@ class Architecture(Spec):
         """The same network with every choice that has no effect normalised away."""
         return self.model_copy(update={"stages": tuple(stage.canonical() for stage in self.stages)})
 
-    @cached_property
+    @property
     def hash(self) -> str:
         """16 hex digits that name the network; equal for equal canonical forms."""
         text = json.dumps(
@@ -359,21 +357,25 @@ class Architecture(Spec):
 def first_error(error: ValidationError) -> str:
     """The first error of a validation in one line: the field's path, and what is wrong."""
     first = error.errors(include_url=False)[0]
-    # The tags of discriminated unions stand in pydantic's paths beside the fields; a person who
-    # edits the JSON knows only the fields.
-    tags = {"conv", "patch", "rates", "adaptive", "full", "none", "local_global", "mean"}
-    path = ""
+    # In pydantic's paths the tag of a discriminated union follows the field (or the position) that
+    # holds the union; a person who edits the JSON knows only the fields.
+    holders = {"stem", "mixer", "aggregation"}
+    path, holder = "", None
     for part in first["loc"]:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif part not in tags:
+        elif holder in holders:
+            holder = None
+        else:
             path += f".{part}" if path else part
+            holder = part
     message = first["msg"].removeprefix("Value error, ")
     shown = ""
     if first["type"] not in {"value_error", "missing", "json_invalid"}:
         text = repr(first["input"])
         shown = f" (found {text if len(text) <= 60 else text[:57] + '...'})"
-    return f"{path}: {message}{shown}" if path else f"{message}{shown}"
+    line = f"{path}: {message}{shown}" if path else f"{message}{shown}"
+    return " ".join(line.split())
 
 
 def map_sizes(image_size: int | Sequence[int], architecture: Architecture) -> list[tuple[int, int]]:

@@ -121,7 +121,7 @@ def stem_cost(stem: Stem, width: int, pixels: Size, in_chans: int) -> Cost:
 @lru_cache(maxsize=1 << 18)
 def stage_cost(stage: Stage, previous_width: int, previous_size: Size, size: Size) -> Cost:
     """Cost of a stage on its map: pooling on entry, blocks, closing norm."""
-    owner, consumer = block_cost(stage, 0, size), None
+    owner = block_cost(stage, 0, size)
     cost = _norm(stage.width)
     if stage.pooling is not None:
         cost += _pooling(stage.pooling, previous_width, stage.width, previous_size, size)

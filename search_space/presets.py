@@ -6,10 +6,10 @@ a single window, attends fully.
 """
 
 from search_space.architecture import AdaptiveWindow, ConvStem, FullAttention, Pooling, Rates
-from search_space.space import SearchSpace, StageChoices
+from search_space.space import MixerKind, SearchSpace, StageChoices
 
 _POOLING: tuple[Pooling, ...] = ("conv", "max_pool")
-_MIXER = ("local_global", "none")
+_MIXER: tuple[MixerKind, ...] = ("local_global", "none")
 _RATIOS_OF_HEADS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 NANO = SearchSpace(

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Annotated, Any, Literal, Protocol, Self
 
-from pydantic import Field, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from search_space.architecture import (
     Aggregation,
@@ -41,6 +41,9 @@ Genotype = Mapping[str, Value]
 
 SCALED = ("depth", "width", "ratio")
 """The genes whose choices are sizes, listed from small to large."""
+
+MixerKind = Literal["local_global", "none"]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 ENUMERABLE = 10_000
 """The largest space that `enumerate` lists."""
@@ -72,12 +75,12 @@ class StageChoices(Spec):
     depth: tuple[PositiveInt, ...] = Field(min_length=1)
     width: tuple[PositiveInt, ...] = Field(min_length=1)
     pooling: tuple[Pooling, ...] = ()
-    mixer: tuple[str, ...] = ("local_global",)
-    sharing: tuple[PositiveInt, ...] = (1,)
-    local_ratio: tuple[float, ...] = (0.0,)
+    mixer: tuple[MixerKind, ...] = Field(default=("local_global",), min_length=1)
+    sharing: tuple[PositiveInt, ...] = Field(default=(1,), min_length=1)
+    local_ratio: tuple[Share, ...] = Field(default=(0.0,), min_length=1)
     aggregation: tuple[Aggregation, ...] = Field(min_length=1)
-    feed_forward: tuple[FeedForwardKind, ...] = ("detail_specific",)
-    ratio: tuple[float, ...] = Field(min_length=1)
+    feed_forward: tuple[FeedForwardKind, ...] = Field(default=("detail_specific",), min_length=1)
+    ratio: tuple[PositiveFloat, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _is_legal(self) -> Self:
@@ -85,12 +88,11 @@ class StageChoices(Spec):
             choices = getattr(self, gene)
             if list(choices) != sorted(set(choices)):
                 raise ValueError(f"{gene}={list(choices)} is not strictly ascending")
-        for kind in self.mixer:
-            if kind not in ("none", "local_global"):
-                raise ValueError(f"mixer {kind!r} is unknown; legal: none, local_global")
-        for ratio in self.local_ratio:
-            if not 0 <= ratio <= 1:
-                raise ValueError(f"local_ratio {ratio} is outside 0 to 1")
+        for width, ratio in product(self.width, self.ratio):
+            if width * ratio != int(width * ratio):
+                raise ValueError(
+                    f"ratio {ratio:g} times width {width} is not a whole number of channels"
+                )
         return self
 
     def genes(self) -> dict[str, tuple[Value, ...]]:

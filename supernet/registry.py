@@ -62,6 +62,10 @@ def subnet(
     )
     if pretrained:
         loaded, about = load_exported(file)
+        if in_chans != about.in_chans:
+            raise ValueError(
+                f"in_chans={in_chans}: the weights in {file.parent} are for {about.in_chans}"
+            )
         weights = loaded.state_dict()
         keeps_head = num_classes == about.num_classes
         if not keeps_head:

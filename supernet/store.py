@@ -51,13 +51,14 @@ class Store:
         self.gradients: dict[str, Tensor] = {}
         self.buffers: dict[str, Tensor] = {}
         self._subnets: OrderedDict[str, Network] = OrderedDict()
+        corners = [self._skeleton(corner) for corner in space.corners()]
         if weights is None:
-            corners = [self._skeleton(corner) for corner in space.corners()]
             self._allocate(corners)
             self._initialise(corners, seed)
         else:
-            # A name is all that tells weights and buffers apart, so one table serves both.
-            self.parameters = self.buffers = dict(weights)
+            names = {name for network in corners for name, _ in network.named_buffers()}
+            self.buffers = {name: weights[name] for name in names}
+            self.parameters = {name: t for name, t in weights.items() if name not in names}
 
     def subnet(self, architecture: Architecture) -> Network:
         """The network of an architecture of the space, its tensors views into this store.
@@ -125,6 +126,7 @@ class Store:
                     f"weights of another supernet: {name} has shape {list(state[name].shape)}, "
                     f"not {list(tensor.shape)}"
                 )
+        for name, tensor in own.items():
             tensor.copy_(state[name])
 
     def numel(self) -> int:

@@ -287,7 +287,7 @@ BROKEN: dict[str, tuple[Edit, list[str]]] = {
     ),
     "local ratio above one": (
         lambda top, stages: stages[0].update(local_ratio=[1.5]),
-        ["stages[0]", "local_ratio", "1.5", "0 to 1"],
+        ["stages[0]", "local_ratio", "1.5", "less than or equal to 1"],
     ),
     "unknown aggregation": (
         lambda top, stages: stages[0]["aggregation"][0].update(kind="rate"),

@@ -1,0 +1,13 @@
+from pathlib import Path
+
+import pytest
+from runs import SMALL, command
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that has come to its end; not to be changed."""
+    folder = tmp_path_factory.mktemp("small") / "run"
+    outcome = command("search", *SMALL, "--steps", "4", "--trials", "6", "--out", folder)
+    assert outcome.status == 0, outcome.err
+    return folder
