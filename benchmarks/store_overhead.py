@@ -19,6 +19,7 @@ import torch
 from torch.nn import functional as F
 
 import nas  # noqa: F401  (tunes OpenMP before torch is loaded)
+from nas.evaluation import EVALUATION_BATCH
 from nas.latency import chip_name
 from search_space import PRESETS, total_cost
 from supernet import Network, Store
@@ -59,7 +60,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--architectures", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=32, help="images in a training step")
+    parser.add_argument("--evaluation-batch", type=int, default=EVALUATION_BATCH)
     parser.add_argument("--size", type=int, default=64)
     options = parser.parse_args()
     warnings.filterwarnings("ignore", message=".*gradient layout contract.*")
@@ -67,6 +69,7 @@ def main() -> None:
     space, rng = PRESETS["base"], random.Random(0)
     store = Store(space, num_classes=10)
     images = torch.randn(options.batch, 3, options.size, options.size)
+    evaluated = torch.randn(options.evaluation_batch, 3, options.size, options.size)
     labels = torch.randint(0, 10, (options.batch,))
     ratios: dict[str, list[float]] = {"evaluation": [], "training": []}
     for _ in range(options.architectures):
@@ -78,7 +81,7 @@ def main() -> None:
         }
         for kind, ratio in ratios.items():
             runs = [
-                evaluation(network, images)
+                evaluation(network, evaluated)
                 if kind == "evaluation"
                 else training_step(network, images, labels)
                 for network in pair
@@ -102,6 +105,7 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "batch": options.batch,
+        "evaluation_batch": options.evaluation_batch,
         "size": options.size,
         "repeats": options.repeats,
         **{

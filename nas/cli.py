@@ -279,7 +279,7 @@ def _add_retrain(commands: "Commands") -> None:
         help="fresh weights, or the inherited ones",
     )
     parser.add_argument(
-        "--steps", type=_positive, help="training steps; by default twice those of the supernet"
+        "--steps", type=_positive, help="training steps; by default as many as the supernet had"
     )
     parser.add_argument("--epochs", type=_positive, help="the same, in passes over the train split")
     parser.add_argument(
@@ -316,7 +316,7 @@ def _retrain(options: argparse.Namespace) -> None:
         raise InputError(f"--drop-path {options.drop_path} is outside 0 to 1")
     recipe = Recipe(
         start=options.start,
-        steps=options.steps or 2 * config.steps,
+        steps=options.steps or config.steps,
         batch_size=options.batch_size or config.batch_size,
         lr=options.lr,
         drop_path=options.drop_path,

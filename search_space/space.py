@@ -335,7 +335,7 @@ class SearchSpace(Spec):
 
     def _scaled_genotype(self, fraction: float) -> dict[str, Value]:
         return {
-            gene: choices[round(fraction * (len(choices) - 1))]
+            gene: choices[int(fraction * (len(choices) - 1) + 0.5)]
             if gene.split(".")[1] in SCALED
             else choices[0]
             for gene, choices in self.genes.items()
