@@ -114,10 +114,8 @@ def _add_search(commands: "Commands") -> None:
     )
     effort.add_argument("--steps", type=_positive, help="training steps of the supernet")
     effort.add_argument("--epochs", type=_positive, help="the same, in passes over the train split")
-    effort.add_argument(
-        "--batch-size", type=_positive, help="images in a step; 32 for digits, else 64"
-    )
-    effort.add_argument("--lr", type=_rate, default=1e-3, help="peak learning rate")
+    effort.add_argument("--batch-size", type=_positive, default=64, help="images in a step")
+    effort.add_argument("--lr", type=_rate, default=7e-4, help="peak learning rate")
     effort.add_argument("--trials", type=_positive, help="architectures to evaluate")
     effort.add_argument(
         "--search-images", type=_positive, help="images of the search split for each evaluation"
@@ -167,8 +165,7 @@ def _search(options: argparse.Namespace) -> None:
 
     data = load_data(options.data, image_size=proxy_size, seed=options.seed)
     effort = QUICK if options.quick else DEFAULT
-    batch_size = options.batch_size or (effort.batch_size if embedded else 64)
-    per_epoch = max(1, round(data.epoch_size / batch_size))
+    per_epoch = max(1, round(data.epoch_size / options.batch_size))
     if options.steps or options.epochs:
         steps = options.steps or options.epochs * per_epoch
     else:
@@ -182,7 +179,7 @@ def _search(options: argparse.Namespace) -> None:
         seed=options.seed,
         device=device,
         steps=steps,
-        batch_size=batch_size,
+        batch_size=options.batch_size,
         lr=options.lr,
         sampler=options.sampler,
         trials=options.trials or effort.trials,

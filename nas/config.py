@@ -52,8 +52,8 @@ class RunConfig(BaseModel):
     device: str = "cpu"
     steps: int
     batch_size: int = 64
-    lr: float = 1e-3
-    random_subnets: int = 2
+    lr: float = 7e-4
+    random_subnets: int = 1
     sampler: SamplerName = "nsga2"
     trials: int
     search_images: int
@@ -78,20 +78,18 @@ class Effort:
     Attributes:
         steps: Training steps of the supernet on embedded data.
         epochs: Passes over the train split of other data.
-        batch_size: Images in a step on embedded data.
         trials: Architectures to evaluate.
         search_images: Images of the search split that each is evaluated on, at most.
     """
 
     steps: int
     epochs: int
-    batch_size: int
     trials: int
     search_images: int
 
 
-DEFAULT = Effort(steps=480, epochs=50, batch_size=32, trials=80, search_images=1000)
+DEFAULT = Effort(steps=330, epochs=50, trials=80, search_images=1000)
 """Ten minutes on two CPU cores with the embedded data."""
 
-QUICK = Effort(steps=24, epochs=1, batch_size=32, trials=10, search_images=200)
+QUICK = Effort(steps=15, epochs=1, trials=10, search_images=200)
 """A look at how everything works, within 90 seconds on two CPU cores."""

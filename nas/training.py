@@ -1,7 +1,9 @@
-"""Training the supernet: the sandwich rule with in-place distillation.
+"""Training the supernet: the largest subnet first, then the sandwich rule with distillation.
 
-Each step trains, on one batch, the largest architecture under the limits on the labels, and the
-smallest and some random ones on the labels and on the largest one's answers (Yu and Huang, 2019,
+The first third of the steps trains the largest architecture under the limits alone, as
+Once-for-All begins (Cai et al., 2020): such a step costs less than half, and everything later shares
+what it learns. Every further step trains, on one batch, the largest on the labels, and the smallest and
+some random ones on the labels and on the largest one's answers (Yu and Huang, 2019,
 "Universally Slimmable Networks", sections 3.1 and 3.2; Yu et al., 2020, "BigNAS"). Half of the
 random ones come from the band just under the budget, where the search will end.
 
@@ -34,6 +36,9 @@ from search_space import Architecture
 from supernet import Network, Store, StoreAdamW
 
 logger = logging.getLogger(__name__)
+
+LARGEST_ALONE = 1 / 3
+"""Share of the steps, at the beginning, that train the largest architecture alone."""
 
 BAND = 0.8
 """Lower end of the band under the budget, as a share of it."""
@@ -115,7 +120,9 @@ def train_supernet(
     )
     saved_at = time.monotonic()
     for images, labels in batches:
-        subnets = [largest, smallest, *_random_subnets(config, problem, step)]
+        subnets = [largest]
+        if step >= LARGEST_ALONE * config.steps:
+            subnets += [smallest, *_random_subnets(config, problem, step)]
         lr = learning_rate(step, steps=config.steps, peak=config.lr)
         loss = _sandwich_step(
             store,

@@ -11,6 +11,7 @@ import pytest
 import torch
 from runs import NANO, ROOT, start, wait_for
 
+import nas.workers
 from nas.data import load_data, materialise
 from nas.errors import InputError
 from nas.evaluation import SubnetEvaluator
@@ -36,7 +37,7 @@ workers = InProcess(small_setup())
 workers.submit(3, CANDIDATES[0])
 ticket, score = workers.next_score(timeout=0.0)
 assert ticket == 3 and score.accuracy is not None
-print([name for name in ("ray", "pandas", "plotly", "optuna") if name in sys.modules])
+print("ray" in sys.modules)
 """
 
 CANDIDATES = random.Random(0).sample(list(NANO.enumerate()), 6)
@@ -140,15 +141,23 @@ def test_ctrl_c_is_no_failed_evaluation() -> None:
 
 
 @pytest.mark.slow
-def test_without_workers_nothing_imports_ray_or_what_else_only_some_need() -> None:
+def test_evaluating_in_process_does_not_import_ray() -> None:
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_RAY], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "['optuna']"
+    assert done.stdout.strip() == "False"
 
 
 # --- Ray: one cluster for the file ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_tokens() -> Iterator[None]:
+    """Ray asks for a token or not, depending on what else was run on this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -162,11 +171,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield wait_for("address", process.stdout).split()[-1]
     finally:
         process.communicate("")
-
-
-@pytest.fixture(autouse=True)
-def _token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
 
 
 @pytest.mark.slow
@@ -207,9 +211,12 @@ class DeadlySetup(EvaluationSetup):
 
 @pytest.mark.slow
 def test_a_worker_that_dies_is_rebuilt_and_its_evaluation_tried_again(
-    cluster: str, tmp_path: Path, expected: dict[int, Score]
+    cluster: str, tmp_path: Path, expected: dict[int, Score], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import ray
+
+    attempts = 2  # a new process takes seconds
+    monkeypatch.setattr(nas.workers, "ATTEMPTS", attempts)
 
     # The cluster's processes cannot import this file.
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -224,8 +231,8 @@ def test_a_worker_that_dies_is_rebuilt_and_its_evaluation_tried_again(
         ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
     failed = scores.pop(104)
     assert failed.accuracy is None
-    assert f"died {ATTEMPTS} times" in failed.error
-    assert len((tmp_path / CANDIDATES[4].hash).read_text()) == ATTEMPTS
+    assert f"died {attempts} times" in failed.error
+    assert len((tmp_path / CANDIDATES[4].hash).read_text()) == attempts
     assert scores == {ticket: score for ticket, score in expected.items() if ticket != 104}
 
 
