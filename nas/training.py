@@ -1,9 +1,9 @@
 """Training the supernet: the largest subnet first, then the sandwich rule with distillation.
 
 The first third of the steps trains the largest architecture under the limits alone, as
-Once-for-All begins (Cai et al., 2020): such a step costs less than half, and everything later shares
-what it learns. Every further step trains, on one batch, the largest on the labels, and the smallest and
-some random ones on the labels and on the largest one's answers (Yu and Huang, 2019,
+Once-for-All begins (Cai et al., 2020): such a step costs less than half, and everything later
+shares what it learns. Every further step trains, on one batch, the largest on the labels, and the
+smallest and some random ones on the labels and on the largest one's answers (Yu and Huang, 2019,
 "Universally Slimmable Networks", sections 3.1 and 3.2; Yu et al., 2020, "BigNAS"). Half of the
 random ones come from the band just under the budget, where the search will end.
 

@@ -261,8 +261,8 @@ def test_the_learning_rate_warms_up_to_its_peak_and_falls_towards_zero(steps: in
     warmup = max(1, min(500, steps // 10))
     assert rates[0] == pytest.approx(2e-3 / warmup)
     assert rates[warmup - 1] == max(rates) == pytest.approx(2e-3)
-    assert all(a < b for a, b in zip(rates[:warmup], rates[1:warmup], strict=False))
-    assert all(a >= b for a, b in zip(rates[warmup:], rates[warmup + 1 :], strict=False))
+    assert rates[:warmup] == sorted(set(rates[:warmup]))
+    assert rates[warmup:] == sorted(rates[warmup:], reverse=True)
     assert min(rates) > 0
     if steps >= 300:
         assert rates[-1] < 2e-3 / 1000
