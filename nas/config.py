@@ -53,7 +53,7 @@ class RunConfig(BaseModel):
     steps: int
     batch_size: int = 64
     lr: float = 7e-4
-    random_subnets: int = 1
+    random_subnets: int = 3
     sampler: SamplerName = "nsga2"
     trials: int
     search_images: int
@@ -88,7 +88,7 @@ class Effort:
     search_images: int
 
 
-DEFAULT = Effort(steps=330, epochs=50, trials=80, search_images=1000)
+DEFAULT = Effort(steps=300, epochs=50, trials=80, search_images=1000)
 """Ten minutes on two CPU cores with the embedded data."""
 
 QUICK = Effort(steps=15, epochs=1, trials=10, search_images=200)
