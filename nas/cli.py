@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -41,7 +42,7 @@ def main(command: Sequence[str] = (), program: str = "python -m nas") -> int:
         The exit status: 0, 2 for bad input, 130 when interrupted.
     """
     try:
-        options = _parser().parse_args([*command, *sys.argv[1:]])
+        options = _parser().parse_args([*command, *_with_negative_values(sys.argv[1:])])
         action: Callable[[argparse.Namespace], None] = options.action
         options.command_line = f"{program} {shlex.join(sys.argv[1:])}"
         action(options)
@@ -53,6 +54,17 @@ def main(command: Sequence[str] = (), program: str = "python -m nas") -> int:
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return int(getattr(options, "status", 0))
+
+
+def _with_negative_values(arguments: Sequence[str]) -> list[str]:
+    """Join a flag and a value such as `-2GFLOPs`, which argparse would take for another flag."""
+    joined: list[str] = []
+    for argument in arguments:
+        if re.match(r"-[\d.]", argument) and joined and joined[-1].startswith("--"):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -121,7 +133,7 @@ def _add_search(commands: "Commands") -> None:
         "--search-images", type=_positive, help="images of the search split for each evaluation"
     )
     effort.add_argument("--sampler", choices=("nsga2", "tpe", "random"), default="nsga2")
-    effort.add_argument("--seed", type=int, default=0)
+    effort.add_argument("--seed", type=_seed, default=0)
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", help="cpu, cuda or cuda:N; cuda where there is one")
     machine.add_argument(
@@ -151,13 +163,15 @@ def _search(options: argparse.Namespace) -> None:
 
     limits = {
         "budget": parse_macs(options.budget),
-        "params": parse_params(options.params) if options.params else None,
-        "latency_ms": parse_latency(options.latency) if options.latency else None,
+        "params": parse_params(options.params) if options.params is not None else None,
+        "latency_ms": parse_latency(options.latency) if options.latency is not None else None,
     }
     if options.steps and options.epochs:
         raise InputError("--steps and --epochs say the same thing; give one of them")
+    if options.workers == 0 and options.ray_address is not None:
+        raise InputError("--ray-address with --workers 0: evaluations in this process need no Ray")
     space = _space(options.space)
-    device = check_device(options.device) if options.device else _default_device()
+    device = check_device(options.device) if options.device is not None else _default_device()
     embedded = options.data == "digits"
     proxy_size = options.proxy_size or (64 if embedded else options.image_size)
 
@@ -172,7 +186,7 @@ def _search(options: argparse.Namespace) -> None:
         steps = effort.steps if embedded or options.quick else effort.epochs * per_epoch
     config = RunConfig(
         **limits,
-        data=options.data if not Path(options.data).is_dir() else str(Path(options.data).resolve()),
+        data=options.data if _is_name(options.data) else str(Path(options.data).resolve()),
         space=space,
         image_size=options.image_size,
         proxy_size=proxy_size,
@@ -221,6 +235,11 @@ def _search(options: argparse.Namespace) -> None:
 def _run_name(config: RunConfig) -> str:
     data = Path(config.data).name.replace("/", "-")
     return f"{data}-{config.space.name}-{(config.budget or 0) / 1e9:g}GFLOPs-{config.digest}"
+
+
+def _is_name(data: str) -> bool:
+    """Whether data is called by a name; a folder's path is made absolute."""
+    return data in ("digits", "fashion-mnist") or not Path(data).is_dir()
 
 
 def _space(name: str) -> SearchSpace:
@@ -293,7 +312,7 @@ def _add_retrain(commands: "Commands") -> None:
     parser.add_argument(
         "--train-size", type=_size, help="pixels of training; by default the run's proxy size"
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=_seed, default=0)
     parser.add_argument("--device", help="cpu, cuda or cuda:N; by default that of the run")
     parser.add_argument("--loader-workers", type=_count, help="processes that load images")
 
@@ -363,7 +382,7 @@ def _add_sample(commands: "Commands") -> None:
     parser.set_defaults(action=_sample)
     parser.add_argument("--space", default="base", help=f"{', '.join(PRESETS)}, or a JSON file")
     parser.add_argument("-n", "--number", type=_positive, default=1, help="how many")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=_seed, default=0)
     parser.add_argument("--budget", metavar="MACS", help=BUDGET_HELP)
     parser.add_argument("--image-size", type=_size, default=224)
     parser.add_argument("--out", type=Path, help="folder for the files, named by their hashes")
@@ -524,6 +543,13 @@ def _positive(text: str) -> int:
 
 def _count(text: str) -> int:
     return _whole(text, at_least=0)
+
+
+def _seed(text: str) -> int:
+    seed = _whole(text, at_least=0)
+    if seed >= 1 << 32:
+        raise argparse.ArgumentTypeError(f"{seed} is not below 2^32")
+    return seed
 
 
 def _size(text: str) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 from nas.data import Data
 from nas.limits import Problem
 from nas.report import ModelFacts, RunFacts, model_card
-from nas.run_folder import RunFolder
+from nas.run_folder import RunFolder, make_readable
 from search_space import Architecture, LocalGlobal, map_sizes
 from supernet import ExportedNetwork, Network, Store, save_exported
 
@@ -64,6 +64,7 @@ def export_network(
         written = Path(temporary) / target.name
         written.mkdir()
         save_exported(written, network, about)
+        make_readable(written / "weights.safetensors")
         (written / "README.md").write_text(card, encoding="utf-8")
         if target.exists():
             target.rename(Path(temporary) / "old")

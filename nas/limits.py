@@ -87,16 +87,15 @@ class Problem:
         lightest = self.extreme(lambda cost: cost.params)
         if self.cost(lightest).params > self.limits.params:
             self._refuse("--params", "parameters", self.limits.params, lambda cost: cost.params)
-        # Each limit can be met alone. Trade one against the other to meet both.
-        for weight in (0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 10.0, 100.0, 1e4):
-            per_param = weight * self.cost(cheapest).macs / self.cost(lightest).params
-            both = self.extreme(lambda cost, w=per_param: cost.macs + w * cost.params)  # type: ignore[misc]
-            if self.admits(both):
-                return both
+        # Each limit can be met alone; what may meet both is not beaten in both.
+        frugal = self.space.frugal(image_size=self.image_size, num_classes=self.num_classes)
+        both = [architecture for architecture in frugal if self.admits(architecture)]
+        if both:
+            return min(both, key=lambda architecture: self.cost(architecture).macs)
         raise InputError(
             f"--budget and --params cannot be met together in space {self.space.name!r}: its "
-            f"cheapest architecture has {format_count(self.cost(cheapest).params)}parameters, its "
-            f"lightest needs {format_count(self.cost(lightest).macs)}MACs"
+            f"cheapest architecture has {_amount(self.cost(cheapest).params, 'parameters')}, its "
+            f"lightest needs {_amount(self.cost(lightest).macs, 'MACs')}"
         )
 
     def largest(self) -> Architecture:
@@ -147,7 +146,7 @@ class Problem:
             if limit is not None and limit >= most:
                 notes.append(
                     f"{flag} {format_count(limit).rstrip()} does not bind: the largest "
-                    f"architecture of space {self.space.name!r} has {format_count(most)}{unit}"
+                    f"architecture of space {self.space.name!r} has {_amount(most, unit)}"
                 )
         rng = random.Random(0)
         admitted = sum(self.admits(self.space.sample(rng)) for _ in range(SAMPLED))
@@ -172,7 +171,13 @@ class Problem:
         least = key(self.cost(self.extreme(key)))
         most = key(self.cost(self.extreme(lambda cost: -key(cost))))
         raise InputError(
-            f"{flag} {format_count(limit)}{unit} is out of reach: space {self.space.name!r} spans "
-            f"{format_count(least)}to {format_count(most)}{unit} at {self.image_size} px with "
+            f"{flag} {_amount(limit, unit)} is out of reach: space {self.space.name!r} spans "
+            f"{_amount(least, unit)} to {_amount(most, unit)} at {self.image_size} px with "
             f"{self.num_classes} classes; the nearest legal value is {least}"
         )
+
+
+def _amount(count: int, unit: str) -> str:
+    """A count with its unit: `1.99 GMACs`, `473 k parameters`."""
+    prefixed = format_count(count)
+    return f"{prefixed}{unit}" if unit == "MACs" else f"{prefixed.rstrip()} {unit}"

@@ -33,8 +33,7 @@ from nas.export import export_network, stage_rows
 from nas.interrupt import StopRequest
 from nas.latency import check_device
 from nas.report import retrained_card
-from nas.run import logging_to
-from nas.run_folder import RunFolder, replacing, write_json
+from nas.run_folder import RunFolder, logging_to, replacing, write_json
 from nas.terminal import LiveLine
 from nas.training import learning_rate
 from nas.units import format_count
@@ -159,7 +158,10 @@ class _Retraining:
     def run(
         self, image_size: int, loader_workers: int, stop: StopRequest, console: Console
     ) -> Retrained:
-        inherited, about = load_exported(self.source)
+        try:
+            inherited, about = load_exported(self.source)
+        except ValueError as error:
+            raise InputError(f"{error}; run the search again to export it anew") from None
         identity = {"hash": inherited.architecture.hash, "recipe": asdict(self.recipe)}
         if (done := self._done(identity)) is not None:
             console.print(f"front/{self.source.name}: retrained already", highlight=False)

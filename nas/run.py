@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -34,7 +35,7 @@ from nas.report import (
     summary_table,
     write_report,
 )
-from nas.run_folder import RunFolder, write_json
+from nas.run_folder import RunFolder, logging_to, write_json
 from nas.search import Search
 from nas.study import Record, load_study, open_study, records, trials_table
 from nas.terminal import LiveLine
@@ -124,24 +125,8 @@ def report(folder: RunFolder, console: Console) -> None:
     console.print()
     console.print(summary_table(trials, facts))
     console.print(f"\nreport: {folder.path / 'report.html'}", highlight=False, soft_wrap=True)
-    for purpose, line in next_commands(folder.path):
+    for purpose, line in next_commands(folder.path) if folder.best.exists() else []:
         console.print(f"{purpose}:\n    [bold]{line}", highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def logging_to(folder: RunFolder) -> Iterator[None]:
-    """Let everything of ours that is logged go to the run's log as well."""
-    handler = logging.FileHandler(folder.log, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    ours = logging.getLogger("nas")
-    ours.addHandler(handler)
-    ours.setLevel(logging.INFO)
-    ours.propagate = False
-    try:
-        yield
-    finally:
-        ours.removeHandler(handler)
-        handler.close()
 
 
 def _check_latency(problem: Problem, config: RunConfig) -> list[str]:
@@ -204,6 +189,7 @@ class _Job:
         """Train the supernet, unless that is done."""
         if self.folder.checkpoint.exists():
             self.console.print("supernet: trained already", highlight=False)
+            self.folder.training_state.unlink(missing_ok=True)
             return
         store = self._fresh_store()
         monitor = SubnetEvaluator(
@@ -296,6 +282,11 @@ class _Job:
                 line.update(status.evaluated, status.text)
 
             ended = search.run(stop=self.stop, on_decided=show)
+        if failed := [r for r in search.decided.values() if r.state == "failed"]:
+            why = failed[-1].error.strip().splitlines()[-1]
+            self.console.print(
+                f"[red]{len(failed)} evaluations failed, the last with: {escape(why)}"
+            )
         if ended:
             logger.warning("the search ended early: %s", ended)
             ended = f"the search ended early: {ended}"

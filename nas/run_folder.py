@@ -1,8 +1,8 @@
 """The folder of a run: its layout, its lock, and writing that is never seen half-done."""
 
 import json
+import logging
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,7 +58,8 @@ class RunFolder:
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"]))
-            raise InputError(f"{self.config_file}: {where}: {first['msg']}") from None
+            what = f"{where}: {first['msg']}" if where else first["msg"]
+            raise InputError(f"{self.config_file}: {what}") from None
 
     @contextmanager
     def claimed_for(self, config: RunConfig) -> Iterator[None]:
@@ -85,7 +86,7 @@ class RunFolder:
         lock_file = self.path / ".lock"
         try:
             if self.path.is_dir() and not self.config_file.exists():
-                others = [p.name for p in self.path.iterdir() if p.name != ".lock"]
+                others = [p.name for p in self.path.iterdir() if not p.name.startswith(".")]
                 if others:
                     raise InputError(
                         f"{self.path}: holds other files ({sorted(others)[0]}) and no run; "
@@ -116,22 +117,45 @@ class RunFolder:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends without an error."""
+    """A temporary path beside `path` that takes its place when the block ends without an error.
+
+    Its name is always the same, so that what a killed process left is overwritten by the next.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         yield temporary
+        make_readable(temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        # mkstemp makes private files; results are as readable as any other file of the user.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_readable(path: Path) -> None:
+    """Give a file the permissions of any other new one; safetensors makes private files."""
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(0o666 & ~umask)
+
+
+@contextmanager
+def logging_to(folder: RunFolder) -> Iterator[None]:
+    """Let everything of ours that is logged go to the run's log as well."""
+    handler = logging.FileHandler(folder.log, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    ours = logging.getLogger("nas")
+    before = ours.level, ours.propagate
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
+    try:
+        yield
+    finally:
+        ours.removeHandler(handler)
+        handler.close()
+        ours.level, ours.propagate = before
 
 
 def write_text(path: Path, text: str) -> None:

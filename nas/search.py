@@ -70,7 +70,7 @@ class Search:
     ) -> None:
         self.study, self.problem, self.workers = study, problem, workers
         self.measure, self.trials, self.seed = measure, trials, seed
-        again = recover(study)
+        again = recover(study, problem.space)
         if again:
             logger.info("%d evaluations were cut off; they come first", again)
         self.decided = records(study)
@@ -82,8 +82,7 @@ class Search:
         self._ready: list[_Candidate] = []  # proposed and timed, not yet submitted
         self._under_way: dict[int, _Candidate] = {}
         self._fruitless = 0
-        if not study.get_trials(deepcopy=False):
-            self._enqueue_first()
+        self._enqueue_first()
 
     def run(self, *, stop: StopRequest, on_decided: Callable[[Record], None]) -> str:
         """Search until enough architectures were evaluated.
@@ -224,14 +223,23 @@ class Search:
         for design in DESIGNS:
             if design.architecture in problem.space and problem.admits(design.architecture):
                 first[design.name] = design.architecture
+        there = {source_of(trial) for trial in self.study.get_trials(deepcopy=False)}
         for source, architecture in first.items():
-            enqueue(self.study, problem.space.genotype(architecture), source)
+            if source not in there:
+                enqueue(self.study, problem.space.genotype(architecture), source)
 
     def _enqueue_feasible(self) -> None:
         """A feasible candidate of the driver's own, where the sampler finds none."""
         rng = random.Random(f"{self.seed}-{len(self.study.get_trials(deepcopy=False))}")
-        candidate = self.problem.sample(rng)
-        enqueue(self.study, self.problem.space.genotype(candidate), "random feasible")
+        space = self.problem.space
+        candidates: list[Architecture]
+        if space.count() <= ENUMERABLE:
+            candidates = [a for a in space.enumerate() if self.problem.admits(a)]
+        else:
+            candidates = [self.problem.sample(rng) for _ in range(PATIENCE)]
+        new = [candidate for candidate in candidates if candidate.hash not in self._known]
+        if new:
+            enqueue(self.study, space.genotype(rng.choice(new)), "random feasible")
 
     def _feasible_count(self) -> int:
         """How many architectures meet the closed-form limits, where the space can be listed."""

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.config import SamplerName
 from nas.report import TRIAL_COLUMNS
-from search_space import Architecture
+from search_space import Architecture, SearchSpace
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,8 +145,8 @@ def enqueue(study: optuna.Study, genotype: dict[str, Any], source: str) -> None:
     study.enqueue_trial(genotype, user_attrs={_SOURCE: source})
 
 
-def recover(study: optuna.Study) -> int:
-    """Bring a study in order whose process was killed.
+def recover(study: optuna.Study, space: SearchSpace) -> int:
+    """Bring a study over a space in order whose process was killed.
 
     A trial that has its record is told. One that has not is failed and its proposal enqueued again;
     one that was killed while it was being proposed is failed.
@@ -160,11 +160,12 @@ def recover(study: optuna.Study) -> int:
         if record is not None:
             _tell(study, trial.number, record)
             continue
-        study.tell(trial.number, state=TrialState.FAIL)
         proposal = trial.system_attrs.get("fixed_params") or trial.params
-        if proposal:
+        if proposal.keys() >= space.genes.keys():
+            # Before it is told: twice in the queue costs nothing, not at all loses the proposal.
             enqueue(study, dict(proposal), source_of(trial))
             again += 1
+        study.tell(trial.number, state=TrialState.FAIL)
     return again
 
 

@@ -7,6 +7,7 @@ from nas.errors import InputError
 
 _NUMBER = r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?|[+-]?(?:nan|inf))\s*"
 _PREFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
+_MOST = 1e18
 _SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
@@ -41,7 +42,10 @@ def parse_latency(text: str, flag: str = "--latency") -> float:
     match = re.fullmatch(_NUMBER + r"(us|µs|ms|s)\s*", text.lower())
     if match is None:
         raise InputError(f"{flag} {text!r} is no time with a unit, such as 15ms or 0.015s")
-    return _positive(match[1], text, flag) * _SECONDS[match[2]] * 1e3
+    milliseconds = _positive(match[1], text, flag) * _SECONDS[match[2]] * 1e3
+    if milliseconds > _MOST:
+        raise InputError(f"{flag} {text!r} is more than {_MOST:g} ms")
+    return milliseconds
 
 
 def format_count(count: float) -> str:
@@ -67,10 +71,10 @@ def _count(text: str, pattern: str, flag: str, examples: str) -> int:
     match = re.fullmatch(pattern, text.lower())
     if match is None:
         raise InputError(f"{flag} {text!r} is no number with a known unit, {examples}")
-    count = round(_positive(match[1], text, flag) * _PREFIXES[match[2]])
-    if count < 1:
-        raise InputError(f"{flag} {text!r} is less than one")
-    return count
+    value = _positive(match[1], text, flag) * _PREFIXES[match[2]]
+    if not 1 <= value <= _MOST:
+        raise InputError(f"{flag} {text!r} is not between 1 and {_MOST:g}")
+    return round(value)
 
 
 def _positive(number: str, text: str, flag: str) -> float:

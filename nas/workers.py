@@ -5,6 +5,7 @@ don't depend on who computed them.
 """
 
 import logging
+import math
 import os
 import traceback
 from collections import deque
@@ -164,6 +165,7 @@ class RayWorkers:
         if address is None:
             sizes = sum(t.nbytes for t in (*setup.weights.values(), setup.images, setup.labels))
             ray.init(
+                address="local",  # whatever cluster RAY_ADDRESS may name
                 num_cpus=max(cpus, os.cpu_count() or 1),
                 object_store_memory=max(128 << 20, int(1.5 * sizes)),
                 include_dashboard=False,
@@ -173,8 +175,10 @@ class RayWorkers:
         else:
             self._connect(address)
         there = ray.cluster_resources()
-        gpus_each = min(1.0, there.get("GPU", 0) / count) if on_gpu else 0
-        if (on_gpu and not gpus_each) or there.get("CPU", 0) < cpus:
+        gpus = there.get("GPU", 0)
+        # Actors that outnumber the GPUs share them evenly: 3 on 2 GPUs take a half each.
+        gpus_each = 1 / math.ceil(count / gpus) if on_gpu and gpus else 0
+        if (on_gpu and not gpus) or there.get("CPU", 0) < cpus:
             self.close()
             raise InputError(
                 f"--workers {count} needs {cpus} CPUs{' and a GPU' if on_gpu else ''}; Ray has "

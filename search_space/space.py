@@ -320,6 +320,39 @@ class SearchSpace(Spec):
         _, stages = min(smallest.values(), key=lambda entry: entry[0])
         return Architecture(stem=self.stem, stages=stages)
 
+    def frugal(
+        self, *, image_size: int | Sequence[int] = 224, num_classes: int = 1000
+    ) -> list[Architecture]:
+        """Every pair of MACs and parameters that no architecture beats in both, by one of each.
+
+        Exact, and found as `extreme` finds a minimum: of what hands on the same width, what is
+        beaten in both so far stays beaten.
+        """
+        kept: dict[int, list[tuple[Cost, tuple[Stage, ...]]]] = {0: [(Cost(), ())]}
+        sizes = map_sizes(image_size, self.scaled(0.0))
+        previous_size = sizes[0]
+        for index, size in enumerate(sizes):
+            by_width: dict[int, list[tuple[Cost, tuple[Stage, ...]]]] = {}
+            for previous, prefixes in kept.items():
+                steps: dict[int, list[tuple[Cost, tuple[Stage, ...]]]] = {}
+                for stage in _stage_options(self, index):
+                    cost = stage_cost(stage, previous, previous_size, size)
+                    if index == 0:
+                        cost += stem_cost(self.stem, stage.width, _square(image_size), 3)
+                    if index + 1 == len(sizes):
+                        cost += head_cost(stage.width, num_classes)
+                    steps.setdefault(stage.width, []).append((cost, (stage,)))
+                for width, options in steps.items():
+                    by_width.setdefault(width, []).extend(
+                        (before + cost, stages + last)
+                        for cost, last in _unbeaten(options)
+                        for before, stages in prefixes
+                    )
+            kept = {width: _unbeaten(candidates) for width, candidates in by_width.items()}
+            previous_size = size
+        ends = _unbeaten([end for candidates in kept.values() for end in candidates])
+        return [Architecture(stem=self.stem, stages=stages) for _, stages in ends]
+
     def corners(self) -> Iterator[Architecture]:
         """A few architectures that together have every parameter at its largest shape.
 
@@ -340,6 +373,17 @@ class SearchSpace(Spec):
             else choices[0]
             for gene, choices in self.genes.items()
         }
+
+
+def _unbeaten(
+    candidates: list[tuple[Cost, tuple[Stage, ...]]],
+) -> list[tuple[Cost, tuple[Stage, ...]]]:
+    """The candidates that no other one equals or beats in both MACs and parameters."""
+    front: list[tuple[Cost, tuple[Stage, ...]]] = []
+    for candidate in sorted(candidates, key=lambda c: (c[0].macs, c[0].params)):
+        if not front or candidate[0].params < front[-1][0].params:
+            front.append(candidate)
+    return front
 
 
 def _square(image_size: int | Sequence[int]) -> Size:

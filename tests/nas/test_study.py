@@ -202,7 +202,7 @@ def test_a_trial_with_its_record_is_told(
     assert states(study) == [TrialState.RUNNING]
 
     study = reopened(memory_path)
-    assert recover(study) == 0
+    assert recover(study, NANO) == 0
     (told,) = study.get_trials()
     assert told.state == TrialState.COMPLETE
     assert told.values == record(architecture).objectives
@@ -219,7 +219,7 @@ def test_a_trial_that_was_being_evaluated_is_failed_and_proposed_again(
     _, architecture = propose(study)
 
     study = reopened(memory_path)
-    assert recover(study) == 1
+    assert recover(study, NANO) == 1
     assert states(study) == [TrialState.FAIL, TrialState.WAITING]
     trial, again = propose(study)
     assert again == architecture
@@ -233,7 +233,7 @@ def test_a_trial_that_was_killed_over_and_over_is_still_proposed_again(memory_pa
     for _ in range(3):
         assert propose(study)[1] == NANO.scaled(1.0)
         study = reopened(memory_path)
-        assert recover(study) == 1
+        assert recover(study, NANO) == 1
     assert source_of(propose(study)[0]) == "largest"
 
 
@@ -247,7 +247,7 @@ def test_a_trial_that_was_being_proposed_is_failed_and_not_proposed_again(
         trial.suggest_categorical(gene, choices)
 
     study = reopened(memory_path)
-    assert recover(study) == 0
+    assert recover(study, NANO) == 0
     assert states(study) == [TrialState.FAIL]
 
 
@@ -261,7 +261,7 @@ def test_an_enqueued_proposal_that_was_being_taken_up_is_proposed_again_in_full(
     trial.suggest_categorical(gene, choices)
 
     study = reopened(memory_path)
-    assert recover(study) == 1
+    assert recover(study, NANO) == 1
     trial, architecture = propose(study)
     assert architecture == NANO.scaled(1.0)
     assert source_of(trial) == "largest"
@@ -278,10 +278,10 @@ def test_a_recovery_that_is_killed_itself_loses_no_proposal(
         study = reopened(memory_path)
         with monkeypatch.context() as patch, suppress(Killed):
             patch.setattr(study, name, killed)
-            recover(study)
+            recover(study, NANO)
 
     study = reopened(memory_path)
-    recover(study)
+    recover(study, NANO)
     trial, architecture = propose(study)
     assert architecture == NANO.scaled(1.0)
     assert source_of(trial) == "largest"
@@ -296,7 +296,7 @@ def test_a_study_in_order_is_left_as_it_is(memory_path: Path) -> None:
     evaluate(study, 2)
     enqueue(study, NANO.genotype(NANO.scaled(1.0)), "largest")
     before = (memory_path / "study.journal").read_bytes()
-    assert recover(reopened(memory_path)) == 0
+    assert recover(reopened(memory_path), NANO) == 0
     after = (memory_path / "study.journal").read_bytes()
     assert states(study) == [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.WAITING]
     assert after.startswith(before)

@@ -2,6 +2,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from supernet import Store
 
 CLUSTER = """
 import sys, ray
-context = ray.init(num_cpus=3, include_dashboard=False, object_store_memory=100 << 20,
+context = ray.init(num_cpus=3, num_gpus=2, include_dashboard=False, object_store_memory=100 << 20,
                    log_to_driver=False, logging_level="ERROR", _temp_dir=sys.argv[1])
 print("address", context.address_info["gcs_address"], flush=True)
 sys.stdin.read()
@@ -70,11 +71,13 @@ def score_all(workers: Workers, candidates: list[Architecture]) -> dict[int, Sco
     waiting = list(enumerate(candidates, start=100))
     scores: dict[int, Score] = {}
     under_way = 0
+    begin = time.monotonic()
     while waiting or under_way:
         while waiting and under_way < workers.capacity:
             workers.submit(*waiting.pop())
             under_way += 1
-        if (done := workers.next_score(timeout=60.0)) is not None:
+        assert time.monotonic() - begin < 40, f"{under_way} evaluations never came back"
+        if (done := workers.next_score(timeout=5.0)) is not None:
             ticket, score = done
             assert ticket not in scores
             scores[ticket] = score
@@ -236,9 +239,31 @@ def test_a_worker_that_dies_is_rebuilt_and_its_evaluation_tried_again(
     assert scores == {ticket: score for ticket, score in expected.items() if ticket != 104}
 
 
+@dataclass(frozen=True, kw_only=True)
+class PretendedSetup(EvaluationSetup):
+    """Asks for GPUs and evaluates without."""
+
+    def evaluator(self) -> SubnetEvaluator:
+        return EvaluationSetup(**{**vars(self), "device": "cpu"}).evaluator()
+
+
+@pytest.mark.slow
+def test_workers_share_gpus_that_they_outnumber(cluster: str, expected: dict[int, Score]) -> None:
+    import ray
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    setup = PretendedSetup(**{**vars(small_setup()), "device": "cuda"})
+    workers = RayWorkers(setup, count=3, address=cluster)  # on two GPUs
+    try:
+        assert score_all(workers, CANDIDATES) == expected
+    finally:
+        workers.close()
+        ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
 @pytest.mark.slow
 def test_more_workers_than_the_cluster_has_cpus_are_refused(cluster: str) -> None:
-    with pytest.raises(InputError, match=r"--workers 2 needs 4 CPUs; Ray has 3 CPUs"):
+    with pytest.raises(InputError, match=r"--workers 2 needs 4 CPUs.*; Ray has 3 CPUs"):
         RayWorkers(small_setup(threads=2), count=2, address=cluster)
 
 
