@@ -393,7 +393,7 @@ def _sample(options: argparse.Namespace) -> None:
     from nas.limits import Limits, Problem
     from nas.run_folder import write_text
 
-    limits = Limits(macs=parse_macs(options.budget) if options.budget else None)
+    limits = Limits(macs=parse_macs(options.budget) if options.budget is not None else None)
     problem = Problem(
         space=_space(options.space), limits=limits, image_size=options.image_size, num_classes=1000
     )
