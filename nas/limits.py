@@ -99,8 +99,9 @@ class Problem:
         )
 
     def largest(self) -> Architecture:
-        """A large, evenly scaled architecture that meets the limits, or else the smallest."""
-        return self.space.clip(self.admits) or self.smallest()
+        """A large architecture that meets the limits, evenly scaled where such a one does."""
+        smallest = self.smallest()
+        return self.space.clip(self.admits, start=smallest) or smallest
 
     def middle(self) -> Architecture:
         """An evenly scaled architecture with about the mean MACs of smallest and largest."""

@@ -237,7 +237,9 @@ class _Retraining:
         for images, labels in batches:
             # Stochastic depth and mixing draw from the step alone, so that a resumed training
             # gives the result of an uninterrupted one.
-            seed_global_generators(derived_seed("retrain", recipe.seed, step))
+            seed = derived_seed("retrain", recipe.seed, step)
+            seed_global_generators(seed)
+            torch.manual_seed(seed)  # the GPUs' generators, too
             images = normalise(images.to(recipe.device), self.data.mean, self.data.std)
             images, targets = augment(images, labels.to(recipe.device))
             for group in optimizer.param_groups:

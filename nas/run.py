@@ -87,7 +87,9 @@ def run(
         image_size=config.image_size,
         num_classes=data.num_classes,
     )
-    notes = [*problem.check(), *_check_latency(problem, config), *data.notes]
+    notes = [*problem.check(), *data.notes]
+    if not folder.checkpoint.exists():
+        notes += _check_latency(problem, config)
     with folder.claimed_for(config), logging_to(folder):
         logger.info("%s", command)
         console.print(f"run folder: {folder.path}", highlight=False, soft_wrap=True)

@@ -10,7 +10,7 @@ import os
 import traceback
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -187,6 +187,10 @@ class RayWorkers:
         self._actor_class = ray.remote(num_cpus=setup.threads, num_gpus=gpus_each, max_restarts=0)(
             EvaluationActor
         )
+        if on_gpu:
+            # An actor sees its own GPU alone, whatever its number is here.
+            weights = {name: tensor.cpu() for name, tensor in setup.weights.items()}
+            setup = replace(setup, device="cuda", weights=weights)
         self._setup = ray.put(setup)
         self._actors = [self._new_actor() for _ in range(count)]
         self._idle = list(range(count))

@@ -264,11 +264,14 @@ class SearchSpace(Spec):
         """The default architecture with every size at that fraction (0 to 1) of its choices."""
         return self.decode(self._scaled_genotype(fraction))
 
-    def clip(self, fits: Callable[[Architecture], bool]) -> Architecture | None:
-        """A large, evenly scaled architecture that fits; None if not even the smallest scale does.
+    def clip(
+        self, fits: Callable[[Architecture], bool], *, start: Architecture | None = None
+    ) -> Architecture | None:
+        """A large, evenly scaled architecture that fits.
 
         Sizes are scaled down together until the architecture fits, then single sizes are raised,
-        in turn, as long as it still does. All other genes keep their defaults.
+        in turn, as long as it still does. All other genes keep their defaults. Where no scale
+        fits, the sizes of `start`, which does, are raised; without it the answer is None.
         """
         steps = 4 * max(len(choices) for choices in self.genes.values())
         for step in range(steps, -1, -1):
@@ -276,7 +279,9 @@ class SearchSpace(Spec):
             if fits(self.decode(genotype)):
                 break
         else:
-            return None
+            if start is None:
+                return None
+            genotype = self.genotype(start)
         raised = True
         while raised:
             raised = False

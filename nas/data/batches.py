@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
@@ -152,6 +153,12 @@ class _Drawn(Dataset[Batch | InputError]):
         return self._samples[int(self._order[draw])]
 
 
+def _ignore_signals(worker: int) -> None:
+    """Leave stopping to the process that loads: a signal often reaches the whole group."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def _load(drawn: _Drawn, draws: Iterable[range], workers: int) -> Iterator[Batch]:
     loader: DataLoader[Batch | InputError] = DataLoader(
         drawn,
@@ -160,6 +167,7 @@ def _load(drawn: _Drawn, draws: Iterable[range], workers: int) -> Iterator[Batch
         num_workers=workers,
         # The loader draws a seed for its workers, by default from the global generator.
         generator=torch.Generator(),
+        worker_init_fn=_ignore_signals,
     )
     for batch in loader:
         if isinstance(batch, InputError):
