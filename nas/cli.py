@@ -168,6 +168,8 @@ def _search(options: argparse.Namespace) -> None:
     }
     if options.steps and options.epochs:
         raise InputError("--steps and --epochs say the same thing; give one of them")
+    if not options.data.strip():
+        raise InputError("--data '' names nothing; give digits, a folder or a timm dataset")
     if options.workers == 0 and options.ray_address is not None:
         raise InputError("--ray-address with --workers 0: evaluations in this process need no Ray")
     space = _space(options.space)

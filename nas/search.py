@@ -77,7 +77,8 @@ class Search:
         self._known = {
             record.hash: record
             for record in self.decided.values()
-            if record.state in ("evaluated", "infeasible", "failed")
+            if record.state
+            in ("evaluated", "infeasible")  # what failed may succeed in a new process
         }
         self._ready: list[_Candidate] = []  # proposed and timed, not yet submitted
         self._under_way: dict[int, _Candidate] = {}
