@@ -307,21 +307,14 @@ class SearchSpace(Spec):
         only through the width handed on, so the minimum is found stage by stage for each width.
         """
         smallest: dict[int, tuple[float, tuple[Stage, ...]]] = {0: (0.0, ())}
-        sizes = map_sizes(image_size, self.scaled(0.0))
-        previous_size = sizes[0]
-        for index, size in enumerate(sizes):
+        for index in range(len(self.stages)):
             by_width: dict[int, tuple[float, tuple[Stage, ...]]] = {}
             for previous, (total, stages) in smallest.items():
-                for stage in _stage_options(self, index):
-                    cost = stage_cost(stage, previous, previous_size, size)
-                    if index == 0:
-                        cost += stem_cost(self.stem, stage.width, _square(image_size), 3)
-                    if index + 1 == len(sizes):
-                        cost += head_cost(stage.width, num_classes)
+                for stage, cost in self._options(index, previous, image_size, num_classes):
                     value = total + key(cost)
                     if stage.width not in by_width or value < by_width[stage.width][0]:
                         by_width[stage.width] = (value, (*stages, stage))
-            smallest, previous_size = by_width, size
+            smallest = by_width
         _, stages = min(smallest.values(), key=lambda entry: entry[0])
         return Architecture(stem=self.stem, stages=stages)
 
@@ -334,18 +327,11 @@ class SearchSpace(Spec):
         beaten in both so far stays beaten.
         """
         kept: dict[int, list[tuple[Cost, tuple[Stage, ...]]]] = {0: [(Cost(), ())]}
-        sizes = map_sizes(image_size, self.scaled(0.0))
-        previous_size = sizes[0]
-        for index, size in enumerate(sizes):
+        for index in range(len(self.stages)):
             by_width: dict[int, list[tuple[Cost, tuple[Stage, ...]]]] = {}
             for previous, prefixes in kept.items():
                 steps: dict[int, list[tuple[Cost, tuple[Stage, ...]]]] = {}
-                for stage in _stage_options(self, index):
-                    cost = stage_cost(stage, previous, previous_size, size)
-                    if index == 0:
-                        cost += stem_cost(self.stem, stage.width, _square(image_size), 3)
-                    if index + 1 == len(sizes):
-                        cost += head_cost(stage.width, num_classes)
+                for stage, cost in self._options(index, previous, image_size, num_classes):
                     steps.setdefault(stage.width, []).append((cost, (stage,)))
                 for width, options in steps.items():
                     by_width.setdefault(width, []).extend(
@@ -354,7 +340,6 @@ class SearchSpace(Spec):
                         for before, stages in prefixes
                     )
             kept = {width: _unbeaten(candidates) for width, candidates in by_width.items()}
-            previous_size = size
         ends = _unbeaten([end for candidates in kept.values() for end in candidates])
         return [Architecture(stem=self.stem, stages=stages) for _, stages in ends]
 
@@ -370,6 +355,19 @@ class SearchSpace(Spec):
                 stem=self.stem,
                 stages=tuple(stages[number % len(stages)] for stages in combinations),
             )
+
+    def _options(
+        self, index: int, previous_width: int, image_size: int | Sequence[int], num_classes: int
+    ) -> Iterator[tuple[Stage, Cost]]:
+        """Every stage at that index with its cost behind a width, the stem's or head's included."""
+        sizes = map_sizes(image_size, self.scaled(0.0))
+        for stage in _stage_options(self, index):
+            cost = stage_cost(stage, previous_width, sizes[max(index - 1, 0)], sizes[index])
+            if index == 0:
+                cost += stem_cost(self.stem, stage.width, _square(image_size), 3)
+            if index + 1 == len(sizes):
+                cost += head_cost(stage.width, num_classes)
+            yield stage, cost
 
     def _scaled_genotype(self, fraction: float) -> dict[str, Value]:
         return {
