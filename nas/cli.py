@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from nas.config import DEFAULT, QUICK, RunConfig
-from nas.errors import InputError
+from nas.errors import InputError, NothingFound
 from nas.units import parse_latency, parse_macs, parse_params
 from search_space import DESIGNS, PRESETS, Architecture, ArchitectureError, SearchSpace, total_cost
 from search_space import cost_table as part_costs
@@ -39,7 +39,8 @@ def main(command: Sequence[str] = (), program: str = "python -m nas") -> int:
     """Run what the process's arguments ask for, after those of `command`.
 
     Returns:
-        The exit status: 0, 2 for bad input, 130 when interrupted.
+        The exit status: 0, 1 for a search that found nothing, 2 for bad input, 130 when
+        interrupted.
     """
     try:
         options = _parser().parse_args([*command, *_with_negative_values(sys.argv[1:])])
@@ -49,6 +50,9 @@ def main(command: Sequence[str] = (), program: str = "python -m nas") -> int:
     except (InputError, ArchitectureError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except NothingFound as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
@@ -290,6 +294,9 @@ def _add_retrain(commands: "Commands") -> None:
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("--top", type=_positive, default=1, help="how many architectures")
     parser.add_argument(
+        "--name", default="retrain", help="folder in the run's for this recipe's results"
+    )
+    parser.add_argument(
         "--from",
         dest="start",
         choices=("scratch", "supernet"),
@@ -350,6 +357,7 @@ def _retrain(options: argparse.Namespace) -> None:
                 folder,
                 top=options.top,
                 recipe=recipe,
+                name=options.name,
                 epochs=options.epochs,
                 loader_workers=_loader_workers(options, config.data),
                 stop=stop,

@@ -1,7 +1,6 @@
 """Exporting: each architecture of the front as a folder that stands alone."""
 
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from nas.data import Data
 from nas.limits import Problem
 from nas.report import ModelFacts, RunFacts, model_card
-from nas.run_folder import RunFolder, make_readable
+from nas.run_folder import RunFolder, make_readable, replacing_folder
 from search_space import Architecture, LocalGlobal, map_sizes
 from supernet import ExportedNetwork, Network, Store, save_exported
 
@@ -51,7 +50,6 @@ def export_network(
     target: Path, network: Network, data: Data, *, image_size: int, card: str
 ) -> None:
     """Write an exported network's folder so that it is never seen half-written."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     about = ExportedNetwork(
         num_classes=network.num_classes,
         in_chans=network.in_chans,
@@ -60,15 +58,10 @@ def export_network(
         std=data.std,
         class_names=data.class_names,
     )
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
-        written = Path(temporary) / target.name
-        written.mkdir()
+    with replacing_folder(target) as written:
         save_exported(written, network, about)
         make_readable(written / "weights.safetensors")
         (written / "README.md").write_text(card, encoding="utf-8")
-        if target.exists():
-            target.rename(Path(temporary) / "old")
-        written.rename(target)
 
 
 def stage_rows(architecture: Architecture, image_size: int) -> list[dict[str, object]]:

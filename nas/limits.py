@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from nas.errors import InputError
 from nas.units import format_count
@@ -111,13 +112,20 @@ class Problem:
         )
         return middle or self.smallest()
 
+    @cached_property
+    def _budget_binds(self) -> bool:
+        largest = self.cost(self.extreme(lambda cost: -cost.macs))
+        return self.limits.macs is not None and largest.macs > self.limits.macs
+
     def sample(self, rng: random.Random, *, at_least: float = 0.0) -> Architecture:
-        """A random architecture that meets the limits, with at least that share of the MAC limit.
+        """A random architecture that meets the limits, with at least that share of the budget.
+
+        A budget that does not bind asks for no share.
 
         Draws at most 200 times; then mutates the best-placed architecture known towards the limits,
         so that it always ends: what it returns meets the limits, and the share if it was found.
         """
-        floor = at_least * (self.limits.macs or 0)
+        floor = at_least * self.limits.macs if self.limits.macs and self._budget_binds else 0
         fallback: Architecture | None = None
         for candidate in self._candidates(rng):
             if self.admits(candidate):

@@ -106,6 +106,7 @@ def retrain(
     *,
     top: int,
     recipe: Recipe,
+    name: str = "retrain",
     epochs: int | None = None,
     loader_workers: int,
     stop: StopRequest,
@@ -114,11 +115,12 @@ def retrain(
     """Train the `top` most accurate architectures of a run's front, and print a table of them.
 
     `epochs`, passes over the train split, take the place of the recipe's steps. Each network leaves
-    `retrain/<n>/` with its weights, model card and `metrics.json`. One that is done with the same
-    recipe is not trained again.
+    `<name>/<n>/` with its weights, model card and `metrics.json`. One that is done is not trained
+    again.
 
     Raises:
-        InputError: If the run has exported nothing yet, or the device is absent.
+        InputError: If the run has exported nothing yet, the device is absent, or the folder `name`
+            holds the work of another recipe.
         Interrupted: If a stop was requested; the same command goes on.
     """
     check_device(recipe.device)
@@ -138,7 +140,7 @@ def retrain(
         tested = materialise(data.test, limit=None, seed=config.seed, workers=loader_workers)
         results = []
         for source in exported:
-            job = _Retraining(source, folder.retrained / source.name, recipe, data, tested)
+            job = _Retraining(source, folder.retrained(name) / source.name, recipe, data, tested)
             results.append(job.run(config.image_size, loader_workers, stop, console))
     console.print(_table(results, data, recipe))
     return results
@@ -207,9 +209,18 @@ class _Retraining:
         if not self.metrics.exists():
             return None
         known = json.loads(self.metrics.read_bytes())
-        if {key: known[key] for key in identity} != identity:
-            return None
+        self._check_same(known, identity)
         return Retrained(**known["result"])
+
+    def _check_same(self, known: dict[str, Any], identity: dict[str, Any]) -> None:
+        """Refuse to replace the work of another recipe, or on another architecture."""
+        old, new = ({"architecture": i["hash"], **i["recipe"]} for i in (known, identity))
+        for field, value in new.items():
+            if old[field] != value:
+                raise InputError(
+                    f"{self.target}: was retrained otherwise ({field} is {old[field]} there, "
+                    f"{value} here); give --name another folder"
+                )
 
     def _train(
         self,
@@ -288,8 +299,7 @@ class _Retraining:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise InputError(f"{self.state}: cannot be read ({error}); delete it") from None
-        if json.loads(metadata["identity"]) != identity:
-            return 0
+        self._check_same(json.loads(metadata["identity"]), identity)
         moments: dict[int, dict[str, Tensor]] = {}
         weights: dict[str, Tensor] = {}
         for name, tensor in tensors.items():
@@ -312,7 +322,7 @@ class _Retraining:
     def _export(self, network: Network, result: Retrained, image_size: int) -> None:
         recipe = self.recipe
         card = retrained_card(
-            name=f"retrain/{self.target.name}",
+            name=f"{self.target.parent.name}/{self.target.name}",
             data=self.data.name,
             summary=network.architecture.summary,
             hash=result.hash,

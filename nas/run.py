@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from nas.config import RunConfig
 from nas.data import Data, materialise
 from nas.environment import environment
-from nas.errors import InputError
+from nas.errors import InputError, NothingFound
 from nas.evaluation import SubnetEvaluator
 from nas.export import export_front
 from nas.interrupt import StopRequest
@@ -41,7 +41,7 @@ from nas.study import Record, load_study, open_study, records, trials_table
 from nas.terminal import LiveLine
 from nas.training import Progress, train_supernet
 from nas.units import format_count, format_seconds
-from nas.workers import EvaluationSetup, InProcess, RayWorkers, Workers
+from nas.workers import EvaluationSetup, InProcess, RayWorkers, Workers, check_cluster
 from search_space import Architecture
 from supernet import Network, Store
 
@@ -79,6 +79,7 @@ def run(
 
     Raises:
         InputError: If the limits are out of reach, or the folder is not this configuration's.
+        NothingFound: If no architecture could be evaluated.
         Interrupted: If a stop was requested; running again goes on.
     """
     problem = Problem(
@@ -90,6 +91,13 @@ def run(
     notes = [*problem.check(), *data.notes]
     if not folder.checkpoint.exists():
         notes += _check_latency(problem, config)
+        if execution.ray_address is not None:
+            check_cluster(
+                execution.ray_address,
+                count=execution.workers,
+                threads=config.threads,
+                device=config.device,
+            )
     with folder.claimed_for(config), logging_to(folder):
         logger.info("%s", command)
         console.print(f"run folder: {folder.path}", highlight=False, soft_wrap=True)
@@ -110,6 +118,8 @@ def run(
         write_json(folder.facts, asdict(facts))
         job.export(store, facts)
         report(folder, console)
+        if not folder.best.exists():
+            raise NothingFound(f"no architecture was evaluated: {ended}")
 
 
 def report(folder: RunFolder, console: Console) -> None:
@@ -211,7 +221,8 @@ class _Job:
 
         def show(progress: Progress) -> None:
             current = " ".join(f"{k} {v:.0%}" for k, v in progress.accuracies.items())
-            line.update(progress.step, f"loss {progress.loss:.2f} {current}".rstrip())
+            text = f"loss {progress.loss:.2f} {current}".rstrip()
+            line.update(progress.step, text, share=progress.share)
 
         with line, self.clock.measuring("supernet_seconds"):
             train_supernet(

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +33,6 @@ class RunFolder:
         self.journal = self.path / "study.journal"
         self.best = self.path / "best"
         self.front = self.path / "front"
-        self.retrained = self.path / "retrain"
 
     @classmethod
     def existing(cls, path: str | Path) -> "RunFolder":
@@ -45,6 +45,17 @@ class RunFolder:
         if not folder.config_file.is_file():
             raise InputError(f"{path}: no run here (it has no config.json)")
         return folder
+
+    def retrained(self, name: str) -> Path:
+        """Where a retraining of that name goes.
+
+        Raises:
+            InputError: If the name is not that of a folder of its own in the run's.
+        """
+        target = self.path / name
+        if target.parent != self.path or name in ("..", "best", "front", "supernet"):
+            raise InputError(f"--name {name!r} is no name for a new folder in {self.path}")
+        return target
 
     @property
     def config(self) -> RunConfig:
@@ -131,6 +142,26 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside `path` that takes its place when the block ends without an error.
+
+    What a killed process left half-written is removed by the next.
+    """
+    written, old = (path.with_name(f".{path.name}.{state}") for state in ("tmp", "old"))
+    for leftover in (written, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    written.mkdir(parents=True)
+    try:
+        yield written
+        if path.exists():
+            path.rename(old)
+        written.rename(path)
+    finally:
+        for leftover in (written, old):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def make_readable(path: Path) -> None:

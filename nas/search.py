@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 PATIENCE = 20
 """Proposals in a row that bring nothing new before the driver proposes a feasible one itself."""
 
+FAILURES = 10
+"""Evaluations in a row that fail before the search gives up."""
+
 ASKS_PER_TRIAL = 40
 """Proposals allowed for each evaluation wanted; the search ends when they are used up."""
 
@@ -82,7 +85,7 @@ class Search:
         }
         self._ready: list[_Candidate] = []  # proposed and timed, not yet submitted
         self._under_way: dict[int, _Candidate] = {}
-        self._fruitless = 0
+        self._fruitless, self._failures = 0, 0
         self._enqueue_first()
 
     def run(self, *, stop: StopRequest, on_decided: Callable[[Record], None]) -> str:
@@ -104,6 +107,8 @@ class Search:
             stop.check()
             if self._evaluated >= reachable:
                 return f"all {reachable} architectures that meet the limits were evaluated"
+            if self._failures >= FAILURES:
+                return f"{FAILURES} evaluations in a row failed"
             asked = len(self.study.get_trials(deepcopy=False))
             exhausted = asked >= ASKS_PER_TRIAL * self.trials
             if exhausted and not self._under_way and not self._ready:
@@ -169,6 +174,7 @@ class Search:
     def _finish(self, number: int, score: Score, on_decided: Callable[[Record], None]) -> None:
         candidate = self._under_way.pop(number)
         state: State = "failed" if score.accuracy is None else "evaluated"
+        self._failures = self._failures + 1 if state == "failed" else 0
         record = self._decide(candidate, state, on_decided, score)
         for twin in candidate.twins:
             self._decide_twin(twin, record, on_decided)

@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 PLAIN_SECONDS = 10.0
 """Seconds between lines where the output is no terminal, such as a file or a job's log."""
@@ -23,17 +23,18 @@ class LiveLine:
 
     def __init__(self, console: Console, title: str, *, total: int, done: int = 0) -> None:
         self.console, self.title, self.total = console, title, total
-        self._start, self._first, self._shown = time.monotonic(), done, 0.0
+        self._first: tuple[int, float] | None = None  # share and time of the first update
+        self._shown = 0.0
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("{task.fields[text]}"),
-            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            TextColumn("{task.fields[eta]}"),
             console=console,
             disable=not console.is_terminal,
         )
-        self._task = self._progress.add_task(title, total=total, completed=done, text="")
+        self._task = self._progress.add_task(title, total=total, completed=done, text="", eta="")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -47,17 +48,31 @@ class LiveLine:
     ) -> None:
         self._progress.stop()
 
-    def update(self, done: int, text: str) -> None:
-        """Show how many units are done, and the text."""
-        self._progress.update(self._task, completed=done, text=text)
+    def update(self, done: int, text: str, *, share: float | None = None) -> None:
+        """Show how many units are done, and the text.
+
+        The pace is counted from the first update on: what was done before it, an earlier process
+        may have done.
+
+        Args:
+            done: Units that are done.
+            text: Whatever changes.
+            share: Share of the work that is done, where units differ in work.
+        """
+        share = done / self.total if share is None else share
         now = time.monotonic()
+        if self._first is None:
+            self._first = share, now
+        eta = ""
+        if share > self._first[0]:
+            left = round((now - self._first[1]) * (1 - share) / (share - self._first[0]))
+            eta = f"ETA {left // 60}:{left % 60:02d}"
+        self._progress.update(self._task, completed=done, text=text, eta=eta)
         due = now - self._shown >= PLAIN_SECONDS or done >= self.total
         if not self.console.is_terminal and due:
             self._shown = now
-            pace = (now - self._start) / max(done - self._first, 1)
-            left = round(pace * (self.total - done))
             self.console.print(
-                f"{self.title} {done}/{self.total} {text} ETA {left // 60}:{left % 60:02d}",
+                f"{self.title} {done}/{self.total} {text} {eta}".rstrip(),
                 highlight=False,
                 markup=False,
                 soft_wrap=True,

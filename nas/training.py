@@ -44,6 +44,9 @@ BAND = 0.8
 """Lower end of the band under the budget, as a share of it."""
 
 CHECKPOINT_SECONDS = 60.0
+SANDWICH_TIME = 2.8
+"""Time of a sandwich over that of the largest alone, as measured in `base`; for the ETA only."""
+
 MONITOR_EVERY = 50
 """Steps between looks at current accuracies."""
 
@@ -63,6 +66,16 @@ class Progress:
     steps: int
     loss: float
     accuracies: Mapping[str, float]
+
+    @property
+    def share(self) -> float:
+        """Share of the work that is done: later steps train more subnets."""
+
+        def work(steps: float) -> float:
+            alone = min(steps, LARGEST_ALONE * self.steps)
+            return alone + SANDWICH_TIME * (steps - alone)
+
+        return work(self.step) / work(self.steps)
 
 
 def train_supernet(

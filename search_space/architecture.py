@@ -333,7 +333,7 @@ class Architecture(Spec):
             ArchitectureError: If the text is no JSON, or a field is missing, unknown or illegal.
         """
         try:
-            return cls.model_validate_json(text)
+            return cls.model_validate_json(text, strict=True)
         except ValidationError as error:
             raise ArchitectureError(f"{source}: {first_error(error)}") from None
 

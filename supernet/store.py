@@ -160,7 +160,8 @@ class Store:
 
     def _initialise(self, corners: list[Network], seed: int) -> None:
         """Draw every weight from `seed`, by the networks' own rules, at its largest shape."""
-        with torch.random.fork_rng():
+        gpus = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=gpus):
             torch.manual_seed(seed)
             done: set[str] = set()
             for corner in corners:

@@ -68,6 +68,7 @@ def train(
     recipe: Recipe = SHORT,
     *,
     top: int = 1,
+    name: str = "retrain",
     epochs: int | None = None,
     stop: StopRequest | None = None,
 ) -> list[Retrained]:
@@ -75,6 +76,7 @@ def train(
         folder,
         top=top,
         recipe=recipe,
+        name=name,
         epochs=epochs,
         loader_workers=0,
         stop=stop or StopRequest(),
@@ -103,8 +105,8 @@ def refuse_to_train(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nas.retrain, "learning_rate", fail)
 
 
-def weights(folder: RunFolder, number: int = 1) -> dict[str, torch.Tensor]:
-    return load_file(folder.retrained / str(number) / "weights.safetensors")
+def weights(folder: RunFolder, name: str = "retrain") -> dict[str, torch.Tensor]:
+    return load_file(folder.retrained(name) / "1" / "weights.safetensors")
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
@@ -116,7 +118,7 @@ def test_the_most_accurate_of_the_front_are_trained_and_exported(run: RunFolder)
     results = train(run, top=2)
     assert [result.rank for result in results] == list(range(1, min(2, count) + 1))
     for result in results:
-        folder = run.retrained / str(result.rank)
+        folder = run.retrained("retrain") / str(result.rank)
         network, about = load_exported(folder)
         inherited, _ = load_exported(run.front / str(result.rank))
         assert network.architecture == inherited.architecture
@@ -129,7 +131,8 @@ def test_the_most_accurate_of_the_front_are_trained_and_exported(run: RunFolder)
         assert metrics["result"] == vars(result)
         assert metrics["recipe"]["steps"] == SHORT.steps
         assert "README.md" in {path.name for path in folder.iterdir()}
-    assert {path.name for path in run.retrained.iterdir()} == {str(r.rank) for r in results}
+    left = {path.name for path in run.retrained("retrain").iterdir()}
+    assert left == {str(r.rank) for r in results}
 
 
 def test_a_front_of_fewer_architectures_is_trained_as_it_is(run: RunFolder) -> None:
@@ -150,21 +153,33 @@ def test_a_resumed_retraining_equals_an_uninterrupted_one(
         stop = interrupt_after(after, patch)
         with pytest.raises(Interrupted):
             train(run, recipe, stop=stop)
-    assert not (run.retrained / "1").exists()
+    assert not (run.retrained("retrain") / "1").exists()
     torch.rand(3)  # the process draws something else meanwhile
     assert train(run, recipe) == uninterrupted
     assert same(weights(run), weights(other))
-    assert {path.name for path in run.retrained.iterdir()} == {"1"}
+    assert {path.name for path in run.retrained("retrain").iterdir()} == {"1"}
 
 
-def test_a_state_of_another_recipe_is_not_resumed(
+def test_what_another_recipe_has_begun_or_done_is_not_replaced(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    other = replace(SHORT, seed=1)
+    refused = r"retrain/1: was retrained otherwise \(seed is 0 there, 1 here\); give --name"
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         train(run, SHORT, stop=interrupt_after(2, patch))
-    straight = train(run, replace(SHORT, seed=1))
-    shutil.rmtree(run.retrained)
-    assert train(run, replace(SHORT, seed=1)) == straight
+    with pytest.raises(InputError, match=refused):
+        train(run, other)
+    done = train(run, SHORT)
+    with pytest.raises(InputError, match=refused):
+        train(run, other)
+    assert train(run, other, name="other") != done
+    assert train(run, SHORT) == done
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/tmp", "best", "front", "supernet"])
+def test_a_retraining_has_a_folder_of_its_own(run: RunFolder, name: str) -> None:
+    with pytest.raises(InputError, match="--name"):
+        train(run, name=name)
 
 
 def test_from_the_supernet_begins_with_the_inherited_weights(run: RunFolder) -> None:
@@ -173,22 +188,23 @@ def test_from_the_supernet_begins_with_the_inherited_weights(run: RunFolder) -> 
     for name, tensor in load_file(run.front / "1" / "weights.safetensors").items():
         if "running" not in name and "num_batches" not in name:
             assert torch.allclose(weights(run)[name], tensor, atol=1e-6), name
-    train(run, replace(still, start="scratch"))
-    assert not same(load_file(run.front / "1" / "weights.safetensors"), weights(run))
+    train(run, replace(still, start="scratch"), name="scratch")
+    assert not same(weights(run, "scratch"), weights(run))
 
 
 def test_what_is_done_with_the_same_recipe_is_not_done_again(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = train(run)
-    files = {path: path.stat().st_mtime_ns for path in run.retrained.rglob("*")}
+    target = run.retrained("retrain")
+    files = {path: path.stat().st_mtime_ns for path in target.rglob("*")}
     with monkeypatch.context() as patch:
         refuse_to_train(patch)
         assert train(run) == first
-    assert {path: path.stat().st_mtime_ns for path in run.retrained.rglob("*")} == files
+    assert {path: path.stat().st_mtime_ns for path in target.rglob("*")} == files
     with monkeypatch.context() as patch, pytest.raises(AssertionError, match="trained again"):
         refuse_to_train(patch)
-        train(run, replace(SHORT, lr=2e-3))
+        train(run, replace(SHORT, lr=2e-3), name="faster")
 
 
 def test_epochs_are_passes_over_the_train_split(
@@ -199,22 +215,22 @@ def test_epochs_are_passes_over_the_train_split(
 
     monkeypatch.setattr(nas.retrain, "load_data", small_epochs)
     train(run, epochs=2)
-    metrics = json.loads((run.retrained / "1" / "metrics.json").read_text())
+    metrics = json.loads((run.retrained("retrain") / "1" / "metrics.json").read_text())
     assert metrics["recipe"]["steps"] == 2 * 24 / SHORT.batch_size
 
 
 def test_nothing_but_json_safetensors_and_the_card_is_left(run: RunFolder) -> None:
     train(run)
-    names = {path.name for path in (run.retrained / "1").iterdir()}
+    names = {path.name for path in (run.retrained("retrain") / "1").iterdir()}
     assert names == {"README.md", "architecture.json", "weights.safetensors", "metrics.json"}
-    with safe_open(run.retrained / "1" / "weights.safetensors", framework="pt") as file:
+    with safe_open(run.retrained("retrain") / "1" / "weights.safetensors", framework="pt") as file:
         assert json.loads(file.metadata()["class_names"]) == list("0123456789")
 
 
 def test_an_odd_batch_cannot_be_mixed(run: RunFolder) -> None:
     with pytest.raises(InputError, match=r"--batch-size 7.*even"):
         train(run, replace(FULL, batch_size=7))
-    assert not run.retrained.exists()
+    assert not run.retrained("retrain").exists()
 
 
 def test_a_device_that_is_not_there_is_refused_before_anything_is_read(run: RunFolder) -> None:
@@ -279,7 +295,7 @@ def test_a_damaged_export_is_refused_in_one_line(
     assert outcome.status == 2
     (line,) = outcome.err.splitlines()
     assert str(run.front / "1") in line
-    assert not run.retrained.exists()
+    assert not run.retrained("retrain").exists()
 
 
 def test_a_state_that_cannot_be_read_is_refused_by_name(
@@ -287,7 +303,7 @@ def test_a_state_that_cannot_be_read_is_refused_by_name(
 ) -> None:
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         train(run, stop=interrupt_after(2, patch))
-    (state,) = run.retrained.iterdir()
+    (state,) = run.retrained("retrain").iterdir()
     state.write_bytes(state.read_bytes()[:-50])
     with pytest.raises(InputError, match=r"cannot be read .*delete it") as raised:
         train(run)
@@ -305,4 +321,4 @@ def test_results_are_shown_beside_the_inherited_accuracy(run: RunFolder) -> None
 def test_retraining_needs_torch_and_timm_alone(run: RunFolder) -> None:
     done = finish(start("-c", WITH_TORCH_AND_TIMM_ALONE, "retrain", run.path, "--steps", "2"))
     assert done.status == 0, done.err[-500:]
-    assert (run.retrained / "1" / "weights.safetensors").exists()
+    assert (run.retrained("retrain") / "1" / "weights.safetensors").exists()

@@ -163,10 +163,14 @@ def test_a_run_in_which_every_evaluation_failed_says_so_and_names_no_best(
         return Score(error="Traceback (most recent call last):\nRuntimeError: out of memory")
 
     monkeypatch.setattr("nas.workers.evaluate", evaluate)
-    monkeypatch.setattr("nas.search.ASKS_PER_TRIAL", 4)
     out = copy.parent / "other"
     outcome = command(*SMALL_RUN[:-1], "1", "--steps", "1", "--out", out)
-    assert "out of memory" in outcome.out + outcome.err
+    assert outcome.status == 1
+    assert "out of memory" in outcome.out
+    assert outcome.err == (
+        "error: no architecture was evaluated: the search ended early: "
+        "10 evaluations in a row failed\n"
+    )
     assert "python -m nas retrain" not in outcome.out
     assert not (out / "best").exists()
 

@@ -7,7 +7,7 @@ import pytest
 from runs import finish, small_config, start, wait_for
 
 from nas.errors import InputError
-from nas.run_folder import RunFolder, replacing, write_json, write_text
+from nas.run_folder import RunFolder, replacing, replacing_folder, write_json, write_text
 from search_space import PRESETS
 
 HOLD = """
@@ -202,3 +202,26 @@ def test_files_are_as_readable_as_the_user_lets_any_file_be(tmp_path: Path) -> N
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "file.json").stat().st_mode) == 0o640
     assert json.loads((tmp_path / "file.json").read_text()) == {"key": "value"}
+
+
+def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "best"
+    for content in ("old", "new"):
+        with replacing_folder(folder) as written:
+            (written / content).touch()
+        assert [path.name for path in folder.iterdir()] == [content]
+    with pytest.raises(RuntimeError), replacing_folder(folder) as written:
+        (written / "half").touch()
+        raise RuntimeError
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+    assert [path.name for path in folder.iterdir()] == ["new"]
+
+
+def test_what_a_killed_process_left_of_a_folder_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".best.tmp").mkdir()
+    (tmp_path / ".best.tmp" / "half").touch()
+    (tmp_path / ".best.old").mkdir()
+    with replacing_folder(tmp_path / "best") as written:
+        (written / "whole").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+    assert [path.name for path in (tmp_path / "best").iterdir()] == ["whole"]

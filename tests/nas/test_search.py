@@ -16,7 +16,7 @@ from nas.config import SamplerName
 from nas.interrupt import Interrupted, StopRequest
 from nas.latency import Latency
 from nas.limits import Limits, Problem
-from nas.search import Search
+from nas.search import FAILURES, Search
 from nas.study import Record, open_study, records
 from search_space import DESIGNS, PRESETS, Architecture
 
@@ -198,6 +198,15 @@ def test_a_failed_evaluation_is_recorded_and_the_search_goes_on(memory_path: Pat
         if (record := nas.study.record_of(trial)) is not None and record.state == "failed"
     }
     assert len(told) == len(failed)
+
+
+def test_a_search_in_which_all_evaluations_fail_gives_up(memory_path: Path) -> None:
+    problem = nano_problem()
+    workers = FakeWorkers(capacity=2, failing=frozenset(feasible(problem)))
+    decided, ended = search(memory_path, problem, workers, trials=100)
+    assert ended == f"{FAILURES} evaluations in a row failed"
+    assert evaluated(decided) == []
+    assert FAILURES <= len(hashes(workers)) <= FAILURES + 2
 
 
 # --- beginning and end ---------------------------------------------------------------------------

@@ -16,7 +16,16 @@ import nas.workers
 from nas.data import load_data, materialise
 from nas.errors import InputError
 from nas.evaluation import SubnetEvaluator
-from nas.workers import ATTEMPTS, EvaluationSetup, InProcess, RayWorkers, Score, Workers, evaluate
+from nas.workers import (
+    ATTEMPTS,
+    EvaluationSetup,
+    InProcess,
+    RayWorkers,
+    Score,
+    Workers,
+    check_cluster,
+    evaluate,
+)
 from search_space import Architecture
 from supernet import Store
 
@@ -267,6 +276,14 @@ def test_more_workers_than_the_cluster_has_cpus_are_refused(cluster: str) -> Non
 
 
 @pytest.mark.slow
+def test_a_cluster_is_checked_before_anything_is_trained_for_it(cluster: str) -> None:
+    check_cluster(cluster, count=3, threads=1, device="cpu")
+    with pytest.raises(InputError, match=r"--workers 4 needs 4 CPUs; Ray has 3 CPUs"):
+        check_cluster(cluster, count=4, threads=1, device="cpu")
+    check_cluster(cluster, count=3, threads=1, device="cuda")  # it pretends to have two GPUs
+
+
+@pytest.mark.slow
 def test_without_an_address_a_cluster_in_the_environment_is_left_alone(
     cluster: str, monkeypatch: pytest.MonkeyPatch, expected: dict[int, Score]
 ) -> None:
@@ -281,5 +298,5 @@ def test_without_an_address_a_cluster_in_the_environment_is_left_alone(
 @pytest.mark.parametrize("address", ["nowhere", "nowhere:port"])
 def test_an_address_that_is_none_is_refused_in_one_line(address: str) -> None:
     with pytest.raises(InputError, match=f"--ray-address '{address}' ") as raised:
-        RayWorkers(small_setup(), count=1, address=address)
+        check_cluster(address, count=1, threads=1, device="cpu")
     assert "\n" not in str(raised.value)

@@ -277,6 +277,10 @@ BROKEN: dict[str, tuple[Edit, list[str]]] = {
         lambda top, stages: stages[0]["feed_forward"].update(ratio=float("inf")),
         ["stages[0]", "feed_forward.ratio"],
     ),
+    "a number in quotes": (
+        lambda top, stages: stages[0].update(width="64"),
+        ["stages[0].width", "valid integer", "'64'"],
+    ),
     "schema of another version": (
         lambda top, stages: top.update(schema_version=2),
         ["schema_version", "should be 1", "found 2"],
