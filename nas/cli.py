@@ -516,6 +516,7 @@ def _designs(options: argparse.Namespace) -> None:
                 "timm_name": design.timm_name,
                 "params": cost.params,
                 "macs": cost.macs,
+                "exact": design.exact,
                 "paper": design.paper,
                 "paper_params_millions": design.paper_params,
                 "paper_gmacs": design.paper_gmacs,
@@ -529,18 +530,22 @@ def _designs(options: argparse.Namespace) -> None:
     from rich.table import Table
 
     table = Table(title="published designs at 224 px, 1000 classes")
-    for name in ("design", "timm name", "params", "MACs", "paper: M params", "GFLOPs", "top-1 %"):
-        table.add_column(name, justify="left" if "n" in name[:6] else "right")
+    table.add_column("design")
+    table.add_column("timm name")
+    for name in ("params", "MACs", "paper: M params", "GFLOPs", "top-1 %"):
+        table.add_column(name, justify="right")
     for design, row in zip(DESIGNS, rows, strict=True):
+        figures = (design.paper_params, design.paper_gmacs, design.paper_top1)
         table.add_row(
-            design.name,
+            design.name + ("" if design.exact else "*"),
             design.timm_name,
             f"{row['params']:,}",
             f"{row['macs']:,}",
-            f"{design.paper_params:g}",
-            f"{design.paper_gmacs:g}",
-            f"{design.paper_top1:g}",
+            *("–" if figure is None else f"{figure:g}" for figure in figures),
         )
+    table.caption = (
+        "MACs are multiply-adds; * is our own spec of the design, whose tables could not be had"
+    )
     Console().print(table)
 
 

@@ -9,7 +9,7 @@ from nas.data import Data
 from nas.limits import Problem
 from nas.report import ModelFacts, RunFacts, model_card
 from nas.run_folder import RunFolder, make_readable, replacing_folder
-from search_space import Architecture, LocalGlobal, map_sizes
+from search_space import Architecture, InvertedResidual, Ladder, LocalGlobal, map_sizes
 from supernet import ExportedNetwork, Network, Store, save_exported
 
 
@@ -71,20 +71,26 @@ def stage_rows(architecture: Architecture, image_size: int) -> list[dict[str, ob
     for number, (stage, size) in enumerate(zip(architecture.stages, sizes, strict=True), start=1):
         mixer = stage.mixer
         local, seen = "none", "–"
-        if isinstance(mixer, LocalGlobal):
+        if isinstance(mixer, Ladder | InvertedResidual):
+            local = "ladder" if isinstance(mixer, Ladder) else "MV2-SE"
+        elif isinstance(mixer, LocalGlobal):
             local = f"{mixer.local_heads} of {mixer.heads}"
             seen = mixer.aggregation.label if mixer.aggregation else "–"
         rows.append(
             {
                 "stage": number,
-                "map": f"{size[0]}×{size[1]}",
+                "map": f"{size[1]} tokens" if stage.class_token else f"{size[0]}×{size[1]}",
                 "pooling": stage.pooling or "stem",
                 "width": stage.width,
                 "depth": stage.depth,
                 "layers per attention map": stage.sharing,
                 "local heads": local,
                 "global heads see": seen,
-                "feed-forward": f"{stage.feed_forward.kind} ×{stage.feed_forward.ratio:g}",
+                "feed-forward": (
+                    f"{stage.feed_forward.kind} ×{stage.feed_forward.ratio:g}"
+                    if stage.feed_forward
+                    else "–"
+                ),
             }
         )
     return rows

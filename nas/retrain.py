@@ -39,6 +39,7 @@ from nas.training import learning_rate
 from nas.units import format_count
 from search_space import total_cost
 from supernet import Network, load_exported
+from supernet.network import is_decayed, learning_rate_scale
 
 logger = logging.getLogger(__name__)
 
@@ -232,7 +233,7 @@ class _Retraining:
     ) -> None:
         recipe = self.recipe
         optimizer: torch.optim.Optimizer = create_optimizer_v2(
-            network, opt="adamw", lr=recipe.lr, weight_decay=recipe.weight_decay
+            _parameter_groups(network, recipe.weight_decay), opt="adamw", lr=recipe.lr
         )
         step = self._load_state(network, optimizer, identity)
         batches = train_batches(
@@ -254,7 +255,8 @@ class _Retraining:
             images = normalise(images.to(recipe.device), self.data.mean, self.data.std)
             images, targets = augment(images, labels.to(recipe.device))
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, steps=recipe.steps, peak=recipe.lr)
+                rate = learning_rate(step, steps=recipe.steps, peak=recipe.lr)
+                group["lr"] = rate * group["lr_scale"]
             with torch.autocast(torch.device(recipe.device).type, torch.bfloat16):
                 logits = network(images)
             loss = F.cross_entropy(logits.float(), targets)
@@ -342,6 +344,18 @@ class _Retraining:
         export_network(
             self.target, network.cpu(), self.data, image_size=recipe.image_size, card=card
         )
+
+
+def _parameter_groups(network: Network, weight_decay: float) -> list[dict[str, Any]]:
+    """The parameters by weight decay and by share of the learning rate."""
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for name, parameter in network.named_parameters():
+        decay = weight_decay if parameter.ndim > 1 and is_decayed(name) else 0.0
+        groups.setdefault((decay, learning_rate_scale(name)), []).append(parameter)
+    return [
+        {"params": parameters, "weight_decay": decay, "lr_scale": scale}
+        for (decay, scale), parameters in groups.items()
+    ]
 
 
 class _BatchAugmentation:

@@ -23,7 +23,7 @@ class LiveLine:
 
     def __init__(self, console: Console, title: str, *, total: int, done: int = 0) -> None:
         self.console, self.title, self.total = console, title, total
-        self._first: tuple[int, float] | None = None  # share and time of the first update
+        self._first: tuple[float, float] | None = None  # share and time of the first update
         self._shown = 0.0
         self._progress = Progress(
             TextColumn("{task.description}"),

@@ -1,8 +1,6 @@
-"""What can be built: the architecture spec.
+"""The architecture spec: a network as data.
 
-An `Architecture` is data. It says which network to build and nothing about how: no torch here.
-Each part of it is a small frozen model with a `kind`, so that a new idea is a new class beside the
-others and a new member of one union.
+An `Architecture` says which network to build and nothing about how: no torch here.
 """
 
 import hashlib
@@ -11,195 +9,53 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveInt,
-    ValidationError,
-    field_validator,
-    model_validator,
+from pydantic import Field, PositiveInt, ValidationError, model_validator
+
+from search_space.parts import (
+    LADDER_BRANCHES,
+    WHOLE_BLOCKS,
+    ConvNormKind,
+    FeedForward,
+    FullAttention,
+    HalfStem,
+    InvertedResidual,
+    Ladder,
+    LocalGlobal,
+    Mixer,
+    NoMixer,
+    PatchStem,
+    Pooling,
+    Rates,
+    SpatialReduction,
+    Spec,
+    Stem,
 )
+
+REFERENCE_SIZE = 224
+"""Pixels at which the papers count, and at which a rate must not exceed the map."""
 
 
 class ArchitectureError(ValueError):
     """An architecture that cannot be built; the message is one line and names the field."""
 
 
-class Spec(BaseModel):
-    """Base of every spec: frozen, hashable, and strict about unknown fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ConvStem(Spec):
-    """Convolutional stem to stride 4 (Shunted Transformer, section 3.3).
-
-    Conv 7×7 stride 2 → `extra_convs` × conv 3×3, each with batch norm and ReLU at `width` channels,
-    then conv 2×2 stride 2 to the width of the first stage and a layer norm.
-    """
-
-    kind: Literal["conv"] = "conv"
-    width: PositiveInt = 64
-    extra_convs: int = Field(default=0, ge=0, le=4)
-
-
-class PatchStem(Spec):
-    """Non-overlapping patch embedding, conv p×p stride p, and a layer norm (PVT, LIT: p = 4)."""
-
-    kind: Literal["patch"] = "patch"
-    patch_size: PositiveInt = 4
-
-
-Stem = Annotated[ConvStem | PatchStem, Field(discriminator="kind")]
-
-
-class Rates(Spec):
-    """Shunted attention: head groups that see keys and values reduced at different rates.
-
-    The global heads are split over the rates, the first rates taking one more where they don't
-    divide. Rate r reduces the map by a conv r×r stride r (Shunted Transformer, section 3.1).
-    """
-
-    kind: Literal["rates"] = "rates"
-    rates: tuple[PositiveInt, ...] = Field(min_length=1)
-
-    @field_validator("rates")
-    @classmethod
-    def _strictly_decreasing(cls, rates: tuple[int, ...]) -> tuple[int, ...]:
-        if list(rates) != sorted(set(rates), reverse=True):
-            raise ValueError(f"{list(rates)} is not strictly decreasing, such as [8, 4]")
-        return rates
-
-    @property
-    def label(self) -> str:
-        """Short name, such as `rates-8-4`."""
-        return "-".join(["rates", *map(str, self.rates)])
-
-
-class AdaptiveWindow(Spec):
-    """PLG global attention: the map is pooled to one fixed window, attends, and is upsampled.
-
-    (PLG-ViT, adaptive patch sampling; the light-weight variant samples with the maximum only.)
-    """
-
-    kind: Literal["adaptive"] = "adaptive"
-    window: PositiveInt = 7
-    sampling: Literal["max", "max_avg"] = "max"
-
-    @property
-    def label(self) -> str:
-        """Short name, such as `adaptive-7-max`."""
-        return f"adaptive-{self.window}-{self.sampling}"
-
-
-class FullAttention(Spec):
-    """Every token attends to every token; `local_term` adds a depthwise 3×3 of the values.
-
-    The local term after attention is that of the Shunted Transformer's last stage.
-    """
-
-    kind: Literal["full"] = "full"
-    local_term: bool = True
-
-    @property
-    def label(self) -> str:
-        """Short name: `full`, or `full-plain` without the local term."""
-        return "full" if self.local_term else "full-plain"
-
-
-Aggregation = Annotated[Rates | AdaptiveWindow | FullAttention, Field(discriminator="kind")]
-
-
-class NoMixer(Spec):
-    """No token mixing at all: the block is its feed-forward (LIT, stages 1 and 2)."""
-
-    kind: Literal["none"] = "none"
-
-
-class LocalGlobal(Spec):
-    """Attention whose first `local_heads` heads look into windows and whose others look far.
-
-    `local_heads = 0` with `Rates` is shunted attention, half of the heads with `AdaptiveWindow` is
-    PLG's, all heads local is window attention; one block covers what lies between.
-
-    `window` is the side of the local windows in tokens, `aggregation` how the remaining heads see
-    the whole map. Both shrink to maps smaller than they are.
-    """
-
-    kind: Literal["local_global"] = "local_global"
-    heads: PositiveInt
-    local_heads: int = Field(default=0, ge=0)
-    window: PositiveInt = 7
-    aggregation: Aggregation | None = None
-
-    @model_validator(mode="after")
-    def _heads_suffice(self) -> Self:
-        if self.local_heads > self.heads:
-            raise ValueError(f"local_heads={self.local_heads} exceeds heads={self.heads}")
-        if self.global_heads and self.aggregation is None:
-            raise ValueError(
-                f"aggregation is missing, but {self.global_heads} of the heads are global"
-            )
-        if isinstance(self.aggregation, Rates) and self.global_heads:
-            rates = self.aggregation.rates
-            if len(rates) > self.global_heads:
-                raise ValueError(
-                    f"aggregation.rates={list(rates)} needs {len(rates)} global heads, but "
-                    f"heads - local_heads = {self.global_heads}"
-                )
-        return self
-
-    @property
-    def global_heads(self) -> int:
-        """Number of heads that see the whole map."""
-        return self.heads - self.local_heads
-
-    @property
-    def heads_per_rate(self) -> dict[int, int]:
-        """Heads of each rate; empty unless the aggregation is by rates."""
-        if not isinstance(self.aggregation, Rates):
-            return {}
-        rates = self.aggregation.rates
-        share, rest = divmod(self.global_heads, len(rates))
-        return {rate: share + (i < rest) for i, rate in enumerate(rates)}
-
-
-Mixer = Annotated[NoMixer | LocalGlobal, Field(discriminator="kind")]
-
-FeedForwardKind = Literal["plain", "detail_specific"]
-
-
-class FeedForward(Spec):
-    """The channel-mixing half of a block; `ratio` is hidden channels over width.
-
-    `plain` is Linear, GELU, Linear; `detail_specific` adds a depthwise 3×3 of the hidden features
-    to themselves before the GELU (Shunted Transformer, section 3.2).
-    """
-
-    kind: FeedForwardKind = "plain"
-    ratio: float = Field(default=4.0, gt=0, le=64)
-
-
-Pooling = Literal["conv", "max_pool"]
-"""How a stage's entry halves the map.
-
-`conv`: conv 3×3 stride 2 and a layer norm (PVT, Shunted). `max_pool`: conv 3×3, then a 3×3 max-pool
-of stride 2 (PSViT 2D; our own definition).
-"""
-
-
 class Stage(Spec):
     """Blocks of one width on one map.
 
     Attributes:
-        pooling: How the map is halved on entry; None in the first stage, where the stem does it.
+        pooling: How the map is halved on entry; None in the first stage where the stem does it all.
         width: Channels.
         depth: Number of blocks.
         sharing: Layers per attention map (PSViT): of each run of that many blocks the first
             computes the map, the others reuse it and have no queries and keys.
         mixer: Token mixing of every block.
-        feed_forward: Channel mixing of every block.
+        feed_forward: Channel mixing of every block; None where the mixer is a whole block.
+        conv_norm: Norm of the parts that work with convolutions.
+        position: Side of the map that a learned position embedding is made for, which is added on
+            entry; on other maps it is interpolated. None for no such embedding.
+        class_token: Whether the tokens are a sequence behind a class token, which joins on entry to
+            the first such stage.
+        norm: Whether a layer norm closes the stage.
     """
 
     pooling: Pooling | None = None
@@ -207,15 +63,60 @@ class Stage(Spec):
     depth: PositiveInt
     sharing: PositiveInt = 1
     mixer: Mixer = NoMixer()
-    feed_forward: FeedForward = FeedForward()
+    feed_forward: FeedForward | None = FeedForward()
+    conv_norm: ConvNormKind = "batch"
+    position: PositiveInt | None = None
+    class_token: bool = False
+    norm: bool = True
 
     @model_validator(mode="after")
-    def _divides(self) -> Self:
-        if isinstance(self.mixer, LocalGlobal) and self.width % self.mixer.heads:
-            legal = [heads for heads in range(1, 129) if self.width % heads == 0]
+    def _is_legal(self) -> Self:
+        self._check_width()
+        self._check_feed_forward()
+        if self.sharing > self.depth:
             raise ValueError(
-                f"mixer.heads={self.mixer.heads} does not divide width={self.width}; legal: "
-                f"{', '.join(map(str, legal))}"
+                f"sharing={self.sharing} exceeds depth={self.depth}: an attention map is not "
+                f"shared across a pooling; legal: 1 to {self.depth}"
+            )
+        if self.class_token:
+            self._check_sequence()
+        elif self.pooling == "max_pool_1d":
+            raise ValueError("pooling='max_pool_1d' needs class_token=true: it pools a sequence")
+        return self
+
+    def _check_width(self) -> None:
+        width, mixer = self.width, self.mixer
+        if isinstance(mixer, LocalGlobal):
+            if width % mixer.heads:
+                legal = [heads for heads in range(1, 129) if width % heads == 0]
+                raise ValueError(
+                    f"mixer.heads={mixer.heads} does not divide width={width}; legal: "
+                    f"{', '.join(map(str, legal))}"
+                )
+            if mixer.global_heads and (width // mixer.heads) % mixer.global_split:
+                legal = [n for n in range(1, 129) if (width // mixer.heads) % n == 0]
+                raise ValueError(
+                    f"mixer.global_split={mixer.global_split} does not divide the "
+                    f"{width // mixer.heads} channels of a head; legal: "
+                    f"{', '.join(map(str, legal))}"
+                )
+        if isinstance(mixer, Ladder) and width % (LADDER_BRANCHES * mixer.heads):
+            legal = [n for n in range(1, 129) if width % (LADDER_BRANCHES * n) == 0]
+            legal_heads = ", ".join(map(str, legal)) or "none, the width is no multiple of 3"
+            raise ValueError(
+                f"mixer.heads={mixer.heads} in each of {LADDER_BRANCHES} branches does not divide "
+                f"width={width}; legal: {legal_heads}"
+            )
+
+    def _check_feed_forward(self) -> None:
+        whole = isinstance(self.mixer, WHOLE_BLOCKS)
+        if self.feed_forward is None:
+            if not whole:
+                raise ValueError(f"feed_forward is missing beside mixer {self.mixer.kind!r}")
+            return
+        if whole:
+            raise ValueError(
+                f"feed_forward must be null: mixer {self.mixer.kind!r} is a whole block"
             )
         hidden = self.feed_forward.ratio * self.width
         if hidden != int(hidden):
@@ -223,12 +124,27 @@ class Stage(Spec):
                 f"feed_forward.ratio={self.feed_forward.ratio:g} times width={self.width} is not "
                 "a whole number of channels"
             )
-        return self
+
+    def _check_sequence(self) -> None:
+        mixer = self.mixer
+        plain = isinstance(mixer, NoMixer) or (
+            isinstance(mixer, LocalGlobal)
+            and mixer.local_heads == 0
+            and mixer.aggregation == FullAttention(local_term=False)
+        )
+        if not plain:
+            raise ValueError(
+                "class_token=true needs tokens without a map: legal mixers are 'none' and "
+                "'local_global' with local_heads=0 and full aggregation without local_term and "
+                "relative"
+            )
+        if self.feed_forward is None or self.feed_forward.kind != "plain":
+            raise ValueError("class_token=true needs feed_forward.kind='plain'")
 
     @property
     def hidden(self) -> int:
-        """Hidden channels of the feed-forward."""
-        return int(self.feed_forward.ratio * self.width)
+        """Hidden channels of the feed-forward; 0 without one."""
+        return int(self.feed_forward.ratio * self.width) if self.feed_forward else 0
 
     def owns_map(self, block: int) -> bool:
         """Whether that block computes its own attention map (or has none to share)."""
@@ -240,41 +156,69 @@ class Stage(Spec):
 
     def canonical(self) -> "Stage":
         """The same stage with every choice that has no effect set to one agreed value."""
-        mixer, sharing = self.mixer, min(self.sharing, self.depth)
-        if isinstance(mixer, NoMixer):
-            sharing = 1
-        else:
-            changes: dict[str, Any] = {}
+        mixer, changes = self.mixer, dict[str, Any]()
+        if isinstance(mixer, LocalGlobal):
+            defaults = {name: field.default for name, field in LocalGlobal.model_fields.items()}
+            unused: dict[str, Any] = {}
             if mixer.global_heads == 0:
-                changes["aggregation"] = None
+                unused |= {"aggregation": None, "global_split": defaults["global_split"]}
             if mixer.local_heads == 0:
-                changes["window"] = LocalGlobal.model_fields["window"].default
-            mixer = mixer.model_copy(update=changes)
-        return self.model_copy(update={"mixer": mixer, "sharing": sharing})
+                unused["window"] = defaults["window"]
+            changes["mixer"] = mixer.model_copy(update=unused)
+        else:
+            changes["sharing"] = 1
+        if not (isinstance(mixer, WHOLE_BLOCKS) or self.pooling in ("deformable", "mv2_se")):
+            changes["conv_norm"] = "batch"
+        return self.model_copy(update=changes)
 
     def __str__(self) -> str:
         parts = [f"{self.width}x{self.depth}"]
         if self.pooling:
-            parts.insert(0, {"conv": "conv", "max_pool": "max"}[self.pooling])
-        if isinstance(self.mixer, NoMixer):
-            parts.append("no mixer")
-        else:
-            local, total = self.mixer.local_heads, self.mixer.heads
-            if local:
-                parts.append(f"local {local}/{total}")
-            if self.mixer.aggregation and local < total:
-                parts.append(self.mixer.aggregation.label)
-            if self.sharing > 1:
-                parts.append(f"shared by {self.sharing}")
-        short = {"plain": "ff", "detail_specific": "dsff"}[self.feed_forward.kind]
-        parts.append(f"{short} {self.feed_forward.ratio:g}")
+            short_pooling: dict[str, str] = {"max_pool": "max", "max_pool_1d": "max-1d"}
+            parts.insert(0, short_pooling.get(self.pooling, self.pooling))
+        mixer = self.mixer
+        match mixer:
+            case NoMixer():
+                parts.append("no mixer")
+            case Ladder():
+                parts.append(f"ladder of {mixer.heads} heads")
+            case InvertedResidual():
+                parts.append(f"mv2-se {mixer.expansion}")
+            case _:
+                if mixer.local_heads:
+                    parts.append(f"local {mixer.local_heads}/{mixer.heads}")
+                if mixer.aggregation and mixer.global_heads:
+                    parts.append(mixer.aggregation.label)
+                if mixer.global_split > 1:
+                    parts.append(f"split by {mixer.global_split}")
+                if self.sharing > 1:
+                    parts.append(f"shared by {self.sharing}")
+        if self.feed_forward:
+            short = {"plain": "ff", "detail_specific": "dsff", "ccf": "ccf", "ccf_plus": "ccf+"}
+            parts.append(f"{short[self.feed_forward.kind]} {self.feed_forward.ratio:g}")
+        if self.class_token:
+            parts.append("class token")
         return " ".join(parts)
 
 
 class MeanHead(Spec):
-    """Mean over the last stage's tokens and a linear classifier."""
+    """Mean over the last stage's tokens and a linear classifier.
+
+    `expansion` is the number of channels that a 3×3 convolution with layer norm and GELU expands
+    the last map to (LW-PLG; its norm and activation are our own definition).
+    """
 
     kind: Literal["mean"] = "mean"
+    expansion: PositiveInt | None = None
+
+
+class ClassTokenHead(Spec):
+    """The class token of the last stage and a linear classifier (DeiT, PVT, LIT-Ti)."""
+
+    kind: Literal["class_token"] = "class_token"
+
+
+Head = Annotated[MeanHead | ClassTokenHead, Field(discriminator="kind")]
 
 
 class Architecture(Spec):
@@ -282,6 +226,13 @@ class Architecture(Spec):
 
     Two architectures with the same `hash` describe the same network. The number of classes and of
     input channels belong to the task, not to the architecture.
+
+    Attributes:
+        schema_version: Of this spec.
+        stem: From image to first map.
+        stages: One or more.
+        head: From last map to class scores.
+        norm_eps: Added to the variance in the norms of blocks and stages.
 
     Example:
         >>> stage = Stage(width=64, depth=2)
@@ -292,17 +243,52 @@ class Architecture(Spec):
     schema_version: Literal[1] = 1
     stem: Stem
     stages: tuple[Stage, ...] = Field(min_length=1)
-    head: MeanHead = MeanHead()
+    head: Head = MeanHead()
+    norm_eps: float = Field(default=1e-6, gt=0, lt=1)
 
     @model_validator(mode="after")
-    def _pools_between_stages(self) -> Self:
+    def _stages_fit(self) -> Self:
+        half = isinstance(self.stem, HalfStem)
         for index, stage in enumerate(self.stages):
-            if (stage.pooling is None) != (index == 0):
+            if (stage.pooling is not None) != (index > 0 or half):
+                stem = "a stem to stride 2 needs one" if half else "the stem does it all"
                 raise ValueError(
-                    f"stages[{index}].pooling={stage.pooling!r}: the first stage follows the stem "
-                    "and has none, every later one has 'conv' or 'max_pool'"
+                    f"stages[{index}].pooling={stage.pooling!r}: every stage but the first has a "
+                    f"pooling such as 'conv' or 'max_pool'; in the first, {stem}"
                 )
+            previous = index > 0 and self.stages[index - 1].class_token
+            if previous and not stage.class_token:
+                raise ValueError(
+                    f"stages[{index}].class_token=false: the stage before has one, and it stays"
+                )
+            if stage.class_token and (stage.pooling == "max_pool_1d") != previous:
+                raise ValueError(
+                    f"stages[{index}].pooling={stage.pooling!r}: 'max_pool_1d' is legal where the "
+                    "stage before has a class token, and nothing else is legal there"
+                )
+        if self.stages[-1].class_token != isinstance(self.head, ClassTokenHead):
+            raise ValueError(
+                f"head.kind={self.head.kind!r}: legal is 'class_token' behind a stage with a class "
+                "token, 'mean' behind any other"
+            )
+        self._check_rates()
         return self
+
+    def _check_rates(self) -> None:
+        for index, (stage, size) in enumerate(
+            zip(self.stages, map_sizes(REFERENCE_SIZE, self), strict=True)
+        ):
+            aggregation = stage.mixer.aggregation if isinstance(stage.mixer, LocalGlobal) else None
+            rates: tuple[int, ...] = ()
+            if isinstance(aggregation, Rates):
+                rates = aggregation.rates
+            elif isinstance(aggregation, SpatialReduction):
+                rates = (aggregation.rate,)
+            if rates and max(rates) > min(size):
+                raise ValueError(
+                    f"stages[{index}].mixer.aggregation: rate {max(rates)} exceeds the side of the "
+                    f"map, which is {min(size)} at {REFERENCE_SIZE} px; legal: 1 to {min(size)}"
+                )
 
     def canonical(self) -> "Architecture":
         """The same network with every choice that has no effect normalised away."""
@@ -359,7 +345,7 @@ def first_error(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     # In pydantic's paths the tag of a discriminated union follows the field (or the position) that
     # holds the union; a person who edits the JSON knows only the fields.
-    holders = {"stem", "mixer", "aggregation"}
+    holders = {"stem", "mixer", "aggregation", "head"}
     path, holder = "", None
     for part in first["loc"]:
         if isinstance(part, int):
@@ -378,18 +364,31 @@ def first_error(error: ValidationError) -> str:
     return " ".join(line.split())
 
 
-def map_sizes(image_size: int | Sequence[int], architecture: Architecture) -> list[tuple[int, int]]:
-    """Height and width in tokens of each stage's map for a square side or an (H, W) in pixels."""
+def stem_size(image_size: int | Sequence[int], stem: Stem) -> tuple[int, int]:
+    """Height and width in tokens of a stem's map for a square side or an (H, W) in pixels."""
     height, width = (
         (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)[:2]
     )
-    if isinstance(architecture.stem, PatchStem):
-        patch = architecture.stem.patch_size
-        size = (height // patch, width // patch)
-    else:
-        size = (-(-height // 2) // 2, -(-width // 2) // 2)
-    sizes = [size]
-    for _ in architecture.stages[1:]:
-        size = (-(-size[0] // 2), -(-size[1] // 2))
+    if isinstance(stem, PatchStem):
+        return height // stem.patch_size, width // stem.patch_size
+    half = -(-height // 2), -(-width // 2)
+    return half if isinstance(stem, HalfStem) else (half[0] // 2, half[1] // 2)
+
+
+def map_sizes(image_size: int | Sequence[int], architecture: Architecture) -> list[tuple[int, int]]:
+    """Height and width in tokens of each stage's map for a square side or an (H, W) in pixels.
+
+    A sequence behind a class token is a map of one row.
+    """
+    size = stem_size(image_size, architecture.stem)
+    sizes = []
+    for stage in architecture.stages:
+        if stage.pooling == "max_pool_1d":
+            size = (1, 1 + -(-(size[1] - 1) // 2))
+        else:
+            if stage.pooling is not None:
+                size = (-(-size[0] // 2), -(-size[1] // 2))
+            if stage.class_token:
+                size = (1, 1 + size[0] * size[1])
         sizes.append(size)
     return sizes

@@ -5,11 +5,21 @@ from stage to stage as the maps do (Shunted Transformer), and the last stage, wh
 a single window, attends fully.
 """
 
-from search_space.architecture import AdaptiveWindow, ConvStem, FullAttention, Pooling, Rates
+from search_space.parts import (
+    AdaptiveWindow,
+    ConvStem,
+    FeedForwardKind,
+    FullAttention,
+    PatchStem,
+    Pooling,
+    Rates,
+)
 from search_space.space import MixerKind, SearchSpace, StageChoices
 
-_POOLING: tuple[Pooling, ...] = ("conv", "max_pool")
-_MIXER: tuple[MixerKind, ...] = ("local_global", "none")
+_POOLING: tuple[Pooling, ...] = ("conv", "max_pool", "light", "deformable")
+_EARLY: tuple[MixerKind, ...] = ("local_global", "none")
+_LATE: tuple[MixerKind, ...] = ("local_global", "ladder")
+_FEED_FORWARD: tuple[FeedForwardKind, ...] = ("detail_specific", "plain", "ccf_plus")
 _RATIOS_OF_HEADS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 NANO = SearchSpace(
@@ -20,7 +30,7 @@ NANO = SearchSpace(
         StageChoices(
             depth=(1, 2),
             width=(32, 64),
-            pooling=_POOLING,
+            pooling=("conv", "max_pool"),
             sharing=(1, 2),
             local_ratio=(0.0, 0.5),
             aggregation=(Rates(rates=(4, 2)),),
@@ -46,41 +56,43 @@ TINY = SearchSpace(
         StageChoices(
             depth=(1, 2),
             width=(32,),
-            mixer=_MIXER,
+            mixer=_EARLY,
             sharing=(1, 2),
             local_ratio=(0.0, 1.0),
             aggregation=(Rates(rates=(8,)), AdaptiveWindow()),
-            feed_forward=("detail_specific", "plain"),
+            feed_forward=_FEED_FORWARD,
             ratio=(2, 4),
         ),
         StageChoices(
             depth=(1, 2),
             width=(32, 64),
             pooling=_POOLING,
-            mixer=_MIXER,
+            mixer=_EARLY,
             sharing=(1, 2),
             local_ratio=(0.0, 0.5, 1.0),
             aggregation=(Rates(rates=(4, 2)), AdaptiveWindow()),
-            feed_forward=("detail_specific", "plain"),
+            feed_forward=_FEED_FORWARD,
             ratio=(2, 4),
         ),
         StageChoices(
             depth=(1, 2, 4),
             width=(64, 96, 128),
             pooling=_POOLING,
+            mixer=_LATE,
             sharing=(1, 2),
             local_ratio=_RATIOS_OF_HEADS,
             aggregation=(Rates(rates=(2, 1)), AdaptiveWindow()),
-            feed_forward=("detail_specific", "plain"),
+            feed_forward=_FEED_FORWARD,
             ratio=(2, 3, 4),
         ),
         StageChoices(
             depth=(1, 2),
             width=(128, 192, 256),
             pooling=_POOLING,
+            mixer=_LATE,
             sharing=(1, 2),
             aggregation=(FullAttention(), FullAttention(local_term=False)),
-            feed_forward=("detail_specific", "plain"),
+            feed_forward=_FEED_FORWARD,
             ratio=(2, 3, 4),
         ),
     ),
@@ -94,45 +106,72 @@ BASE = SearchSpace(
         StageChoices(
             depth=(1, 2, 3),
             width=(32, 64),
-            mixer=_MIXER,
+            mixer=_EARLY,
             sharing=(1, 2, 3),
             local_ratio=(0.0, 0.5, 1.0),
             aggregation=(Rates(rates=(8, 4)), AdaptiveWindow()),
-            feed_forward=("detail_specific", "plain"),
+            feed_forward=_FEED_FORWARD,
             ratio=(2, 4, 8),
         ),
         StageChoices(
             depth=(2, 3, 4),
             width=(64, 96, 128),
             pooling=_POOLING,
-            mixer=_MIXER,
+            mixer=_EARLY,
             sharing=(1, 2, 3),
             local_ratio=_RATIOS_OF_HEADS,
             aggregation=(Rates(rates=(4, 2)), AdaptiveWindow()),
-            feed_forward=("detail_specific", "plain"),
+            feed_forward=_FEED_FORWARD,
             ratio=(2, 4, 8),
         ),
         StageChoices(
             depth=(4, 6, 9, 12),
             width=(128, 192, 256),
             pooling=_POOLING,
+            mixer=_LATE,
             sharing=(1, 2, 3),
             local_ratio=_RATIOS_OF_HEADS,
             aggregation=(Rates(rates=(2, 1)), Rates(rates=(4, 2)), AdaptiveWindow()),
-            feed_forward=("detail_specific", "plain"),
+            feed_forward=_FEED_FORWARD,
             ratio=(2, 3, 4),
         ),
         StageChoices(
             depth=(1, 2, 3),
             width=(256, 384, 512),
             pooling=_POOLING,
+            mixer=_LATE,
             sharing=(1, 2, 3),
             aggregation=(FullAttention(), FullAttention(local_term=False)),
-            feed_forward=("detail_specific", "plain"),
+            feed_forward=_FEED_FORWARD,
             ratio=(2, 3, 4),
         ),
     ),
 )
 """The default: about 0.5 to 5 GMACs at 224 px; Shunted-T is one of its members."""
 
-PRESETS = {space.name: space for space in (NANO, TINY, BASE)}
+PSVIT = SearchSpace(
+    name="psvit",
+    stem=PatchStem(patch_size=16, norm=False),
+    head_dim=64,
+    layout=("map", "sequence"),
+    stages=tuple(
+        StageChoices(
+            depth=depth,
+            width=width,
+            pooling=("max_pool",) if number else (),
+            sharing=(1, 2, 3),
+            aggregation=(FullAttention(local_term=False),),
+            feed_forward=("plain",),
+            ratio=(2, 3, 4),
+            position=None if number else 14,
+            norm=number == 2,
+        )
+        for number, (depth, width) in enumerate(
+            (((2, 4, 6), (128, 192)), ((2, 4, 6), (192, 256)), ((1, 2, 4), (192, 256, 384)))
+        )
+    ),
+)
+"""PSViT's compact set on a DeiT-like transformer: where tokens are pooled, which layers share an
+attention map, on a map (2D) or on a sequence behind a class token (1D)."""
+
+PRESETS = {space.name: space for space in (NANO, TINY, BASE, PSVIT)}

@@ -8,7 +8,7 @@ canonical form and one hash.
 
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -17,23 +17,32 @@ from typing import Annotated, Any, Literal, Protocol, Self
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from search_space.architecture import (
-    Aggregation,
     Architecture,
     ArchitectureError,
-    FeedForward,
+    ClassTokenHead,
+    MeanHead,
+    Stage,
+    first_error,
+    map_sizes,
+    stem_size,
+)
+from search_space.cost import Cost, Size, head_cost, stage_cost, stem_cost
+from search_space.parts import (
+    LADDER_BRANCHES,
+    Aggregation,
+    ConvNormKind,
     FeedForwardKind,
+    FullAttention,
+    HalfStem,
+    Ladder,
     LocalGlobal,
     Mixer,
     NoMixer,
     Pooling,
     Rates,
     Spec,
-    Stage,
     Stem,
-    first_error,
-    map_sizes,
 )
-from search_space.cost import Cost, Size, head_cost, stage_cost, stem_cost
 
 Value = str | int | float
 Genotype = Mapping[str, Value]
@@ -42,7 +51,8 @@ Genotype = Mapping[str, Value]
 SCALED = ("depth", "width", "ratio")
 """The genes whose choices are sizes, listed from small to large."""
 
-MixerKind = Literal["local_global", "none"]
+MixerKind = Literal["local_global", "none", "ladder"]
+Layout = Literal["map", "sequence"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 ENUMERABLE = 10_000
@@ -62,14 +72,17 @@ class StageChoices(Spec):
     Attributes:
         depth: Numbers of blocks, ascending; together they decide where tokens are pooled (PSViT).
         width: Channels, ascending.
-        pooling: Operators on entry; empty in the first stage.
-        mixer: Kinds of token mixing.
+        pooling: Operators on entry; empty in the first stage, unless the stem leaves it some.
+        mixer: Kinds of token mixing. At a width that the ladder's branches don't divide, `ladder`
+            means `local_global`.
         sharing: Layers per attention map (PSViT).
         local_ratio: Shares of the heads that attend in windows (PLG-ViT), rounded down to heads.
         aggregation: How the other heads see the whole map (Shunted Transformer, PLG-ViT). A rate
             list longer than the number of global heads loses its last, finest rates.
         feed_forward: Kinds of feed-forward.
         ratio: Hidden channels over width, ascending.
+        position: Side of the map that a position embedding is made for; None for none.
+        norm: Whether a layer norm closes the stage.
     """
 
     depth: tuple[PositiveInt, ...] = Field(min_length=1)
@@ -81,6 +94,8 @@ class StageChoices(Spec):
     aggregation: tuple[Aggregation, ...] = Field(min_length=1)
     feed_forward: tuple[FeedForwardKind, ...] = Field(default=("detail_specific",), min_length=1)
     ratio: tuple[PositiveFloat, ...] = Field(min_length=1)
+    position: PositiveInt | None = None
+    norm: bool = True
 
     @model_validator(mode="after")
     def _is_legal(self) -> Self:
@@ -88,6 +103,8 @@ class StageChoices(Spec):
             choices = getattr(self, gene)
             if list(choices) != sorted(set(choices)):
                 raise ValueError(f"{gene}={list(choices)} is not strictly ascending")
+        if "max_pool_1d" in self.pooling:
+            raise ValueError("pooling 'max_pool_1d' follows from the layout 'sequence'")
         for width, ratio in product(self.width, self.ratio):
             if width * ratio != int(width * ratio):
                 raise ValueError(
@@ -118,29 +135,52 @@ class SearchSpace(Spec):
         stem: The stem of every architecture.
         stages: Choices of each stage.
         head_dim: Channels of an attention head; widths are multiples of it.
-        window: Side of the local windows, in tokens.
+        ladder_head_dim: Channels of one head in a branch of a ladder.
+        window: Side of the windows, in tokens.
+        layout: `map`, or `sequence`: tokens behind a class token, pooled along the sequence
+            (PSViT 2D and 1D).
+        conv_norm: Norm of the parts that work with convolutions.
     """
 
     name: str
     stem: Stem
     stages: tuple[StageChoices, ...] = Field(min_length=1)
     head_dim: PositiveInt = 32
+    ladder_head_dim: PositiveInt = 16
     window: PositiveInt = 7
+    layout: tuple[Layout, ...] = Field(default=("map",), min_length=1)
+    conv_norm: ConvNormKind = "layer"
 
     @model_validator(mode="after")
     def _is_legal(self) -> Self:
         for index, stage in enumerate(self.stages):
-            if bool(stage.pooling) != (index > 0):
+            if bool(stage.pooling) != (index > 0 or isinstance(self.stem, HalfStem)):
                 raise ValueError(
-                    f"stages[{index}].pooling={list(stage.pooling)}: empty in the first stage, "
-                    "at least one choice in the others"
+                    f"stages[{index}].pooling={list(stage.pooling)}: empty where the stem does it "
+                    "all, at least one choice elsewhere"
                 )
             for width in stage.width:
                 if width % self.head_dim:
                     raise ValueError(
                         f"stages[{index}].width {width} is no multiple of head_dim={self.head_dim}"
                     )
+            if "ladder" in stage.mixer and not any(map(self.has_ladder, stage.width)):
+                raise ValueError(
+                    f"stages[{index}].mixer: 'ladder' has no effect; one of the widths should be a "
+                    f"multiple of {LADDER_BRANCHES} * ladder_head_dim = "
+                    f"{LADDER_BRANCHES * self.ladder_head_dim}"
+                )
+            if "sequence" in self.layout and not _suits_sequences(stage):
+                raise ValueError(
+                    f"stages[{index}]: the layout 'sequence' needs mixers 'local_global' or "
+                    "'none', local_ratio 0, full aggregation without local_term and relative, and "
+                    "feed_forward 'plain'"
+                )
         return self
+
+    def has_ladder(self, width: int) -> bool:
+        """Whether a stage of that width can be divided into a ladder's branches and heads."""
+        return width % (LADDER_BRANCHES * self.ladder_head_dim) == 0
 
     @classmethod
     def load(cls, path: str | Path) -> "SearchSpace":
@@ -159,7 +199,8 @@ class SearchSpace(Spec):
     @property
     def genes(self) -> dict[str, tuple[Value, ...]]:
         """Every gene's name (`stage1.depth`) and choices."""
-        return {
+        layout: dict[str, tuple[Value, ...]] = {"layout": self.layout}
+        return (layout if len(self.layout) > 1 else {}) | {
             f"stage{number}.{gene}": choices
             for number, stage in enumerate(self.stages, start=1)
             for gene, choices in stage.genes().items()
@@ -179,12 +220,12 @@ class SearchSpace(Spec):
                     f"gene {gene}={genotype[gene]!r} is not in space {self.name!r}; legal: "
                     f"{', '.join(map(str, choices))}"
                 )
-        return Architecture(
-            stem=self.stem,
-            stages=tuple(
-                _stage(self, index, {gene: genotype[f"stage{index + 1}.{gene}"] for gene in genes})
-                for index, genes in enumerate(stage.genes() for stage in self.stages)
-            ),
+        layout = str(genotype.get("layout", self.layout[0]))
+        return self._assembled(
+            _stage(
+                self, index, layout, {gene: genotype[f"stage{index + 1}.{gene}"] for gene in genes}
+            )
+            for index, genes in enumerate(stage.genes() for stage in self.stages)
         )
 
     def genotype(self, architecture: Architecture) -> dict[str, Value]:
@@ -197,8 +238,13 @@ class SearchSpace(Spec):
         if wanted.stem != self.stem or len(wanted.stages) != len(self.stages):
             raise ArchitectureError(f"the stem or the number of stages is not that of {self.name}")
         genotype: dict[str, Value] = {}
+        layout = "sequence" if wanted.stages[0].class_token else "map"
+        if layout not in self.layout:
+            raise ArchitectureError(f"layout {layout!r} is not among those of space {self.name!r}")
+        if len(self.layout) > 1:
+            genotype["layout"] = layout
         for index, stage in enumerate(wanted.stages):
-            genes = _stage_options(self, index).get(stage)
+            genes = _stage_options(self, index, layout).get(stage)
             if genes is None:
                 raise ArchitectureError(
                     f"stage {index + 1} ({stage}) is not among the choices of space {self.name!r}"
@@ -217,7 +263,10 @@ class SearchSpace(Spec):
 
     def count(self) -> int:
         """Number of different architectures."""
-        return math.prod(len(_stage_options(self, index)) for index in range(len(self.stages)))
+        return sum(
+            math.prod(len(_stage_options(self, index, layout)) for index in range(len(self.stages)))
+            for layout in self.layout
+        )
 
     def enumerate(self) -> Iterator[Architecture]:
         """Every architecture once, in canonical form.
@@ -227,8 +276,9 @@ class SearchSpace(Spec):
         """
         if self.count() > ENUMERABLE:
             raise ValueError(f"space {self.name!r} holds {self.count():,} architectures")
-        for stages in product(*(_stage_options(self, i) for i in range(len(self.stages)))):
-            yield Architecture(stem=self.stem, stages=stages)
+        for layout in self.layout:
+            options = (_stage_options(self, index, layout) for index in range(len(self.stages)))
+            yield from map(self._assembled, product(*options))
 
     def sample(self, rng: random.Random) -> Architecture:
         """An architecture with every gene drawn uniformly."""
@@ -287,7 +337,7 @@ class SearchSpace(Spec):
             raised = False
             for gene, choices in self.genes.items():
                 position = choices.index(genotype[gene])
-                if gene.split(".")[1] in SCALED and position + 1 < len(choices):
+                if _is_scaled(gene) and position + 1 < len(choices):
                     larger = {**genotype, gene: choices[position + 1]}
                     if fits(self.decode(larger)):
                         genotype, raised = larger, True
@@ -306,17 +356,22 @@ class SearchSpace(Spec):
         largest, or a weighted sum of MACs and parameters. Costs of stages depend on each other
         only through the width handed on, so the minimum is found stage by stage for each width.
         """
-        smallest: dict[int, tuple[float, tuple[Stage, ...]]] = {0: (0.0, ())}
-        for index in range(len(self.stages)):
-            by_width: dict[int, tuple[float, tuple[Stage, ...]]] = {}
-            for previous, (total, stages) in smallest.items():
-                for stage, cost in self._options(index, previous, image_size, num_classes):
-                    value = total + key(cost)
-                    if stage.width not in by_width or value < by_width[stage.width][0]:
-                        by_width[stage.width] = (value, (*stages, stage))
-            smallest = by_width
-        _, stages = min(smallest.values(), key=lambda entry: entry[0])
-        return Architecture(stem=self.stem, stages=stages)
+        ends: list[tuple[float, tuple[Stage, ...]]] = []
+        for layout in self.layout:
+            smallest: dict[int, tuple[float, tuple[Stage, ...]]] = {0: (0.0, ())}
+            for index in range(len(self.stages)):
+                by_width: dict[int, tuple[float, tuple[Stage, ...]]] = {}
+                for previous, (total, stages) in smallest.items():
+                    for stage, cost in self._options(
+                        index, layout, previous, image_size, num_classes
+                    ):
+                        value = total + key(cost)
+                        if stage.width not in by_width or value < by_width[stage.width][0]:
+                            by_width[stage.width] = (value, (*stages, stage))
+                smallest = by_width
+            ends.extend(smallest.values())
+        _, stages = min(ends, key=lambda entry: entry[0])
+        return self._assembled(stages)
 
     def frugal(
         self, *, image_size: int | Sequence[int] = 224, num_classes: int = 1000
@@ -326,63 +381,82 @@ class SearchSpace(Spec):
         Exact, and found as `extreme` finds a minimum: of what hands on the same width, what is
         beaten in both so far stays beaten.
         """
-        kept: dict[int, list[tuple[Cost, tuple[Stage, ...]]]] = {0: [(Cost(), ())]}
-        for index in range(len(self.stages)):
-            by_width: dict[int, list[tuple[Cost, tuple[Stage, ...]]]] = {}
-            for previous, prefixes in kept.items():
-                steps: dict[int, list[tuple[Cost, tuple[Stage, ...]]]] = {}
-                for stage, cost in self._options(index, previous, image_size, num_classes):
-                    steps.setdefault(stage.width, []).append((cost, (stage,)))
-                for width, options in steps.items():
-                    by_width.setdefault(width, []).extend(
-                        (before + cost, stages + last)
-                        for cost, last in _unbeaten(options)
-                        for before, stages in prefixes
-                    )
-            kept = {width: _unbeaten(candidates) for width, candidates in by_width.items()}
-        ends = _unbeaten([end for candidates in kept.values() for end in candidates])
-        return [Architecture(stem=self.stem, stages=stages) for _, stages in ends]
+        ends: list[_Prefix] = []
+        for layout in self.layout:
+            kept: dict[int, list[_Prefix]] = {0: [(Cost(), ())]}
+            for index in range(len(self.stages)):
+                by_width: dict[int, list[_Prefix]] = {}
+                for previous, prefixes in kept.items():
+                    steps: dict[int, list[_Prefix]] = {}
+                    for stage, cost in self._options(
+                        index, layout, previous, image_size, num_classes
+                    ):
+                        steps.setdefault(stage.width, []).append((cost, (stage,)))
+                    for width, options in steps.items():
+                        by_width.setdefault(width, []).extend(
+                            (before + cost, stages + last)
+                            for cost, last in _unbeaten(options)
+                            for before, stages in prefixes
+                        )
+                kept = {width: _unbeaten(candidates) for width, candidates in by_width.items()}
+            ends += [end for candidates in kept.values() for end in candidates]
+        return [self._assembled(stages) for _, stages in _unbeaten(ends)]
 
     def corners(self) -> Iterator[Architecture]:
         """A few architectures that together have every parameter at its largest shape.
 
-        Each has the largest sizes, one layer per attention map, and one combination of the other
-        choices; the stages take their combinations side by side.
+        Each has the largest sizes and one layer per attention map. The other choices of a part of
+        a stage (pooling, mixer, feed-forward) are taken in turn, side by side over parts and
+        stages. A mixer that needs another width than the largest comes in corners of its own.
         """
-        combinations = [_corner_stages(self, index) for index in range(len(self.stages))]
-        for number in range(max(map(len, combinations))):
-            yield Architecture(
-                stem=self.stem,
-                stages=tuple(stages[number % len(stages)] for stages in combinations),
-            )
+        for layout in self.layout:
+            turns = [_corner_stages(self, index, layout) for index in range(len(self.stages))]
+            for number in range(max(map(len, turns))):
+                yield self._assembled(stages[number % len(stages)] for stages in turns)
+
+    def _assembled(self, stages: Iterable[Stage]) -> Architecture:
+        stages = tuple(stages)
+        head = ClassTokenHead() if stages[-1].class_token else MeanHead()
+        return Architecture(stem=self.stem, stages=stages, head=head)
 
     def _options(
-        self, index: int, previous_width: int, image_size: int | Sequence[int], num_classes: int
+        self,
+        index: int,
+        layout: str,
+        previous_width: int,
+        image_size: int | Sequence[int],
+        num_classes: int,
     ) -> Iterator[tuple[Stage, Cost]]:
         """Every stage at that index with its cost behind a width, the stem's or head's included."""
-        sizes = map_sizes(image_size, self.scaled(0.0))
-        for stage in _stage_options(self, index):
-            cost = stage_cost(stage, previous_width, sizes[max(index - 1, 0)], sizes[index])
+        smallest = self.decode({**self._scaled_genotype(0.0), "layout": layout})
+        sizes = map_sizes(image_size, smallest)
+        previous_size = sizes[index - 1] if index else stem_size(image_size, self.stem)
+        if index == 0 and isinstance(self.stem, HalfStem):
+            previous_width = self.stem.width
+        for stage in _stage_options(self, index, layout):
+            cost = stage_cost(stage, previous_width, previous_size, sizes[index])
             if index == 0:
                 cost += stem_cost(self.stem, stage.width, _square(image_size), 3)
             if index + 1 == len(sizes):
-                cost += head_cost(stage.width, num_classes)
+                cost += head_cost(MeanHead(), stage.width, sizes[index], num_classes)
             yield stage, cost
 
     def _scaled_genotype(self, fraction: float) -> dict[str, Value]:
         return {
             gene: choices[int(fraction * (len(choices) - 1) + 0.5)]
-            if gene.split(".")[1] in SCALED
+            if _is_scaled(gene)
             else choices[0]
             for gene, choices in self.genes.items()
         }
 
 
-def _unbeaten(
-    candidates: list[tuple[Cost, tuple[Stage, ...]]],
-) -> list[tuple[Cost, tuple[Stage, ...]]]:
+_Prefix = tuple[Cost, tuple[Stage, ...]]
+"""The first stages of an architecture, and what they cost."""
+
+
+def _unbeaten(candidates: list[_Prefix]) -> list[_Prefix]:
     """The candidates that no other one equals or beats in both MACs and parameters."""
-    front: list[tuple[Cost, tuple[Stage, ...]]] = []
+    front: list[_Prefix] = []
     for candidate in sorted(candidates, key=lambda c: (c[0].macs, c[0].params)):
         if not front or candidate[0].params < front[-1][0].params:
             front.append(candidate)
@@ -396,61 +470,104 @@ def _square(image_size: int | Sequence[int]) -> Size:
     return height, width
 
 
-def _stage(space: SearchSpace, index: int, genes: Mapping[str, Value]) -> Stage:
+def _is_scaled(gene: str) -> bool:
+    return gene.rpartition(".")[2] in SCALED
+
+
+def _suits_sequences(stage: StageChoices) -> bool:
+    return (
+        set(stage.mixer) <= {"local_global", "none"}
+        and stage.local_ratio == (0.0,)
+        and stage.aggregation == (FullAttention(local_term=False),)
+        and stage.feed_forward == ("plain",)
+    )
+
+
+def _stage(space: SearchSpace, index: int, layout: str, genes: Mapping[str, Value]) -> Stage:
     """The canonical stage that the values of one stage's genes describe."""
     choices = space.stages[index]
-    width = int(genes["width"])
-    mixer: Mixer = NoMixer()
-    if genes["mixer"] == "local_global":
-        heads = width // space.head_dim
-        local_heads = int(heads * float(genes["local_ratio"]))
-        labels = [choice.label for choice in choices.aggregation]
-        aggregation: Aggregation | None = choices.aggregation[
-            labels.index(str(genes["aggregation"]))
-        ]
-        if local_heads == heads:
-            aggregation = None
-        elif isinstance(aggregation, Rates):
-            aggregation = Rates(rates=aggregation.rates[: heads - local_heads])
-        mixer = LocalGlobal(
-            heads=heads, local_heads=local_heads, window=space.window, aggregation=aggregation
-        )
+    width, depth = int(genes["width"]), int(genes["depth"])
+    pooling = genes.get("pooling") or None
+    if layout == "sequence" and index > 0:
+        pooling = "max_pool_1d"
+    mixer = _mixer(space, choices, width, genes)
+    feed_forward = {"kind": genes["feed_forward"], "ratio": genes["ratio"]}
     return Stage.model_validate(
         {
-            "pooling": genes.get("pooling"),
+            "pooling": pooling,
             "width": width,
-            "depth": genes["depth"],
-            "sharing": genes["sharing"],
+            "depth": depth,
+            "sharing": min(int(genes["sharing"]), depth),
             "mixer": mixer,
-            "feed_forward": FeedForward.model_validate(
-                {"kind": genes["feed_forward"], "ratio": genes["ratio"]}
-            ),
+            "feed_forward": None if isinstance(mixer, Ladder) else feed_forward,
+            "conv_norm": space.conv_norm,
+            "position": choices.position,
+            "class_token": layout == "sequence",
+            "norm": choices.norm,
         }
     ).canonical()
 
 
+def _mixer(
+    space: SearchSpace, choices: StageChoices, width: int, genes: Mapping[str, Value]
+) -> Mixer:
+    kind = genes["mixer"]
+    if kind == "none":
+        return NoMixer()
+    if kind == "ladder" and space.has_ladder(width):
+        heads = width // (LADDER_BRANCHES * space.ladder_head_dim)
+        return Ladder(heads=heads, window=space.window)
+    heads = width // space.head_dim
+    local_heads = int(heads * float(genes["local_ratio"]))
+    labels = [choice.label for choice in choices.aggregation]
+    aggregation: Aggregation | None = choices.aggregation[labels.index(str(genes["aggregation"]))]
+    if local_heads == heads:
+        aggregation = None
+    elif isinstance(aggregation, Rates):
+        aggregation = Rates(rates=aggregation.rates[: heads - local_heads])
+    return LocalGlobal(
+        heads=heads, local_heads=local_heads, window=space.window, aggregation=aggregation
+    )
+
+
 @lru_cache(maxsize=64)
-def _stage_options(space: SearchSpace, index: int) -> dict[Stage, dict[str, Value]]:
+def _stage_options(space: SearchSpace, index: int, layout: str) -> dict[Stage, dict[str, Value]]:
     """Every different stage at that index, each with the first genes that describe it."""
     genes = space.stages[index].genes()
     options: dict[Stage, dict[str, Value]] = {}
     for values in product(*genes.values()):
         chosen = dict(zip(genes, values, strict=True))
-        options.setdefault(_stage(space, index, chosen), chosen)
+        options.setdefault(_stage(space, index, layout, chosen), chosen)
     return options
 
 
-def _corner_stages(space: SearchSpace, index: int) -> list[Stage]:
-    """The stage at its largest sizes with each combination of the choices that are no sizes."""
-    genes = {
-        gene: values[-1:] if gene in SCALED else values
-        for gene, values in space.stages[index].genes().items()
-    }
-    genes["sharing"] = (1,)
-    ratios = space.stages[index].local_ratio
-    genes["local_ratio"] = (min(ratios), max(ratios))
-    stages = {
-        _stage(space, index, dict(zip(genes, values, strict=True)))
-        for values in product(*genes.values())
-    }
-    return sorted(stages, key=str)
+def _corner_stages(space: SearchSpace, index: int, layout: str) -> list[Stage]:
+    """The stage at its largest sizes, its other choices part by part; see `corners`."""
+    choices = space.stages[index]
+    genes = choices.genes()
+    largest = {gene: values[-1] for gene, values in genes.items() if gene in SCALED}
+    ratios = sorted({min(choices.local_ratio), max(choices.local_ratio)})
+    mixers = [
+        {"mixer": kind, "local_ratio": ratio, "aggregation": aggregation}
+        for kind in choices.mixer
+        for ratio in ratios
+        for aggregation in genes["aggregation"]
+    ]
+    poolings, feed_forwards = genes.get("pooling", ("",)), genes["feed_forward"]
+    turns = max(len(mixers), len(poolings), len(feed_forwards))
+    corners = [
+        {
+            **largest,
+            **mixers[turn % len(mixers)],
+            "sharing": 1,
+            "pooling": poolings[turn % len(poolings)],
+            "feed_forward": feed_forwards[turn % len(feed_forwards)],
+        }
+        for turn in range(turns)
+    ]
+    if "ladder" in choices.mixer:
+        # Its widest one, where that is not the largest width; poolings then don't matter.
+        width = max(width for width in choices.width if space.has_ladder(width))
+        corners.append({**corners[0], "mixer": "ladder", "width": width})
+    stages = [_stage(space, index, layout, corner) for corner in corners]
+    return list(dict.fromkeys(stages))

@@ -6,14 +6,30 @@ from typing import Any
 
 import torch
 from timm.layers import DropPath
+from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint
 
-from search_space import Architecture, LocalGlobal, Stage
-from supernet.blocks.feed_forward import build_feed_forward
-from supernet.blocks.layout import BlockNorm
+from search_space import (
+    Architecture,
+    HalfStem,
+    InvertedResidual,
+    Ladder,
+    LocalGlobal,
+    MeanHead,
+    PatchStem,
+    Stage,
+)
+from supernet.blocks.deformable_merging import OffsetConv
+from supernet.blocks.feed_forward import GlobalResponseNorm, build_feed_forward
+from supernet.blocks.global_attention import RelativePositionBias
+from supernet.blocks.inverted_residual import InvertedResidualBlock
+from supernet.blocks.ladder import LadderBlock
+from supernet.blocks.layout import BranchNorm, MapConv, to_channels_first
 from supernet.blocks.local_global import AttentionMaps, LocalGlobalAttention
 from supernet.blocks.pooling import build_pooling
+from supernet.blocks.sequence import ClassToken, PositionEmbedding
 from supernet.blocks.sharing import MapRole
 from supernet.blocks.stems import build_stem
 
@@ -21,8 +37,9 @@ from supernet.blocks.stems import build_stem
 class Block(nn.Module):
     """Pre-norm residual block: token mixing, where the stage has any, then the feed-forward."""
 
-    def __init__(self, stage: Stage, index: int, drop_path: float) -> None:
+    def __init__(self, stage: Stage, index: int, norm_eps: float, drop_path: nn.Module) -> None:
         super().__init__()
+        assert stage.feed_forward is not None
         width = stage.width
         self.mixer: LocalGlobalAttention | None = None
         if isinstance(stage.mixer, LocalGlobal):
@@ -30,11 +47,11 @@ class Block(nn.Module):
                 role = MapRole.BORROW
             else:
                 role = MapRole.LEND if stage.lends_map(index) else MapRole.OWN
-            self.norm1 = BlockNorm(width)
+            self.norm1 = nn.LayerNorm(width, eps=norm_eps)
             self.mixer = LocalGlobalAttention(stage.mixer, width, role)
-        self.norm2 = BlockNorm(width)
+        self.norm2 = nn.LayerNorm(width, eps=norm_eps)
         self.feed_forward = build_feed_forward(stage.feed_forward.kind, width, stage.hidden)
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.drop_path = drop_path
 
     def forward(self, x: Tensor, maps: AttentionMaps | None) -> tuple[Tensor, AttentionMaps | None]:
         """(B, H, W, C) and the maps lent by an earlier block → the same for the next one."""
@@ -45,31 +62,90 @@ class Block(nn.Module):
         return x, maps
 
 
-class NetworkStage(nn.Module):
-    """Pooling on entry, the blocks, and a closing norm."""
+class WholeBlock(nn.Module):
+    """A mixer that is a block by itself and shares no attention map."""
 
-    def __init__(self, stage: Stage, inputs: int, drop_paths: list[float]) -> None:
+    def __init__(self, stage: Stage, norm_eps: float, drop_path: nn.Module) -> None:
         super().__init__()
-        self.pooling = (
-            build_pooling(stage.pooling, inputs, stage.width) if stage.pooling else nn.Identity()
-        )
+        if isinstance(stage.mixer, Ladder):
+            self.ladder = LadderBlock(
+                stage.mixer, stage.width, stage.conv_norm, norm_eps=norm_eps, drop_path=drop_path
+            )
+        else:
+            assert isinstance(stage.mixer, InvertedResidual)
+            self.mv2_se = InvertedResidualBlock(
+                stage.width, stage.width, stage.conv_norm, expansion=stage.mixer.expansion
+            )
+
+    def forward(self, x: Tensor, maps: None) -> tuple[Tensor, None]:
+        """(B, H, W, C) → the same shape; there are no maps."""
+        (module,) = self.children()
+        return module(x), None
+
+
+def build_block(stage: Stage, index: int, norm_eps: float, drop_path_rate: float) -> nn.Module:
+    """A block of a stage, to be called with tokens and attention maps."""
+    drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
+    if stage.feed_forward is None:
+        return WholeBlock(stage, norm_eps, drop_path)
+    return Block(stage, index, norm_eps, drop_path)
+
+
+class NetworkStage(nn.Module):
+    """Pooling on entry, positions and class token, the blocks, and a closing norm."""
+
+    def __init__(self, stage: Stage, inputs: int, norm_eps: float, drop_paths: list[float]) -> None:
+        super().__init__()
+        self.grad_checkpointing = False
+        # By kind, so that operators that cannot share weights never have the same names.
+        self.entry = nn.ModuleDict()
+        if stage.pooling:
+            self.entry[stage.pooling] = build_pooling(
+                stage.pooling, inputs, stage.width, stage.conv_norm
+            )
+        if stage.position:
+            self.entry["position"] = PositionEmbedding(stage.position, stage.width)
+        if stage.class_token and stage.pooling != "max_pool_1d":
+            self.entry["class_token"] = ClassToken(
+                stage.width, has_position=stage.position is not None
+            )
         self.blocks = nn.ModuleList(
-            Block(stage, index, drop_path) for index, drop_path in enumerate(drop_paths)
+            build_block(stage, index, norm_eps, rate) for index, rate in enumerate(drop_paths)
         )
-        self.norm = BlockNorm(stage.width)
+        self.norm = nn.LayerNorm(stage.width, eps=norm_eps) if stage.norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, inputs) → (B, H', W', C)."""
-        x = self.pooling(x)
+        for module in self.entry.values():
+            x = module(x)
         maps: AttentionMaps | None = None
         for block in self.blocks:
-            x, maps = block(x, maps)
+            if self.grad_checkpointing and self.training:
+                x, maps = checkpoint(block, x, maps, use_reentrant=False)
+            else:
+                x, maps = block(x, maps)
         x = self.norm(x)
         return x
 
 
+class ExpandedFeatures(nn.Module):
+    """Conv 3×3 that expands the channels of the last map, layer norm, GELU (LW-PLG-ViT)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = MapConv(inputs, outputs, kernel_size=3, padding=1, bias=False)
+        self.norm = BranchNorm(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, inputs) → (B, H, W, outputs)."""
+        return nn.functional.gelu(self.norm(self.conv(x)))
+
+
 class Network(nn.Module):
     """The network that an architecture describes.
+
+    Beside `forward` it has what timm asks of its models: `forward_features`, `forward_head`,
+    `forward_intermediates`, `reset_classifier`, `set_grad_checkpointing`, `no_weight_decay`.
 
     Args:
         architecture: What to build; its canonical form is built.
@@ -93,17 +169,26 @@ class Network(nn.Module):
         self.pretrained_cfg: dict[str, Any] = {}
         self.default_cfg: dict[str, Any] = self.pretrained_cfg
         self.num_classes, self.in_chans = num_classes, in_chans
-        self.stem = build_stem(architecture.stem, in_chans, architecture.stages[0].width)
-        depth = sum(stage.depth for stage in architecture.stages)
+        stem, stages = architecture.stem, architecture.stages
+        self.stem = build_stem(stem, in_chans, stages[0].width)
+        depth = sum(stage.depth for stage in stages)
         rates = iter([drop_path_rate * i / max(depth - 1, 1) for i in range(depth)])
         self.stages = nn.ModuleList()
-        inputs = architecture.stages[0].width
-        for stage in architecture.stages:
+        self.feature_info: list[dict[str, Any]] = []
+        inputs = stem.width if isinstance(stem, HalfStem) else stages[0].width
+        reduction = stem.patch_size if isinstance(stem, PatchStem) else 4
+        for index, stage in enumerate(stages):
             drop_paths = [next(rates) for _ in range(stage.depth)]
-            self.stages.append(NetworkStage(stage, inputs, drop_paths))
+            self.stages.append(NetworkStage(stage, inputs, architecture.norm_eps, drop_paths))
             inputs = stage.width
-        self.num_features = inputs
-        self.head = nn.Linear(inputs, num_classes) if num_classes else nn.Identity()
+            reduction *= 2 if index else 1
+            self.feature_info.append(
+                {"num_chs": inputs, "reduction": reduction, "module": f"stages.{index}"}
+            )
+        expansion = architecture.head.expansion if isinstance(architecture.head, MeanHead) else None
+        self.expand = ExpandedFeatures(inputs, expansion) if expansion else nn.Identity()
+        self.num_features = self.head_hidden_size = expansion or inputs
+        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
         self.init_weights()
 
     def forward_features(self, image: Tensor) -> Tensor:
@@ -111,12 +196,13 @@ class Network(nn.Module):
         x = self.stem(image)
         for stage in self.stages:
             x = stage(x)
+        x = self.expand(x)
         assert isinstance(x, Tensor)
         return x
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """The last stage's map (B, H', W', C) → class scores (B, num_classes)."""
-        x = x.mean(dim=(1, 2))
+        x = x.mean(dim=(1, 2)) if isinstance(self.architecture.head, MeanHead) else x[:, 0, 0]
         if not pre_logits:
             x = self.head(x)
         return x
@@ -125,12 +211,85 @@ class Network(nn.Module):
         """(B, in_chans, H, W) → class scores (B, num_classes)."""
         return self.forward_head(self.forward_features(image))
 
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | list[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """The maps of the stages, as timm asks for them.
+
+        Args:
+            x: Images (B, in_chans, H, W).
+            indices: Stages to take: the last so many, or these.
+            norm: Has no effect: the norm that closes a stage, where there is one, is part of it.
+            stop_early: Leave out the stages behind the last one taken.
+            output_fmt: `NCHW` alone.
+            intermediates_only: Return the maps alone.
+
+        Returns:
+            The maps (B, C, H', W'), a class token left out; before them the output of
+            `forward_features` unless `intermediates_only`.
+
+        Raises:
+            ValueError: If a stage that is taken holds a sequence pooled in one dimension.
+        """
+        if output_fmt != "NCHW":
+            raise ValueError(f"output_fmt={output_fmt!r}; legal: 'NCHW'")
+        taken, last = feature_take_indices(len(self.stages), indices)
+        maps: list[Tensor] = []
+        x = self.stem(x)
+        size = x.shape[1:3]
+        for index, (stage, spec) in enumerate(
+            zip(self.stages, self.architecture.stages, strict=False)
+        ):
+            if index > last and (stop_early or intermediates_only):
+                break
+            x = stage(x)
+            if spec.pooling:
+                size = torch.Size(-(-side // 2) for side in size)
+            if index in taken:
+                if spec.pooling == "max_pool_1d":
+                    raise ValueError(f"stage {index} holds a sequence, which is no map")
+                tokens = x[:, 0, 1:].unflatten(1, size) if spec.class_token else x
+                maps.append(to_channels_first(tokens))
+        return maps if intermediates_only else (self.expand(x), maps)
+
+    def prune_intermediate_layers(
+        self,
+        indices: int | list[int] = 1,
+        prune_norm: bool = False,
+        prune_head: bool = True,
+    ) -> list[int]:
+        """Drop the stages behind the last one taken, and the classifier; the stages taken."""
+        taken, last = feature_take_indices(len(self.stages), indices)
+        self.stages = self.stages[: last + 1]
+        if prune_head:
+            self.expand = nn.Identity()
+            self.reset_classifier(0)
+        return taken
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Compute each block's activations anew in the backward pass instead of keeping them."""
+        for stage in self.stages:
+            assert isinstance(stage, NetworkStage)
+            stage.grad_checkpointing = enable
+
+    def no_weight_decay(self) -> set[str]:
+        """Matrices that are not decayed: tables of positions."""
+        return {name for name, _ in self.named_parameters() if not is_decayed(name)}
+
     def get_classifier(self) -> nn.Module:
         """The classifier."""
         return self.head
 
-    def reset_classifier(self, num_classes: int) -> None:
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the classifier by a fresh one for that many classes, or by none for 0."""
+        if global_pool is not None:
+            raise ValueError(f"global_pool={global_pool!r}: the architecture's head pools")
         self.num_classes = num_classes
         self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
         _init_module(self.head)
@@ -142,17 +301,35 @@ class Network(nn.Module):
             _init_module(module)
 
 
+def is_decayed(name: str) -> bool:
+    """Whether weight decay applies to a parameter of that name, if it is a matrix or a kernel."""
+    return not name.endswith(".table")
+
+
+def learning_rate_scale(name: str) -> float:
+    """The share of the learning rate that a parameter of that name trains with.
+
+    The offsets of deformable token merging train at a hundredth (LIT, section 4.1).
+    """
+    return 0.01 if ".deformable.offset." in name else 1.0
+
+
 @torch.no_grad()
 def _init_module(module: nn.Module) -> None:
-    """Truncated normal for linear layers, fan-out normal for convolutions (as PVT, Shunted)."""
+    """Truncated normal for linear layers and tables, fan-out normal for convolutions.
+
+    As PVT and the Shunted Transformer do.
+    """
     match module:
+        case OffsetConv():
+            for parameter in module.parameters():
+                nn.init.zeros_(parameter)
         case nn.Linear():
             nn.init.trunc_normal_(module.weight, std=0.02)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        case nn.Conv2d():
-            kernel = module.kernel_size[0] * module.kernel_size[1]
-            fan_out = kernel * module.out_channels // module.groups
+        case nn.Conv2d() | nn.Conv1d():
+            fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
             nn.init.normal_(module.weight, std=math.sqrt(2.0 / fan_out))
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
@@ -160,6 +337,15 @@ def _init_module(module: nn.Module) -> None:
             module.reset_parameters()
         case LocalGlobalAttention():
             nn.init.zeros_(module.bias)
+        case RelativePositionBias() | PositionEmbedding():
+            nn.init.trunc_normal_(module.table, std=0.02)
+        case ClassToken():
+            nn.init.trunc_normal_(module.token, std=0.02)
+            if module.position is not None:
+                nn.init.trunc_normal_(module.position, std=0.02)
+        case GlobalResponseNorm():
+            nn.init.zeros_(module.gamma)
+            nn.init.zeros_(module.beta)
         case _:
             pass
 

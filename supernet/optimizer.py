@@ -7,8 +7,11 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim.adamw import adamw
 
-from supernet.network import Network
+from supernet.network import Network, is_decayed, learning_rate_scale
 from supernet.store import Shape, Store
+
+Region = tuple[slice, ...]
+"""A part of a tensor: the slice of each dimension."""
 
 
 class StoreAdamW:
@@ -17,7 +20,8 @@ class StoreAdamW:
     A weight that no network of the step used does not move: its gradient is zero, but momentum and
     weight decay would drift the choices that are rarely sampled. So each step updates only the
     regions that its networks cover, weights and moments alike. Bias correction counts steps per
-    named tensor, as torch's AdamW does. Norms and biases are not decayed.
+    named tensor, as torch's AdamW does. Norms, biases and tables of positions are not decayed, and
+    the offsets of deformable token merging have a learning rate of their own.
 
     Args:
         store: Whose weights to step.
@@ -60,12 +64,12 @@ class StoreAdamW:
         norm = get_total_norm(gradients)
         # Scaled unconditionally: a branch on the norm would wait for the device.
         torch._foreach_mul_(gradients, (self.clip_norm / (norm + 1e-6)).clamp(max=1.0))
-        for decayed in (True, False):
-            chosen = [
-                (name, region, gradient)
-                for (name, region), gradient in zip(regions, gradients, strict=True)
-                if (self.store.parameters[name].ndim > 1) == decayed
-            ]
+        groups: dict[tuple[bool, float], list[tuple[str, Region, Tensor]]] = {}
+        for (name, region), gradient in zip(regions, gradients, strict=True):
+            decayed = self.store.parameters[name].ndim > 1 and is_decayed(name)
+            key = decayed, learning_rate_scale(name)
+            groups.setdefault(key, []).append((name, region, gradient))
+        for (decayed, scale), chosen in groups.items():
             # foreach, since torch's fused AdamW silently misreads views with gaps on the CPU.
             adamw(
                 [self.store.parameters[name][region] for name, region, _ in chosen],
@@ -78,7 +82,7 @@ class StoreAdamW:
                 amsgrad=False,
                 beta1=self.betas[0],
                 beta2=self.betas[1],
-                lr=lr,
+                lr=lr * scale,
                 weight_decay=self.weight_decay if decayed else 0.0,
                 eps=1e-8,
                 maximize=False,
@@ -99,7 +103,7 @@ class StoreAdamW:
             tensor.copy_(state[name])
 
 
-def _disjoint(shapes: Iterable[Shape]) -> list[tuple[slice, ...]]:
+def _disjoint(shapes: Iterable[Shape]) -> list[Region]:
     """Disjoint slices that together cover the prefixes of these shapes.
 
     Shapes differ in their first two dimensions only (outputs and inputs), so that the union is a
@@ -108,7 +112,7 @@ def _disjoint(shapes: Iterable[Shape]) -> list[tuple[slice, ...]]:
     by_rows: Sequence[Shape] = sorted(shapes, reverse=True)
     if len(by_rows[0]) == 1:
         return [(slice(by_rows[0][0]),)]
-    regions: list[tuple[slice, ...]] = []
+    regions: list[Region] = []
     done = 0
     for shape in by_rows:
         if shape[1] > done:

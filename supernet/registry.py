@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from timm.models import register_model
+from timm.models._features import FeatureGetterNet
 
 from search_space import DESIGNS, Architecture
 from supernet.exported import describe_exported, load_exported
@@ -23,8 +24,11 @@ def subnet(
     num_classes: int | None = None,
     in_chans: int | None = None,
     drop_path_rate: float = 0.0,
+    img_size: int | tuple[int, int] | None = None,
+    features_only: bool = False,
+    out_indices: tuple[int, ...] | int | None = None,
     **kwargs: Any,
-) -> Network:
+) -> Network | FeatureGetterNet:
     """The network of an architecture, as a timm model.
 
     Args:
@@ -35,6 +39,10 @@ def subnet(
             classifier.
         in_chans: Channels of the image; by default those of the weights beside the file, or 3.
         drop_path_rate: Stochastic depth of the last block.
+        img_size: Side of the images, or (height, width), for timm's data configuration; by default
+            that of the weights beside the file, or 224. The network takes images of any size.
+        features_only: Give the maps of the stages, instead of class scores.
+        out_indices: Which stages; by default all that hold a map.
         kwargs: Nothing else is taken but what timm itself adds.
 
     Raises:
@@ -71,10 +79,11 @@ def subnet(
         if not keeps_head:
             weights = {k: v for k, v in weights.items() if not k.startswith("head.")}
         model.load_state_dict(weights, strict=keeps_head)
-    size = about.image_size if about else 224
+    size = img_size or (about.image_size if about else 224)
+    height, width = (size, size) if isinstance(size, int) else size
     model.pretrained_cfg = model.default_cfg = {
         "architecture": "subnet",
-        "input_size": (model.in_chans, size, size),
+        "input_size": (model.in_chans, height, width),
         "fixed_input_size": False,
         "num_classes": model.num_classes,
         "mean": about.mean if about else IMAGENET_MEAN,
@@ -83,14 +92,21 @@ def subnet(
         "interpolation": "bicubic",
         "classifier": "head",
     }
+    if features_only:
+        if out_indices is None:
+            stages = model.architecture.stages
+            out_indices = tuple(i for i, s in enumerate(stages) if s.pooling != "max_pool_1d")
+        return FeatureGetterNet(model, out_indices=out_indices)
+    if out_indices is not None:
+        raise TypeError("subnet() takes out_indices only with features_only=True")
     return model
 
 
 def _register_design(name: str, architecture: Architecture) -> None:
-    def create(pretrained: bool = False, **kwargs: Any) -> Network:
+    def create(pretrained: bool = False, **kwargs: Any) -> Network | FeatureGetterNet:
         if pretrained:
             raise ValueError(f"{name} has no pretrained weights")
-        model: Network = subnet(architecture=architecture, **kwargs)
+        model: Network | FeatureGetterNet = subnet(architecture=architecture, **kwargs)
         return model
 
     create.__name__ = create.__qualname__ = name

@@ -1,6 +1,7 @@
-"""Global heads: three ways to see the whole map, one class each."""
+"""Global heads: the ways to see the whole map, one class each."""
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from supernet.blocks.layout import (
@@ -11,23 +12,36 @@ from supernet.blocks.layout import (
     to_channels_last,
 )
 from supernet.blocks.sharing import HeadGroup, MapRole
+from supernet.blocks.windows import relative_places
 
 
 class ReducedHeads(HeadGroup):
-    """Heads whose keys and values are reduced by one rate (Shunted Transformer, section 3.1).
+    """Heads whose keys and values are reduced by one rate.
 
-    T = GELU(LN(conv r×r stride r)) sees all channels; K and V are projections of T, and a depthwise
-    3×3 of V on its own small map is added to V. A map that the rate doesn't divide is padded with
-    zeros to the next multiple, so that no token goes unseen. A layer that borrows its attention map
-    keeps the reduction, since its values need it.
+    `shunted` (Shunted Transformer, section 3.1): T = GELU(LN(conv r×r stride r)) sees all channels;
+    K and V are projections of T, and a depthwise 3×3 of V on its own small map is added to V.
+    Otherwise (PVT, spatial reduction attention): T has no GELU and V nothing added.
+
+    A map that the rate doesn't divide is padded with zeros to the next multiple, so that no token
+    goes unseen. A layer that borrows its attention map keeps the reduction, since its values need
+    it.
     """
 
-    def __init__(self, width: int, heads: int, head_dim: int, role: MapRole, *, rate: int) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        head_dim: int,
+        role: MapRole,
+        *,
+        rate: int,
+        shunted: bool = True,
+    ) -> None:
         super().__init__(width, heads, head_dim, role)
         self.rate = rate
         self.reduce = MapConv(width, width, kernel_size=rate, stride=rate)
         self.norm = BranchNorm(width)
-        self.value_conv = DepthwiseConv(heads * head_dim)
+        self.value_conv = DepthwiseConv(heads * head_dim) if shunted else None
 
     def forward(
         self, x: Tensor, borrowed: Tensor | None, bias: Tensor | None
@@ -35,15 +49,17 @@ class ReducedHeads(HeadGroup):
         """(B, H, W, C) → this group's part of the output (B, H, W, C), and the map if lent."""
         down, right = -x.shape[1] % self.rate, -x.shape[2] % self.rate
         padded = F.pad(x, (0, 0, 0, right, 0, down)) if down or right else x
-        reduced = F.gelu(self.norm(self.reduce(padded)))
+        reduced = self.norm(self.reduce(padded))
+        if self.value_conv is not None:
+            reduced = F.gelu(reduced)
         v = self.v(reduced)
-        v = (v + self.value_conv(v)).flatten(1, 2)
+        if self.value_conv is not None:
+            v = v + self.value_conv(v)
+        v, reduced = v.flatten(1, 2), reduced.flatten(1, 2)
         if self.role is MapRole.BORROW:
             y, attention = self.attend(v, v, v, borrowed)
         else:
-            y, attention = self.attend(
-                self.q(x).flatten(1, 2), self.k(reduced).flatten(1, 2), v, None
-            )
+            y, attention = self.attend(self.q(x).flatten(1, 2), self.k(reduced), v, None)
         return F.linear(y.view(*x.shape[:3], -1), self.proj.weight, bias), attention
 
 
@@ -51,14 +67,24 @@ class FullHeads(HeadGroup):
     """Heads that see every token.
 
     With the local term, a depthwise 3×3 of the values is added after attention: the last stage of
-    the Shunted Transformer.
+    the Shunted Transformer. With `relative`, a learned bias for each relative position of a map of
+    that side is added to the scores; on a map of another size the table is interpolated (LIT-S).
     """
 
     def __init__(
-        self, width: int, heads: int, head_dim: int, role: MapRole, *, local_term: bool
+        self,
+        width: int,
+        heads: int,
+        head_dim: int,
+        role: MapRole,
+        *,
+        local_term: bool,
+        relative: int | None = None,
     ) -> None:
         super().__init__(width, heads, head_dim, role)
         self.value_conv = DepthwiseConv(heads * head_dim) if local_term else None
+        if relative is not None and role is not MapRole.BORROW:
+            self.position_bias = RelativePositionBias(relative, heads)
 
     def forward(
         self, x: Tensor, borrowed: Tensor | None, bias: Tensor | None
@@ -69,13 +95,46 @@ class FullHeads(HeadGroup):
         if self.role is MapRole.BORROW:
             y, attention = self.attend(values, values, values, borrowed)
         else:
+            bias_of_places = (
+                self.position_bias(*x.shape[1:3]) if hasattr(self, "position_bias") else None
+            )
             y, attention = self.attend(
-                self.q(x).flatten(1, 2), self.k(x).flatten(1, 2), values, None
+                self.q(x).flatten(1, 2), self.k(x).flatten(1, 2), values, None, bias_of_places
             )
         y = y.view(*x.shape[:3], -1)
         if self.value_conv is not None:
             y = y + self.value_conv(v)
         return F.linear(y, self.proj.weight, bias), attention
+
+
+class RelativePositionBias(nn.Module):
+    """A learned bias for each relative position of two tokens of a map (Swin; LIT, PSLT).
+
+    Args:
+        side: Of the map or window that the table is made for.
+        heads: Each has biases of its own.
+    """
+
+    def __init__(self, side: int, heads: int) -> None:
+        super().__init__()
+        self.side = side
+        self.table = nn.Parameter(torch.zeros((2 * side - 1) ** 2, heads))
+
+    def forward(self, height: int, width: int, *, interpolate: bool = True) -> Tensor:
+        """The bias (1, heads, H·W, H·W) for a map of that size.
+
+        Where the size differs from the table's, the table is stretched over it; without
+        `interpolate` a smaller map reads the middle of the table.
+        """
+        table: Tensor = self.table
+        side = self.side
+        if interpolate and (height, width) != (side, side):
+            square = table.view(1, 2 * side - 1, 2 * side - 1, -1).permute(0, 3, 1, 2)
+            longest = max(height, width)
+            square = F.interpolate(square, size=(2 * longest - 1,) * 2, mode="bicubic")
+            table, side = square.flatten(2)[0].T, longest
+        places = relative_places(height, width, side).to(table.device)
+        return table[places.flatten()].view(*places.shape, -1).permute(2, 0, 1).unsqueeze(0)
 
 
 class AdaptiveHeads(HeadGroup):

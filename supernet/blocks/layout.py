@@ -1,4 +1,4 @@
-"""Views between the two layouts, and the two layer norms of the field."""
+"""Views between the two layouts, the norms of the field, and convolutions from map to map."""
 
 from functools import partial
 
@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-BlockNorm = partial(nn.LayerNorm, eps=1e-6)
-"""Norm of blocks and stages."""
+from search_space.parts import ConvNormKind
 
 BranchNorm = partial(nn.LayerNorm, eps=1e-5)
 """Norm inside reduction branches and after patch embeddings."""
@@ -62,7 +61,45 @@ class MapConv(nn.Conv2d):
 
 
 class DepthwiseConv(MapConv):
-    """Depthwise 3×3 convolution with bias of a map (B, H, W, C)."""
+    """Depthwise 3×3 convolution of a map (B, H, W, C)."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, channels, kernel_size=3, padding=1, groups=channels)
+    def __init__(self, channels: int, *, stride: int = 1, bias: bool = True) -> None:
+        super().__init__(
+            channels, channels, kernel_size=3, stride=stride, padding=1, groups=channels, bias=bias
+        )
+
+
+class MapBatchNorm(nn.BatchNorm2d):
+    """Batch norm of a map (B, H, W, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) → the same shape."""
+        return to_channels_last(super().forward(to_channels_first(x)))
+
+
+def build_conv_norm(kind: ConvNormKind, channels: int) -> nn.Module:
+    """The norm of a part that works with convolutions: (B, H, W, C) → the same shape."""
+    return MapBatchNorm(channels) if kind == "batch" else BranchNorm(channels)
+
+
+class SqueezeExcitation(nn.Module):
+    """Channels scaled by what two linear layers read off their means (Hu et al., 2018)."""
+
+    def __init__(self, channels: int, reduction: int, activation: type[nn.Module]) -> None:
+        super().__init__()
+        squeezed = max(channels // reduction, 1)
+        self.fc1 = nn.Linear(channels, squeezed)
+        self.activation = activation()
+        self.fc2 = nn.Linear(squeezed, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) → the same shape."""
+        mean = x.mean(dim=(1, 2), keepdim=True)
+        x = x * self.fc2(self.activation(self.fc1(mean))).sigmoid()
+        return x
+
+
+def pad_to_even(x: Tensor) -> Tensor:
+    """(B, H, W, C) → the same with a row or column of zeros behind an odd side."""
+    down, right = x.shape[1] % 2, x.shape[2] % 2
+    return F.pad(x, (0, 0, 0, right, 0, down)) if down or right else x

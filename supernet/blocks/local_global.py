@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from search_space import AdaptiveWindow, FullAttention, LocalGlobal
+from search_space.parts import AdaptiveWindow, FullAttention, LocalGlobal, SpatialReduction
 from supernet.blocks.global_attention import AdaptiveHeads, FullHeads, ReducedHeads
 from supernet.blocks.local_attention import WindowHeads
 from supernet.blocks.sharing import HeadGroup, MapRole
@@ -61,24 +61,24 @@ class LocalGlobalAttention(nn.Module):
 
 def _global_groups(mixer: LocalGlobal, width: int, dim: int, role: MapRole) -> dict[str, HeadGroup]:
     """The global head groups by name; what cannot share weights has a name of its own."""
+    split = mixer.global_split
+    heads, dim = mixer.global_heads * split, dim // split
     match mixer.aggregation:
-        case FullAttention(local_term=local_term):
+        case FullAttention(local_term=local_term, relative=relative):
             group: HeadGroup = FullHeads(
-                width, mixer.global_heads, dim, role, local_term=local_term
+                width, heads, dim, role, local_term=local_term, relative=relative
             )
             return {"full": group}
         case AdaptiveWindow(window=window, sampling=sampling):
             group = AdaptiveHeads(
-                width,
-                mixer.global_heads,
-                dim,
-                role,
-                window=window,
-                average=sampling == "max_avg",
+                width, heads, dim, role, window=window, average=sampling == "max_avg"
             )
             return {"adaptive": group}
+        case SpatialReduction(rate=rate):
+            group = ReducedHeads(width, heads, dim, role, rate=rate, shunted=False)
+            return {f"reduction{rate}": group}
         case _:
             return {
-                f"rate{rate}": ReducedHeads(width, heads, dim, role, rate=rate)
+                f"rate{rate}": ReducedHeads(width, heads * split, dim, role, rate=rate)
                 for rate, heads in mixer.heads_per_rate.items()
             }

@@ -1,21 +1,61 @@
-"""Token pooling: how the map is halved between stages."""
+"""Token pooling: how the map is halved on entry to a stage."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from search_space.architecture import Pooling
-from supernet.blocks.layout import BranchNorm, MapConv, to_channels_first, to_channels_last
+from search_space.parts import ConvNormKind, Pooling
+from supernet.blocks.deformable_merging import DeformableTokenMerging
+from supernet.blocks.inverted_residual import InvertedResidualBlock
+from supernet.blocks.layout import (
+    BranchNorm,
+    MapConv,
+    pad_to_even,
+    to_channels_first,
+    to_channels_last,
+)
+from supernet.blocks.patch_embedding import FusedPatchEmbedding, LightPatchEmbedding
+from supernet.blocks.sequence import SequencePool
 
 
-def build_pooling(pooling: Pooling, inputs: int, outputs: int) -> nn.Module:
+def build_pooling(
+    pooling: Pooling, inputs: int, outputs: int, conv_norm: ConvNormKind
+) -> nn.Module:
     """The module of a pooling operator: (B, H, W, inputs) → (B, ⌈H/2⌉, ⌈W/2⌉, outputs)."""
     match pooling:
         case "conv":
-            return nn.Sequential(
-                MapConv(inputs, outputs, kernel_size=3, stride=2, padding=1), BranchNorm(outputs)
-            )
+            return ConvPool(inputs, outputs, kernel_size=3)
+        case "patch":
+            return ConvPool(inputs, outputs, kernel_size=2)
         case "max_pool":
             return TokenMaxPool(inputs, outputs)
+        case "max_pool_1d":
+            return SequencePool(inputs, outputs)
+        case "deformable":
+            return DeformableTokenMerging(inputs, outputs, conv_norm)
+        case "merging":
+            return PatchMerging(inputs, outputs)
+        case "mv2_se":
+            return InvertedResidualBlock(inputs, outputs, conv_norm, stride=2)
+        case "fused_mbconv":
+            return FusedPatchEmbedding(inputs, outputs)
+        case "light":
+            return LightPatchEmbedding(inputs, outputs)
+
+
+class ConvPool(nn.Module):
+    """Conv of stride 2 and a layer norm: 3×3 in the Shunted Transformer, 2×2 in PVT."""
+
+    def __init__(self, inputs: int, outputs: int, *, kernel_size: int) -> None:
+        super().__init__()
+        self.conv = MapConv(inputs, outputs, kernel_size, stride=2, padding=kernel_size // 3)
+        self.norm = BranchNorm(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, inputs) → (B, ⌈H/2⌉, ⌈W/2⌉, outputs)."""
+        if not self.conv.padding[0]:
+            x = pad_to_even(x)
+        x = self.norm(self.conv(x))
+        return x
 
 
 class TokenMaxPool(nn.Module):
@@ -29,3 +69,25 @@ class TokenMaxPool(nn.Module):
         """(B, H, W, inputs) → (B, ⌈H/2⌉, ⌈W/2⌉, outputs)."""
         x = to_channels_first(self.conv(x))
         return to_channels_last(F.max_pool2d(x, kernel_size=3, stride=2, padding=1))
+
+
+class PatchMerging(nn.Module):
+    """Four neighbouring tokens concatenated, layer norm, linear without bias (PSLT, after Swin).
+
+    The channels are interleaved, all four tokens of the first channel first, so that fewer channels
+    are a prefix of more.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.norm = BranchNorm(4 * inputs)
+        self.reduction = nn.Linear(4 * inputs, outputs, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, inputs) → (B, ⌈H/2⌉, ⌈W/2⌉, outputs)."""
+        x = pad_to_even(x)
+        batch, height, width, channels = x.shape
+        x = x.view(batch, height // 2, 2, width // 2, 2, channels)
+        x = x.permute(0, 1, 3, 5, 2, 4).flatten(3)
+        x = self.reduction(self.norm(x))
+        return x

@@ -58,7 +58,8 @@ class HeadGroup(nn.Module):
             keys: (G, M, h·d), or anything when the map is borrowed.
             values: (G, M, h·d).
             borrowed: The map (G, h, N, M) of an earlier layer, where this layer borrows.
-            mask: Boolean, broadcastable to (G, h, N, M); False hides a key.
+            mask: Broadcastable to (G, h, N, M): boolean, False hides a key, or a bias that is added
+                to the scores.
 
         Returns:
             The heads' outputs (G, N, h·d), and the map (G, h, N, M) where this layer lends it.
@@ -71,11 +72,10 @@ class HeadGroup(nn.Module):
         # On a CPU the fused kernel's backward takes up to 20 times the explicit products' time.
         explicit_is_faster = torch.is_grad_enabled() and q.device.type == "cpu"
         if self.role is MapRole.OWN and not explicit_is_faster:
+            if mask is not None and mask.is_floating_point():
+                mask = mask.to(q.dtype)
             return self._merge(F.scaled_dot_product_attention(q, k, v, attn_mask=mask)), None
-        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-        if mask is not None:
-            scores = scores.masked_fill(~mask, float("-inf"))
-        attention = scores.softmax(dim=-1)
+        attention = attention_map(q, k, mask)
         return self._merge(attention @ v), attention if self.role is MapRole.LEND else None
 
     def _split(self, x: Tensor) -> Tensor:
@@ -83,3 +83,13 @@ class HeadGroup(nn.Module):
 
     def _merge(self, x: Tensor) -> Tensor:
         return x.transpose(1, 2).flatten(2)  # (G, h, N, d) → (G, N, h·d)
+
+
+def attention_map(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
+    """softmax(QKᵀ/√d): (..., N, d) and (..., M, d) → (..., N, M); `mask` as in `attend`."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    if mask is not None:
+        hides = mask.dtype == torch.bool
+        scores = scores.masked_fill(~mask, float("-inf")) if hides else scores + mask
+    attention: Tensor = scores.softmax(dim=-1)
+    return attention

@@ -2,26 +2,31 @@
 
 from torch import Tensor, nn
 
-from search_space import ConvStem, PatchStem, Stem
+from search_space.parts import ConvStem, HalfStem, PatchStem, Stem
 from supernet.blocks.layout import BranchNorm, to_channels_last
 
 
 def build_stem(stem: Stem, in_chans: int, width: int) -> nn.Module:
-    """The module of a stem: (B, in_chans, H, W) → (B, H/stride, W/stride, width)."""
+    """The module of a stem: (B, in_chans, H, W) → (B, H/stride, W/stride, width).
+
+    A stem to stride 2 has a width of its own.
+    """
     match stem:
         case ConvStem():
             return ConvolutionalStem(stem, in_chans, width)
         case PatchStem():
-            return PatchEmbedding(stem.patch_size, in_chans, width)
+            return PatchEmbedding(stem, in_chans, width)
+        case HalfStem():
+            return StrideTwoStem(stem, in_chans)
 
 
 class PatchEmbedding(nn.Module):
-    """Non-overlapping patches, conv p×p stride p, and a layer norm (PVT; LIT's entry, p = 4)."""
+    """Non-overlapping patches, conv p×p stride p, and a layer norm where the stem has one."""
 
-    def __init__(self, patch_size: int, in_chans: int, width: int) -> None:
+    def __init__(self, stem: PatchStem, in_chans: int, width: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(in_chans, width, kernel_size=patch_size, stride=patch_size)
-        self.norm = BranchNorm(width)
+        self.proj = nn.Conv2d(in_chans, width, stem.patch_size, stride=stem.patch_size)
+        self.norm = BranchNorm(width) if stem.norm else nn.Identity()
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, in_chans, H, W) → (B, H/p, W/p, width)."""
@@ -32,8 +37,8 @@ class PatchEmbedding(nn.Module):
 class ConvolutionalStem(nn.Module):
     """Conv 7×7 stride 2 and further 3×3 ones, then conv 2×2 stride 2 (Shunted, section 3.3).
 
-    The only batch norms of the network are here. Where all subnets of a space share one stem, they
-    all see the same statistics.
+    It has batch norms also where the blocks have none: all subnets of a space share one stem, and
+    so see the same statistics.
     """
 
     def __init__(self, stem: ConvStem, in_chans: int, width: int) -> None:
@@ -56,3 +61,26 @@ class ConvolutionalStem(nn.Module):
         """(B, in_chans, H, W) → (B, H/4, W/4, width)."""
         x: Tensor = self.norm(to_channels_last(self.proj(self.convs(image))))
         return x
+
+
+class StrideTwoStem(nn.Module):
+    """Convs 3×3, the first of stride 2, each with GELU and batch norm (PSLT, section 3.3)."""
+
+    def __init__(self, stem: HalfStem, in_chans: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = in_chans
+        for index in range(stem.convs):
+            outputs = stem.width // 2 if index == 0 < stem.convs - 1 else stem.width
+            stride = 2 if index == 0 else 1
+            layers += [
+                nn.Conv2d(channels, outputs, 3, stride, 1, bias=False),
+                nn.GELU(),
+                nn.BatchNorm2d(outputs),
+            ]
+            channels = outputs
+        self.convs = nn.Sequential(*layers)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, in_chans, H, W) → (B, ⌈H/2⌉, ⌈W/2⌉, width)."""
+        return to_channels_last(self.convs(image))

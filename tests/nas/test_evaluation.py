@@ -49,7 +49,7 @@ def test_a_score_does_not_depend_on_what_was_evaluated_before(
     forwards = [evaluator.accuracy(a) for a in architectures]
     backwards = [evaluator.accuracy(a) for a in reversed(architectures)]
     assert forwards == backwards[::-1]
-    assert len(set(forwards)) > 3  # else the test would say nothing
+    assert len(set(forwards)) > 2  # else the test would say nothing
 
 
 def test_a_score_is_that_of_the_extracted_network(

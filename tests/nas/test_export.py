@@ -122,6 +122,8 @@ def test_the_stages_of_any_architecture_read_as_rows(preset: str) -> None:
         architecture = PRESETS[preset].sample(rng)
         rows = stage_rows(architecture, 224)
         assert [row["width"] for row in rows] == [stage.width for stage in architecture.stages]
-        assert rows[0]["map"] == "56×56"
+        sides = {"nano": 56, "tiny": 56, "base": 56, "psvit": 14}
+        tokens = "197 tokens" if architecture.stages[0].class_token else "{0}×{0}"
+        assert rows[0]["map"] == tokens.format(sides[preset])
         assert rows[0]["pooling"] == "stem"
         json.dumps(rows)

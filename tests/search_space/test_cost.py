@@ -42,7 +42,7 @@ def test_cost_table_follows_the_forward_pass_and_names_its_maps() -> None:
         ("stem", (56, 56)),
         ("stages.0.blocks.0", (56, 56)),
         ("stages.0.norm", (56, 56)),
-        ("stages.1.pooling", (28, 28)),
+        ("stages.1.entry", (28, 28)),
         ("stages.1.blocks.0", (28, 28)),
     ]
     assert rows[-1] == ("head", (1, 1))

@@ -61,8 +61,28 @@ def test_most_of_base_lies_between_half_and_five_billion_macs() -> None:
     assert gmacs(PRESETS["base"], 95) < 5
 
 
-def test_base_contains_shunted_t_and_not_the_deeper_ones() -> None:
-    assert [design.architecture in PRESETS["base"] for design in DESIGNS] == [True, False, False]
+def test_base_contains_shunted_t_and_psvit_its_own_tiny_ones() -> None:
+    contained = {
+        name: {design.name for design in DESIGNS if design.architecture in space}
+        for name, space in PRESETS.items()
+    }
+    assert contained == {
+        "nano": set(),
+        "tiny": set(),
+        "base": {"Shunted-T"},
+        "psvit": {"PSViT-1D-Ti", "PSViT-2D-Ti"},
+    }
+
+
+@pytest.mark.parametrize("name", ["tiny", "base"])
+def test_every_idea_is_a_choice(name: str) -> None:
+    rng = random.Random(4)
+    stages = [stage for _ in range(300) for stage in PRESETS[name].sample(rng).stages]
+    assert {stage.pooling for stage in stages} == {None, "conv", "max_pool", "light", "deformable"}
+    assert {stage.mixer.kind for stage in stages} == {"none", "local_global", "ladder"}
+    kinds = {stage.feed_forward.kind for stage in stages if stage.feed_forward}
+    assert kinds == {"plain", "detail_specific", "ccf_plus"}
+    assert all(stage.conv_norm == "layer" for stage in stages if stage.mixer.kind == "ladder")
 
 
 def test_base_spans_shunted_local_and_plg_attention_and_none() -> None:
@@ -71,11 +91,11 @@ def test_base_spans_shunted_local_and_plg_attention_and_none() -> None:
         for stage in PRESETS["base"].sample(rng).stages:
             mixer = stage.mixer
             if not isinstance(mixer, LocalGlobal):
-                found.add("none")
+                found.add(mixer.kind)
             elif not mixer.global_heads:
                 found.add("windows only")
             elif not mixer.local_heads and mixer.heads_per_rate:
                 found.add("shunted")
             elif mixer.local_heads and isinstance(mixer.aggregation, AdaptiveWindow):
                 found.add("parallel local and global")
-    assert found == {"none", "windows only", "shunted", "parallel local and global"}
+    assert found == {"none", "ladder", "windows only", "shunted", "parallel local and global"}

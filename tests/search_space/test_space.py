@@ -30,7 +30,8 @@ def single() -> SearchSpace:
     fields = json.loads(NANO.model_dump_json())
     for stage in fields["stages"]:
         for gene, choices in stage.items():
-            stage[gene] = choices[:1]
+            if isinstance(choices, list):
+                stage[gene] = choices[:1]
     return SearchSpace.model_validate(fields)
 
 
@@ -82,7 +83,7 @@ class TestMembers:
     def test_genotype_ignores_choices_without_effect(self) -> None:
         stages = list(SHUNTED_T.stages)
         mixer = stages[0].mixer.model_copy(update={"window": 3})
-        stages[0] = stages[0].model_copy(update={"sharing": 3, "mixer": mixer})
+        stages[0] = stages[0].model_copy(update={"conv_norm": "layer", "mixer": mixer})
         written_otherwise = SHUNTED_T.model_copy(update={"stages": tuple(stages)})
         assert BASE.genotype(written_otherwise) == BASE.genotype(SHUNTED_T)
 
@@ -228,7 +229,7 @@ class TestSizes:
         assert sizes[0].macs < sizes[-1].macs
         smallest, largest = (space.genotype(space.scaled(fraction)) for fraction in (0.0, 1.0))
         for gene, choices in space.genes.items():
-            if gene.split(".")[1] in ("depth", "width", "ratio"):
+            if gene.split(".")[-1] in ("depth", "width", "ratio"):
                 assert (smallest[gene], largest[gene]) == (choices[0], choices[-1])
 
     @presets
@@ -249,7 +250,7 @@ class TestSizes:
         genotype = space.genotype(clipped)
         for gene, choices in space.genes.items():
             position = choices.index(genotype[gene])
-            if gene.split(".")[1] in ("depth", "width", "ratio") and position + 1 < len(choices):
+            if gene.split(".")[-1] in ("depth", "width", "ratio") and position + 1 < len(choices):
                 assert not fits(space.decode({**genotype, gene: choices[position + 1]}))
 
     def test_clip_gives_the_largest_where_all_fits_and_nothing_where_nothing_does(self) -> None:
@@ -275,7 +276,7 @@ BROKEN: dict[str, tuple[Edit, list[str]]] = {
     ),
     "pooling in the first stage": (
         lambda top, stages: stages[0].update(pooling=["conv"]),
-        ["stages[0].pooling", "empty in the first stage"],
+        ["stages[0].pooling", "empty where the stem does it all"],
     ),
     "no pooling in a later stage": (
         lambda top, stages: stages[1].update(pooling=[]),

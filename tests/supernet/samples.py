@@ -12,20 +12,23 @@ from search_space import (
     Architecture,
     ConvStem,
     FullAttention,
-    PatchStem,
+    HalfStem,
     Rates,
     SearchSpace,
+    SpatialReduction,
+    Stage,
     StageChoices,
 )
 from search_space.space import Value
 
-NANO, TINY, BASE = PRESETS["nano"], PRESETS["tiny"], PRESETS["base"]
+NANO, TINY, BASE, PSVIT = (PRESETS[name] for name in ("nano", "tiny", "base", "psvit"))
 
 MINIATURE = BASE.model_copy(
     update={
         "name": "miniature of base",
         "stem": ConvStem(width=8, extra_convs=1),
         "head_dim": 4,
+        "ladder_head_dim": 2,
         "stages": tuple(
             stage.model_copy(
                 update={
@@ -41,28 +44,35 @@ MINIATURE = BASE.model_copy(
 
 UNUSUAL = SearchSpace(
     name="unusual",
-    stem=PatchStem(),
+    stem=HalfStem(width=12, convs=2),
     head_dim=8,
+    ladder_head_dim=4,
     window=3,
+    conv_norm="batch",
     stages=(
         StageChoices(
             depth=(1, 3),
             width=(16, 32),
+            pooling=("mv2_se", "fused_mbconv", "patch"),
             mixer=("local_global", "none"),
             sharing=(1, 2),
             local_ratio=(0.0, 0.5),
             aggregation=(
                 AdaptiveWindow(window=3, sampling="max_avg"),
                 Rates(rates=(5, 3, 1)),
-                FullAttention(),
+                SpatialReduction(rate=3),
+                FullAttention(relative=5),
             ),
-            feed_forward=("plain", "detail_specific"),
+            feed_forward=("plain", "ccf"),
+            position=6,
+            norm=False,
             ratio=(1, 2.5),
         ),
         StageChoices(
             depth=(2,),
             width=(24, 32),
-            pooling=("max_pool", "conv"),
+            pooling=("merging", "light"),
+            mixer=("ladder", "local_global"),
             sharing=(1, 2),
             local_ratio=(0.0, 0.75, 1.0),
             aggregation=(FullAttention(local_term=False), AdaptiveWindow(window=4)),
@@ -82,12 +92,25 @@ def one_per_choice(space: SearchSpace) -> list[Architecture]:
     """
     variants = [_stage_variants(space, f"stage{i + 1}.") for i in range(len(space.stages))]
     architectures = [
-        space.decode({gene: v for stage in variants for gene, v in stage[i % len(stage)].items()})
+        space.decode(
+            {
+                "layout": layout,
+                **{gene: v for stage in variants for gene, v in stage[i % len(stage)].items()},
+            }
+        )
+        for layout in space.layout
         for i in range(max(map(len, variants)))
     ]
-    for index, of_stage in enumerate(variants):
-        assert len({one.stages[index] for one in architectures}) == len(of_stage)
+    for index in range(len(variants)):
+        reached = {one.stages[index] for one in architectures}
+        assert len(reached) == len(space.layout) * len(_distinct(space, variants[index], index))
     return architectures
+
+
+def _distinct(space: SearchSpace, variants: list[dict[str, Value]], index: int) -> set[Stage]:
+    """The different stages that these genes of one stage describe."""
+    rest = space.genotype(space.scaled(0.5))
+    return {space.decode({**rest, **genes}).stages[index] for genes in variants}
 
 
 def _stage_variants(space: SearchSpace, prefix: str) -> list[dict[str, Value]]:
@@ -97,12 +120,16 @@ def _stage_variants(space: SearchSpace, prefix: str) -> list[dict[str, Value]]:
     centre = {gene: space.genotype(space.scaled(0.5))[gene] for gene in genes}
     centre[prefix + "width"] = genes[prefix + "width"][-1]
     centre[depth], centre[sharing] = _at_least(3, genes[depth]), _at_least(2, genes[sharing])
+    centre[prefix + "mixer"] = "local_global"
     others = [
         {**centre, gene: choice}
         for gene, choices in genes.items()
         for choice in choices
         if choice != centre[gene]
     ]
+    if "ladder" in genes[prefix + "mixer"]:  # at its widest
+        width = max(w for w in genes[prefix + "width"] if space.has_ladder(int(w)))
+        others.append({**centre, prefix + "mixer": "ladder", prefix + "width": width})
     return [centre, *others]
 
 
@@ -123,4 +150,4 @@ def randomise(state: Mapping[str, Tensor], seed: int = 0) -> None:
         elif tensor.ndim <= 1:
             tensor.normal_(0, 0.5, generator=generator)
         else:
-            tensor.normal_(0, 2 / math.sqrt(tensor[0].numel()), generator=generator)
+            tensor.normal_(0, 1 / math.sqrt(tensor[0].numel()), generator=generator)

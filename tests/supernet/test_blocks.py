@@ -18,7 +18,7 @@ from search_space import (
     Rates,
     Stage,
 )
-from supernet.blocks.feed_forward import build_feed_forward
+from supernet.blocks.feed_forward import GlobalResponseNorm, build_feed_forward
 from supernet.blocks.global_attention import AdaptiveHeads, FullHeads, ReducedHeads
 from supernet.blocks.layout import MapConv
 from supernet.blocks.local_attention import WindowHeads
@@ -37,6 +37,8 @@ KINDS = {
     "rate 1": (ReducedHeads, {"rate": 1}),
     "full": (FullHeads, {"local_term": True}),
     "full-plain": (FullHeads, {"local_term": False}),
+    "reduction": (ReducedHeads, {"rate": 3, "shunted": False}),
+    "full with relative positions": (FullHeads, {"local_term": False, "relative": 3}),
     "adaptive": (AdaptiveHeads, {"window": 3, "average": False}),
     "adaptive with average": (AdaptiveHeads, {"window": 3, "average": True}),
 }
@@ -56,13 +58,15 @@ def image_map(height: int, width: int, seed: int = 0) -> Tensor:
     return torch.randn(2, height, width, WIDTH, generator=torch.Generator().manual_seed(seed))
 
 
-def attention_maps(queries: Tensor, keys: Tensor) -> Tensor:
+def attention_maps(queries: Tensor, keys: Tensor, bias: Tensor | None = None) -> Tensor:
     """(N, h*d) and (M, h*d) of one set of tokens -> (h, N, M), one dot product at a time."""
     maps = torch.zeros(HEADS, len(queries), len(keys))
+    bias = torch.zeros_like(maps) if bias is None else bias
     for head in range(HEADS):
         channels = slice(head * DIM, (head + 1) * DIM)
         for i, query in enumerate(queries[:, channels]):
-            scores = [float(query @ key) / math.sqrt(DIM) for key in keys[:, channels]]
+            products = [float(query @ key) / math.sqrt(DIM) for key in keys[:, channels]]
+            scores = [p + float(b) for p, b in zip(products, bias[head, i], strict=True)]
             weights = [math.exp(score) for score in scores]
             maps[head, i] = torch.tensor(weights) / sum(weights)
     return maps
@@ -85,7 +89,7 @@ def depthwise(conv: nn.Module, x: Tensor) -> Tensor:
 
 
 def reduced(group: ReducedHeads, x: Tensor) -> Tensor:
-    """GELU(LN(conv r x r)) of a map (H, W, C), zeros where a patch leaves the map."""
+    """GELU(LN(conv r x r)) of a map (H, W, C), zeros where a patch leaves the map; PVT: no GELU."""
     rate = group.rate
     rows, columns = math.ceil(x.shape[0] / rate), math.ceil(x.shape[1] / rate)
     out = torch.zeros(rows, columns, WIDTH)
@@ -97,8 +101,29 @@ def reduced(group: ReducedHeads, x: Tensor) -> Tensor:
             y = torch.einsum("abi,oiab->o", patch, group.reduce.weight) + group.reduce.bias
             y = (y - y.mean()) / torch.sqrt(y.var(unbiased=False) + 1e-5)
             y = y * group.norm.weight + group.norm.bias
-            out[i, j] = y * 0.5 * (1 + torch.erf(y / math.sqrt(2)))
+            out[i, j] = y
+            if group.value_conv is not None:
+                out[i, j] = y * 0.5 * (1 + torch.erf(y / math.sqrt(2)))
     return out
+
+
+def relative_bias(group: FullHeads, height: int, width: int) -> Tensor | None:
+    """(h, N, N): the table's entry for each pair of places, the table stretched over the map."""
+    if not hasattr(group, "position_bias"):
+        return None
+    side = group.position_bias.side
+    table = group.position_bias.table.view(2 * side - 1, 2 * side - 1, HEADS)
+    if (height, width) != (side, side):
+        side = max(height, width)
+        table = F.interpolate(
+            table.permute(2, 0, 1)[None], size=(2 * side - 1, 2 * side - 1), mode="bicubic"
+        )[0].permute(1, 2, 0)
+    places = [(i, j) for i in range(height) for j in range(width)]
+    bias = torch.zeros(HEADS, len(places), len(places))
+    for query, (i, j) in enumerate(places):
+        for key, (k, m) in enumerate(places):
+            bias[:, query, key] = table[i - k + side - 1, j - m + side - 1]
+    return bias
 
 
 def sampled(group: AdaptiveHeads, x: Tensor) -> Tensor:
@@ -132,12 +157,14 @@ def naive(group: HeadGroup, x: Tensor, owner: HeadGroup, seen_by_owner: Tensor) 
         assert isinstance(owner, ReducedHeads)
         keys = owner.k(reduced(owner, seen_by_owner)).flatten(0, 1)
         v = group.v(reduced(group, x))
-        v = v + depthwise(group.value_conv, v)
+        if group.value_conv is not None:
+            v = v + depthwise(group.value_conv, v)
         maps = attention_maps(owner.q(seen_by_owner).flatten(0, 1), keys)
         return group.proj(apply_maps(maps, v.flatten(0, 1))).view(height, width, WIDTH)
     if isinstance(group, FullHeads):
         owned, v = seen_by_owner.flatten(0, 1), group.v(x)
-        y = apply_maps(attention_maps(owner.q(owned), owner.k(owned)), v.flatten(0, 1))
+        bias = relative_bias(owner, height, width)
+        y = apply_maps(attention_maps(owner.q(owned), owner.k(owned), bias), v.flatten(0, 1))
         if group.value_conv is not None:
             y = y + depthwise(group.value_conv, v).flatten(0, 1)
         return group.proj(y).view(height, width, WIDTH)
@@ -185,7 +212,7 @@ def test_borrowing_layer_has_no_queries_and_keys_and_all_else(kind: str) -> None
         return {name.split(".")[0] for name, _ in group_of(kind, role).named_parameters()}
 
     assert names(OWN) == names(LEND)
-    assert names(LEND) - names(BORROW) == {"q", "k"}
+    assert names(LEND) - names(BORROW) - {"position_bias"} == {"q", "k"}
     assert names(BORROW) < names(LEND)
 
 
@@ -252,7 +279,7 @@ AGGREGATIONS: dict[str, Aggregation] = {
 @pytest.mark.parametrize("aggregation", AGGREGATIONS.values(), ids=AGGREGATIONS.keys())
 def test_stage_lends_each_map_to_its_run_alone(aggregation: Aggregation) -> None:
     mixer = LocalGlobal(heads=4, local_heads=2, window=3, aggregation=aggregation)
-    stage = NetworkStage(Stage(width=16, depth=5, sharing=2, mixer=mixer), 16, [0.0] * 5)
+    stage = NetworkStage(Stage(width=16, depth=5, sharing=2, mixer=mixer), 16, 1e-6, [0.0] * 5)
     randomise(stage.state_dict())
     blocks = list(stage.blocks)
     assert [block.mixer.groups["local"].role for block in blocks] == [
@@ -302,6 +329,16 @@ def test_convolution_of_a_map_is_one_function_in_training_and_evaluation(
     torch.testing.assert_close(gradients, expected, atol=1e-4, rtol=1e-4)
 
 
+def pooling(kind: str, inputs: int, outputs: int, conv_norm: str = "layer") -> nn.Module:
+    module = build_pooling(kind, inputs, outputs, conv_norm)
+    randomise(module.state_dict())
+    return module
+
+
+def normed(x: Tensor, norm: nn.LayerNorm) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, eps=1e-5)
+
+
 @pytest.mark.parametrize("size", [(4, 6), (5, 7), (1, 1)])
 def test_poolings_halve_the_map_rounding_up_and_compute_their_definition(
     size: tuple[int, int],
@@ -309,14 +346,21 @@ def test_poolings_halve_the_map_rounding_up_and_compute_their_definition(
     x = torch.randn(2, *size, 8)
     first = x.permute(0, 3, 1, 2)
 
-    conv = build_pooling("conv", 8, 12)
-    randomise(conv.state_dict())
-    y = F.conv2d(first, conv[0].weight, conv[0].bias, stride=2, padding=1).permute(0, 2, 3, 1)
-    y = F.layer_norm(y, (12,), conv[1].weight, conv[1].bias, eps=1e-5)
-    torch.testing.assert_close(conv(x), y)
+    pool = pooling("conv", 8, 12)
+    y = F.conv2d(first, pool.conv.weight, pool.conv.bias, stride=2, padding=1).permute(0, 2, 3, 1)
+    torch.testing.assert_close(pool(x), normed(y, pool.norm))
 
-    pool = build_pooling("max_pool", 8, 12)
-    randomise(pool.state_dict())
+    pool = pooling("patch", 8, 12)
+    even = F.pad(first, (0, size[1] % 2, 0, size[0] % 2))
+    y = F.conv2d(even, pool.conv.weight, pool.conv.bias, stride=2).permute(0, 2, 3, 1)
+    torch.testing.assert_close(pool(x), normed(y, pool.norm))
+
+    pool = pooling("merging", 8, 12)
+    corners = torch.stack([even[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1)], dim=2)
+    y = normed(corners.flatten(1, 2).permute(0, 2, 3, 1), pool.norm)
+    torch.testing.assert_close(pool(x), y @ pool.reduction.weight.T)
+
+    pool = pooling("max_pool", 8, 12)
     full = F.conv2d(first, pool.conv.weight, pool.conv.bias, padding=1)
     full = F.pad(full, (1, 1, 1, 1), value=-math.inf)
     y = full.unfold(2, 3, 2).unfold(3, 3, 2).amax((-2, -1)).permute(0, 2, 3, 1)
@@ -336,6 +380,38 @@ def test_feed_forwards_compute_their_definition() -> None:
     detail = torch.stack([depthwise(detailed.detail, one) for one in hidden])
     expected = detailed.fc2(F.gelu(hidden + detail))
     torch.testing.assert_close(detailed(x), expected, atol=1e-5, rtol=1e-4)
+
+    ccf = build_feed_forward("ccf", WIDTH, 20)
+    randomise(ccf.state_dict())
+    hidden = F.gelu(normed(ccf.fc1(x), ccf.norm1))
+    hidden = torch.stack([depthwise(ccf.depthwise, one) for one in hidden])
+    expected = ccf.fc2(F.gelu(normed(hidden, ccf.norm2)))
+    torch.testing.assert_close(ccf(x), expected, atol=1e-5, rtol=1e-4)
+
+    plus = build_feed_forward("ccf_plus", WIDTH, 20)
+    randomise(plus.state_dict())
+    hidden = F.gelu(plus.fc1(x))
+    deep = F.gelu(torch.stack([depthwise(plus.depthwise, one) for one in hidden]))
+    deep = torch.stack([responded(plus.response_norm, one) for one in deep])
+    weight = torch.cat((plus.fc2.weight, plus.fc3.weight), dim=1)
+    expected = F.linear(torch.cat((hidden, deep), dim=-1), weight, plus.fc2.bias)
+    torch.testing.assert_close(plus(x), expected, atol=1e-5, rtol=1e-4)
+
+
+def responded(norm: GlobalResponseNorm, x: Tensor) -> Tensor:
+    """GRN of a map (H, W, C), channel by channel."""
+    lengths = [math.sqrt(float((x[..., c] ** 2).sum())) for c in range(x.shape[-1])]
+    mean = sum(lengths) / len(lengths)
+    channels = [
+        norm.gamma[c] * x[..., c] * lengths[c] / (mean + 1e-6) + norm.beta[c] + x[..., c]
+        for c in range(x.shape[-1])
+    ]
+    return torch.stack(channels, dim=-1)
+
+
+def test_global_response_norm_is_the_identity_at_initialisation() -> None:
+    x = image_map(4, 5)
+    torch.testing.assert_close(GlobalResponseNorm(WIDTH)(x), x)
 
 
 @pytest.mark.parametrize("extra_convs", [0, 1, 2])
@@ -363,14 +439,14 @@ def test_patch_stem_embeds_patches_and_ignores_what_does_not_fill_one() -> None:
 
 def test_layer_norms_have_the_epsilons_of_shunted_transformer() -> None:
     mixer = LocalGlobal(heads=4, aggregation=Rates(rates=(4, 2)))
-    stage = NetworkStage(Stage(pooling="conv", width=16, depth=1, mixer=mixer), 8, [0.0])
+    stage = NetworkStage(Stage(pooling="conv", width=16, depth=1, mixer=mixer), 8, 1e-6, [0.0])
     epsilons = {
         name: module.eps
         for name, module in stage.named_modules()
         if isinstance(module, nn.LayerNorm)
     }
     assert epsilons == {
-        "pooling.1": 1e-5,
+        "entry.conv.norm": 1e-5,
         "blocks.0.norm1": 1e-6,
         "blocks.0.norm2": 1e-6,
         "blocks.0.mixer.groups.rate4.norm": 1e-5,

@@ -4,19 +4,24 @@ import random
 
 import pytest
 import torch
-from samples import NANO, TINY, UNUSUAL, randomise
+from samples import NANO, PSVIT, TINY, UNUSUAL, randomise
 from torch import Tensor
 
-from search_space import DESIGNS, Architecture, map_sizes
+from search_space import DESIGNS, Architecture, MeanHead, map_sizes
 from supernet import Network
 from supernet.network import skeleton
 
 SIZES = [32, 33, 64, (45, 61)]
+PSVIT_LARGEST = {
+    layout: PSVIT.decode({**PSVIT.genotype(PSVIT.scaled(1.0)), "layout": layout})
+    for layout in PSVIT.layout
+}
 NETWORKS = {
     **{design.name: design.architecture for design in DESIGNS},
     "nano, smallest": NANO.scaled(0.0),
     "nano, largest": NANO.scaled(1.0),
     **{f"tiny, sample {seed}": TINY.sample(random.Random(seed)) for seed in range(4)},
+    **{f"psvit, {layout}": PSVIT_LARGEST[layout] for layout in PSVIT.layout},
     **{f"unusual, sample {seed}": UNUSUAL.sample(random.Random(seed)) for seed in range(4)},
 }
 SMALL = NANO.scaled(0.0)
@@ -52,7 +57,8 @@ class TestEveryNetwork:
         assert features.shape[3] == network.num_features
         assert scores.shape == (3, 7)
         pooled = network.forward_head(features, pre_logits=True)
-        torch.testing.assert_close(pooled, features.mean((1, 2)))
+        mean = isinstance(network.architecture.head, MeanHead)
+        torch.testing.assert_close(pooled, features.mean((1, 2)) if mean else features[:, 0, 0])
         torch.testing.assert_close(network.head(pooled), scores)
         network.zero_grad()
         network.train()(images(size)).square().sum().backward()
@@ -61,7 +67,8 @@ class TestEveryNetwork:
 
     def test_every_parameter_gets_a_gradient(self, network: Network) -> None:
         network.zero_grad()
-        network.train()(images(64)).square().sum().backward()
+        # Large enough for more than one token in the last stage.
+        network.train()(images(128)).square().sum().backward()
         for name, parameter in network.named_parameters():
             assert parameter.grad is not None, name
             # A shift of all keys shifts all scores of a query alike, which softmax ignores.
@@ -96,7 +103,7 @@ def test_fresh_weights_follow_the_rules_of_the_field() -> None:
     assert float(weights["stages.2.blocks.0.feed_forward.fc1.weight"].std()) == pytest.approx(
         0.02, rel=0.1
     )
-    pooling = weights["stages.2.pooling.0.weight"]  # fan-out: 64 channels of 3 x 3
+    pooling = weights["stages.2.entry.conv.conv.weight"]  # fan-out: 64 channels of 3 x 3
     assert float(pooling.std()) == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.05)
     depthwise = weights["stages.2.blocks.0.feed_forward.detail.weight"]  # one channel each
     assert float(depthwise.std()) == pytest.approx((2 / 9) ** 0.5, rel=0.1)
@@ -167,7 +174,7 @@ def test_stochastic_depth_rises_linearly_and_acts_in_training_alone() -> None:
 
 
 def test_canonical_architecture_is_built() -> None:
-    stage = SMALL.stages[0].model_copy(update={"sharing": 3})
+    stage = SMALL.stages[0].model_copy(update={"conv_norm": "layer"})
     redundant = Architecture(stem=SMALL.stem, stages=(stage, *SMALL.stages[1:]))
     assert redundant != SMALL
     assert Network(redundant).architecture == SMALL

@@ -112,7 +112,7 @@ def test_two_networks_step_the_union_of_what_they_use_exactly_once(store: Store)
         member(stage2_width=32, stage3_width=96),
     ]
     shapes = [
-        tuple(store.subnet(one).get_parameter("stages.2.pooling.0.weight").shape[:2])
+        tuple(store.subnet(one).get_parameter("stages.2.entry.conv.conv.weight").shape[:2])
         for one in pair
     ]
     assert shapes == [(64, 64), (96, 32)]

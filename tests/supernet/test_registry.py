@@ -59,6 +59,8 @@ assert not timm.is_model("subnet")
 import supernet
 assert timm.is_model("subnet")
 assert timm.list_models("shunted_*") == ["shunted_b", "shunted_s", "shunted_t"]
+from search_space import DESIGNS
+assert all(timm.list_models(design.timm_name) == [design.timm_name] for design in DESIGNS)
 """
     subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True)
     assert "subnet" in supernet.__all__
@@ -67,10 +69,14 @@ assert timm.list_models("shunted_*") == ["shunted_b", "shunted_s", "shunted_t"]
 @pytest.mark.parametrize("design", DESIGNS, ids=lambda design: design.name)
 def test_published_designs_are_timm_models(design: PublishedDesign) -> None:
     with torch.device("meta"):
-        model = timm.create_model(design.timm_name, num_classes=10, drop_path_rate=0.1)
+        model = timm.create_model(
+            design.timm_name, num_classes=10, drop_path_rate=0.1, img_size=(160, 192)
+        )
     assert model.architecture == design.architecture
     cost = total_cost(design.architecture, num_classes=10)
     assert sum(parameter.numel() for parameter in model.parameters()) == cost.params
+    config = timm.data.resolve_model_data_config(model)
+    assert config["input_size"] == (3, 160, 192)
     with pytest.raises(ValueError, match=f"{design.timm_name} has no pretrained weights"):
         timm.create_model(design.timm_name, pretrained=True)
 
@@ -146,8 +152,10 @@ def test_pretrained_without_weights_is_refused(bare: Path) -> None:
 def test_unknown_arguments_are_refused_by_name() -> None:
     with pytest.raises(TypeError, match="takes no argument 'global_pool'"):
         timm.create_model("subnet", architecture=ARCHITECTURE, global_pool="avg")
-    with pytest.raises(TypeError, match="takes no argument 'img_size'"):
-        timm.create_model("shunted_t", img_size=224)
+    with pytest.raises(TypeError, match="takes no argument 'img_sizes'"):
+        timm.create_model("shunted_t", img_sizes=224)
+    with pytest.raises(TypeError, match="out_indices only with features_only"):
+        timm.create_model("shunted_t", out_indices=(1,))
     with pytest.raises(TypeError, match="architecture"):
         timm.create_model("subnet")
 

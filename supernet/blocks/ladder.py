@@ -1,0 +1,138 @@
+"""The ladder: branches of attention in shifted windows that hand on their output (PSLT)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from search_space.parts import LADDER_BRANCHES, ConvNormKind, Ladder
+from supernet.blocks.global_attention import RelativePositionBias
+from supernet.blocks.layout import DepthwiseConv, build_conv_norm
+from supernet.blocks.sharing import attention_map
+from supernet.blocks.windows import Windows
+
+
+class LadderBlock(nn.Module):
+    """A whole block of PSLT (sections 3.1 and 3.2).
+
+    Each branch works on a third of the channels and takes the one before's output as values; a gate
+    for every token and channel fuses them (pixel-adaptive fusion), and a linear layer is added.
+
+    Channel i belongs to branch i mod 3, so that fewer channels are a prefix of more in every
+    branch; the authors' code splits them in three runs, which is the same function up to the order
+    of channels.
+    """
+
+    def __init__(
+        self,
+        mixer: Ladder,
+        width: int,
+        conv_norm: ConvNormKind,
+        *,
+        norm_eps: float,
+        drop_path: nn.Module,
+    ) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            LadderBranch(mixer, width // LADDER_BRANCHES, index, conv_norm, norm_eps, drop_path)
+            for index in range(LADDER_BRANCHES)
+        )
+        self.fusion1 = nn.Linear(width, width // 2)
+        self.fusion2 = nn.Linear(width // 2, width)
+        self.pointwise = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) → the same shape."""
+        inputs = x.unflatten(-1, (-1, LADDER_BRANCHES)).unbind(-1)
+        outputs: list[Tensor] = []
+        for branch, part in zip(self.branches, inputs, strict=True):
+            outputs.append(branch(part.contiguous(), outputs[-1] if outputs else None))
+        z = torch.stack(outputs, dim=-1).flatten(-2)
+        z = z * self.fusion2(F.relu(self.fusion1(z))).sigmoid()
+        x = z + self.pointwise(z)
+        return x
+
+
+class LadderBranch(nn.Module):
+    """Attention in windows with relative positions, then the light feed-forward; both residual.
+
+    Progressive shift: the first branch's windows are not shifted, the second's by half a window up
+    and left, the third's down and right. All but the first have no value projection: the previous
+    branch's output is their values, and the normalised input is added to what they attend to.
+    """
+
+    def __init__(
+        self,
+        mixer: Ladder,
+        width: int,
+        index: int,
+        conv_norm: ConvNormKind,
+        norm_eps: float,
+        drop_path: nn.Module,
+    ) -> None:
+        super().__init__()
+        self.heads, self.window = mixer.heads, mixer.window
+        self.shift = (0, -(mixer.window // 2), mixer.window // 2)[index]
+        self.norm1 = nn.LayerNorm(width, eps=norm_eps)
+        self.q, self.k = nn.Linear(width, width), nn.Linear(width, width)
+        self.v = nn.Linear(width, width) if index == 0 else None
+        self.position_bias = RelativePositionBias(mixer.window, mixer.heads)
+        self.proj = nn.Linear(width, width)
+        self.norm2 = nn.LayerNorm(width, eps=norm_eps)
+        self.feed_forward = LightFeedForward(width, conv_norm)
+        self.drop_path = drop_path
+
+    def forward(self, x: Tensor, previous: Tensor | None) -> Tensor:
+        """(B, H, W, c) and the output of the branch before → the same shape."""
+        n = self.norm1(x)
+        y = self._attend(n, previous if self.v is None else self.v(n))
+        if self.v is None:
+            y = y + n
+        x = x + self.drop_path(y)
+        x = x + self.drop_path(self.feed_forward(self.norm2(x)))
+        return x
+
+    def _attend(self, n: Tensor, values: Tensor | None) -> Tensor:
+        assert values is not None
+        batch, height, width, channels = n.shape
+        windows = Windows(height, width, self.window, self.shift)
+        count = batch * windows.grid[0] * windows.grid[2]
+        q, k, v = (
+            windows.cut(part).view(count, -1, self.heads, channels // self.heads).transpose(1, 2)
+            for part in (self.q(n), self.k(n), values)
+        )
+        bias = self._bias(windows, batch, n)
+        if torch.is_grad_enabled() and n.device.type == "cpu":  # see `HeadGroup.attend`
+            y = attention_map(q, k, bias) @ v.to(q.dtype)
+        else:
+            y = F.scaled_dot_product_attention(q, k, v.to(q.dtype), attn_mask=bias.to(q.dtype))
+        joined: Tensor = self.proj(windows.join(y.transpose(1, 2).flatten(2)))
+        return joined
+
+    def _bias(self, windows: Windows, batch: int, n: Tensor) -> Tensor:
+        """Position biases, and minus infinity where a key is hidden: (1 or B·windows, h, N, N)."""
+        _, high, _, wide = windows.grid
+        bias: Tensor = self.position_bias(high, wide, interpolate=False)
+        visible = windows.visible(n.device)
+        if visible is None:
+            return bias
+        return bias.masked_fill(~visible, float("-inf")).repeat(batch, 1, 1, 1)
+
+
+class LightFeedForward(nn.Module):
+    """1×1, GELU, norm, depthwise 3×3, GELU, norm, 1×1, norm, all of one width (PSLT)."""
+
+    def __init__(self, width: int, conv_norm: ConvNormKind) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, width)
+        self.norm1 = build_conv_norm(conv_norm, width)
+        self.depthwise = DepthwiseConv(width)
+        self.norm2 = build_conv_norm(conv_norm, width)
+        self.fc2 = nn.Linear(width, width)
+        self.norm3 = build_conv_norm(conv_norm, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, c) → the same shape."""
+        x = self.norm1(F.gelu(self.fc1(x)))
+        x = self.norm2(F.gelu(self.depthwise(x)))
+        x = self.norm3(self.fc2(x))
+        return x

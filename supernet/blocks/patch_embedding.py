@@ -1,0 +1,45 @@
+"""The patch embeddings of PLG-ViT, heavy and light.
+
+The papers' texts could not be had: which layers there are follows their summaries, how they are put
+together is our own definition.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from supernet.blocks.layout import BranchNorm, DepthwiseConv, MapConv, SqueezeExcitation
+
+
+class FusedPatchEmbedding(nn.Module):
+    """Fused-MBConv: conv 3×3 stride 2 to four times the channels, norm, GELU, SE 1/4, 1×1."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        expanded = 4 * inputs
+        self.conv = MapConv(inputs, expanded, kernel_size=3, stride=2, padding=1, bias=False)
+        self.norm = BranchNorm(expanded)
+        self.squeeze = SqueezeExcitation(expanded, 4, nn.GELU)
+        self.proj = nn.Linear(expanded, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, inputs) → (B, ⌈H/2⌉, ⌈W/2⌉, outputs)."""
+        x = self.proj(self.squeeze(F.gelu(self.norm(self.conv(x)))))
+        return x
+
+
+class LightPatchEmbedding(nn.Module):
+    """1×1 of stride 2, norm, SiLU, depthwise 3×3, SE 1/8, 1×1 (LW-PLG-ViT)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.pointwise = nn.Linear(inputs, outputs, bias=False)
+        self.norm = BranchNorm(outputs)
+        self.depthwise = DepthwiseConv(outputs)
+        self.squeeze = SqueezeExcitation(outputs, 8, nn.SiLU)
+        self.proj = nn.Linear(outputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, inputs) → (B, ⌈H/2⌉, ⌈W/2⌉, outputs)."""
+        x = F.silu(self.norm(self.pointwise(x[:, ::2, ::2])))
+        x = self.proj(self.squeeze(self.depthwise(x)))
+        return x
