@@ -26,7 +26,7 @@ from supernet.blocks.feed_forward import GlobalResponseNorm, build_feed_forward
 from supernet.blocks.global_attention import RelativePositionBias
 from supernet.blocks.inverted_residual import InvertedResidualBlock
 from supernet.blocks.ladder import LadderBlock
-from supernet.blocks.layout import BranchNorm, MapConv, to_channels_first
+from supernet.blocks.layout import BranchNorm, MapConv, add, gelu, to_channels_first
 from supernet.blocks.local_global import AttentionMaps, LocalGlobalAttention
 from supernet.blocks.pooling import build_pooling
 from supernet.blocks.sequence import ClassToken, PositionEmbedding
@@ -57,9 +57,8 @@ class Block(nn.Module):
         """(B, H, W, C) and the maps lent by an earlier block → the same for the next one."""
         if self.mixer is not None:
             y, maps = self.mixer(self.norm1(x), maps)
-            x = x + self.drop_path(y)
-        x = x + self.drop_path(self.feed_forward(self.norm2(x)))
-        return x, maps
+            x = add(x, self.drop_path(y))
+        return add(x, self.drop_path(self.feed_forward(self.norm2(x)))), maps
 
 
 class WholeBlock(nn.Module):
@@ -138,7 +137,7 @@ class ExpandedFeatures(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, inputs) → (B, H, W, outputs)."""
-        return nn.functional.gelu(self.norm(self.conv(x)))
+        return gelu(self.norm(self.conv(x)))
 
 
 class Network(nn.Module):

@@ -8,6 +8,7 @@ from search_space.parts import ConvNormKind
 from supernet.blocks.layout import (
     MapConv,
     build_conv_norm,
+    gelu,
     pad_to_even,
     to_channels_first,
     to_channels_last,
@@ -44,7 +45,7 @@ class DeformableTokenMerging(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, inputs) → (B, ⌈H/2⌉, ⌈W/2⌉, outputs)."""
         x = pad_to_even(x)
-        return F.gelu(self.norm(self.conv(self._read(x, self.offset(x)))))
+        return gelu(self.norm(self.conv(self._read(x, self.offset(x)))))
 
     def _read(self, x: Tensor, offset: Tensor) -> Tensor:
         """Sample (B, H, W, C) at offsets (B, H/2, W/2, taps · (y, x)), tap by tap in its place."""

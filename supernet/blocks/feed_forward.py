@@ -2,10 +2,9 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from search_space.parts import FeedForwardKind
-from supernet.blocks.layout import BranchNorm, DepthwiseConv
+from supernet.blocks.layout import BranchNorm, DepthwiseConv, MapLinear, add, gelu
 
 
 def build_feed_forward(kind: FeedForwardKind, width: int, hidden: int) -> nn.Module:
@@ -26,12 +25,12 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
+        self.fc1 = MapLinear(width, hidden)
+        self.fc2 = MapLinear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) → the same shape."""
-        x = self.fc2(F.gelu(self.fc1(x)))
+        x = self.fc2(gelu(self.fc1(x)))
         return x
 
 
@@ -45,7 +44,7 @@ class DetailSpecificFeedForward(FeedForward):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) → the same shape."""
         h = self.fc1(x)
-        x = self.fc2(F.gelu(h + self.detail(h)))
+        x = self.fc2(gelu(add(h, self.detail(h))))
         return x
 
 
@@ -60,8 +59,8 @@ class ConvolutionalFeedForward(FeedForward):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) → the same shape."""
-        h = F.gelu(self.norm1(self.fc1(x)))
-        x = self.fc2(F.gelu(self.norm2(self.depthwise(h))))
+        h = gelu(self.norm1(self.fc1(x)))
+        x = self.fc2(gelu(self.norm2(self.depthwise(h))))
         return x
 
 
@@ -94,10 +93,10 @@ class ConcatenatingFeedForward(FeedForward):
         super().__init__(width, hidden)
         self.depthwise = DepthwiseConv(hidden)
         self.response_norm = GlobalResponseNorm(hidden)
-        self.fc3 = nn.Linear(hidden, width, bias=False)
+        self.fc3 = MapLinear(hidden, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) → the same shape."""
-        h = F.gelu(self.fc1(x))
-        x = self.fc2(h) + self.fc3(self.response_norm(F.gelu(self.depthwise(h))))
+        h = gelu(self.fc1(x))
+        x = add(self.fc2(h), self.fc3(self.response_norm(gelu(self.depthwise(h)))))
         return x

@@ -8,6 +8,9 @@ from supernet.blocks.layout import (
     BranchNorm,
     DepthwiseConv,
     MapConv,
+    add,
+    gelu,
+    map_linear,
     to_channels_first,
     to_channels_last,
 )
@@ -51,16 +54,16 @@ class ReducedHeads(HeadGroup):
         padded = F.pad(x, (0, 0, 0, right, 0, down)) if down or right else x
         reduced = self.norm(self.reduce(padded))
         if self.value_conv is not None:
-            reduced = F.gelu(reduced)
+            reduced = gelu(reduced)
         v = self.v(reduced)
         if self.value_conv is not None:
-            v = v + self.value_conv(v)
+            v = add(v, self.value_conv(v))
         v, reduced = v.flatten(1, 2), reduced.flatten(1, 2)
         if self.role is MapRole.BORROW:
             y, attention = self.attend(v, v, v, borrowed)
         else:
             y, attention = self.attend(self.q(x).flatten(1, 2), self.k(reduced), v, None)
-        return F.linear(y.view(*x.shape[:3], -1), self.proj.weight, bias), attention
+        return map_linear(y.view(*x.shape[:3], -1), self.proj.weight, bias), attention
 
 
 class FullHeads(HeadGroup):
@@ -103,8 +106,8 @@ class FullHeads(HeadGroup):
             )
         y = y.view(*x.shape[:3], -1)
         if self.value_conv is not None:
-            y = y + self.value_conv(v)
-        return F.linear(y, self.proj.weight, bias), attention
+            y = add(y, self.value_conv(v))
+        return map_linear(y, self.proj.weight, bias), attention
 
 
 class RelativePositionBias(nn.Module):
@@ -172,7 +175,7 @@ class AdaptiveHeads(HeadGroup):
             y, attention = self.attend(v, v, v, borrowed)
         else:
             y, attention = self.attend(self.q(sampled), self.k(sampled), v, None)
-        y = F.linear(y, self.proj.weight, bias).view(batch, high, wide, -1)
+        y = map_linear(y, self.proj.weight, bias).view(batch, high, wide, -1)
         if (high, wide) != (height, width):
             y = to_channels_first(y)
             y = F.interpolate(y, size=(height, width), mode="bilinear", align_corners=False)

@@ -1,10 +1,16 @@
 """MV2-SE: MobileNetV2's inverted residual with squeeze-and-excitation (PSLT, section 3.3)."""
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from search_space.parts import ConvNormKind
-from supernet.blocks.layout import DepthwiseConv, SqueezeExcitation, build_conv_norm
+from supernet.blocks.layout import (
+    DepthwiseConv,
+    MapLinear,
+    SqueezeExcitation,
+    add,
+    build_conv_norm,
+    gelu,
+)
 
 
 class InvertedResidualBlock(nn.Module):
@@ -25,18 +31,18 @@ class InvertedResidualBlock(nn.Module):
         super().__init__()
         hidden = inputs * expansion
         self.is_residual = stride == 1 and inputs == outputs
-        self.expand = nn.Linear(inputs, hidden, bias=False)
+        self.expand = MapLinear(inputs, hidden, bias=False)
         self.norm1 = build_conv_norm(conv_norm, hidden)
         self.depthwise = DepthwiseConv(hidden, stride=stride, bias=False)
         self.norm2 = build_conv_norm(conv_norm, hidden)
-        self.project = nn.Linear(hidden, outputs, bias=False)
+        self.project = MapLinear(hidden, outputs, bias=False)
         self.norm3 = build_conv_norm(conv_norm, outputs)
         self.squeeze = SqueezeExcitation(outputs, 2, nn.ReLU)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, inputs) → (B, H, W, outputs), with sides ⌈side/2⌉ at stride 2."""
-        h = self.norm1(F.gelu(self.expand(x)))
-        h = self.norm2(F.gelu(self.depthwise(h)))
+        h = self.norm1(gelu(self.expand(x)))
+        h = self.norm2(gelu(self.depthwise(h)))
         h = self.squeeze(self.norm3(self.project(h)))
         assert isinstance(h, Tensor)
-        return x + h if self.is_residual else h
+        return add(x, h) if self.is_residual else h

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from search_space.parts import LADDER_BRANCHES, ConvNormKind, Ladder
 from supernet.blocks.global_attention import RelativePositionBias
-from supernet.blocks.layout import DepthwiseConv, build_conv_norm
+from supernet.blocks.layout import DepthwiseConv, MapLinear, add, build_conv_norm, gelu
 from supernet.blocks.sharing import attention_map
 from supernet.blocks.windows import Windows
 
@@ -36,9 +36,9 @@ class LadderBlock(nn.Module):
             LadderBranch(mixer, width // LADDER_BRANCHES, index, conv_norm, norm_eps, drop_path)
             for index in range(LADDER_BRANCHES)
         )
-        self.fusion1 = nn.Linear(width, width // 2)
-        self.fusion2 = nn.Linear(width // 2, width)
-        self.pointwise = nn.Linear(width, width)
+        self.fusion1 = MapLinear(width, width // 2)
+        self.fusion2 = MapLinear(width // 2, width)
+        self.pointwise = MapLinear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) → the same shape."""
@@ -48,8 +48,7 @@ class LadderBlock(nn.Module):
             outputs.append(branch(part.contiguous(), outputs[-1] if outputs else None))
         z = torch.stack(outputs, dim=-1).flatten(-2)
         z = z * self.fusion2(F.relu(self.fusion1(z))).sigmoid()
-        x = z + self.pointwise(z)
-        return x
+        return add(z, self.pointwise(z))
 
 
 class LadderBranch(nn.Module):
@@ -73,10 +72,10 @@ class LadderBranch(nn.Module):
         self.heads, self.window = mixer.heads, mixer.window
         self.shift = (0, -(mixer.window // 2), mixer.window // 2)[index]
         self.norm1 = nn.LayerNorm(width, eps=norm_eps)
-        self.q, self.k = nn.Linear(width, width), nn.Linear(width, width)
-        self.v = nn.Linear(width, width) if index == 0 else None
+        self.q, self.k = MapLinear(width, width), MapLinear(width, width)
+        self.v = MapLinear(width, width) if index == 0 else None
         self.position_bias = RelativePositionBias(mixer.window, mixer.heads)
-        self.proj = nn.Linear(width, width)
+        self.proj = MapLinear(width, width)
         self.norm2 = nn.LayerNorm(width, eps=norm_eps)
         self.feed_forward = LightFeedForward(width, conv_norm)
         self.drop_path = drop_path
@@ -86,10 +85,9 @@ class LadderBranch(nn.Module):
         n = self.norm1(x)
         y = self._attend(n, previous if self.v is None else self.v(n))
         if self.v is None:
-            y = y + n
-        x = x + self.drop_path(y)
-        x = x + self.drop_path(self.feed_forward(self.norm2(x)))
-        return x
+            y = add(n, y)
+        x = add(x, self.drop_path(y))
+        return add(x, self.drop_path(self.feed_forward(self.norm2(x))))
 
     def _attend(self, n: Tensor, values: Tensor | None) -> Tensor:
         assert values is not None
@@ -123,16 +121,16 @@ class LightFeedForward(nn.Module):
 
     def __init__(self, width: int, conv_norm: ConvNormKind) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, width)
+        self.fc1 = MapLinear(width, width)
         self.norm1 = build_conv_norm(conv_norm, width)
         self.depthwise = DepthwiseConv(width)
         self.norm2 = build_conv_norm(conv_norm, width)
-        self.fc2 = nn.Linear(width, width)
+        self.fc2 = MapLinear(width, width)
         self.norm3 = build_conv_norm(conv_norm, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, c) → the same shape."""
-        x = self.norm1(F.gelu(self.fc1(x)))
-        x = self.norm2(F.gelu(self.depthwise(x)))
+        x = self.norm1(gelu(self.fc1(x)))
+        x = self.norm2(gelu(self.depthwise(x)))
         x = self.norm3(self.fc2(x))
         return x

@@ -1,8 +1,8 @@
 """Local heads: attention within windows (the local part of PLG-ViT)."""
 
 from torch import Tensor
-from torch.nn import functional as F
 
+from supernet.blocks.layout import map_linear
 from supernet.blocks.sharing import HeadGroup, MapRole
 from supernet.blocks.windows import Windows
 
@@ -32,4 +32,4 @@ class WindowHeads(HeadGroup):
             y, attention = self.attend(
                 windows.cut(self.q(x)), windows.cut(self.k(x)), v, None, mask
             )
-        return F.linear(windows.join(y), self.proj.weight, bias), attention
+        return map_linear(windows.join(y), self.proj.weight, bias), attention

@@ -7,7 +7,14 @@ together is our own definition.
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from supernet.blocks.layout import BranchNorm, DepthwiseConv, MapConv, SqueezeExcitation
+from supernet.blocks.layout import (
+    BranchNorm,
+    DepthwiseConv,
+    MapConv,
+    MapLinear,
+    SqueezeExcitation,
+    gelu,
+)
 
 
 class FusedPatchEmbedding(nn.Module):
@@ -19,11 +26,11 @@ class FusedPatchEmbedding(nn.Module):
         self.conv = MapConv(inputs, expanded, kernel_size=3, stride=2, padding=1, bias=False)
         self.norm = BranchNorm(expanded)
         self.squeeze = SqueezeExcitation(expanded, 4, nn.GELU)
-        self.proj = nn.Linear(expanded, outputs)
+        self.proj = MapLinear(expanded, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, inputs) → (B, ⌈H/2⌉, ⌈W/2⌉, outputs)."""
-        x = self.proj(self.squeeze(F.gelu(self.norm(self.conv(x)))))
+        x = self.proj(self.squeeze(gelu(self.norm(self.conv(x)))))
         return x
 
 
@@ -32,11 +39,11 @@ class LightPatchEmbedding(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.pointwise = nn.Linear(inputs, outputs, bias=False)
+        self.pointwise = MapLinear(inputs, outputs, bias=False)
         self.norm = BranchNorm(outputs)
         self.depthwise = DepthwiseConv(outputs)
         self.squeeze = SqueezeExcitation(outputs, 8, nn.SiLU)
-        self.proj = nn.Linear(outputs, outputs)
+        self.proj = MapLinear(outputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, inputs) → (B, ⌈H/2⌉, ⌈W/2⌉, outputs)."""

@@ -9,6 +9,7 @@ from supernet.blocks.inverted_residual import InvertedResidualBlock
 from supernet.blocks.layout import (
     BranchNorm,
     MapConv,
+    MapLinear,
     pad_to_even,
     to_channels_first,
     to_channels_last,
@@ -81,7 +82,7 @@ class PatchMerging(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.norm = BranchNorm(4 * inputs)
-        self.reduction = nn.Linear(4 * inputs, outputs, bias=False)
+        self.reduction = MapLinear(4 * inputs, outputs, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, inputs) → (B, ⌈H/2⌉, ⌈W/2⌉, outputs)."""

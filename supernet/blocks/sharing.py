@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from supernet.blocks.layout import MapLinear
+
 
 class MapRole(Enum):
     """What a layer does with an attention map."""
@@ -38,9 +40,9 @@ class HeadGroup(nn.Module):
         self.heads, self.role = heads, role
         channels = heads * head_dim
         if role is not MapRole.BORROW:
-            self.q = nn.Linear(width, channels)
-            self.k = nn.Linear(width, channels)
-        self.v = nn.Linear(width, channels)
+            self.q = MapLinear(width, channels)
+            self.k = MapLinear(width, channels)
+        self.v = MapLinear(width, channels)
         self.proj = nn.Linear(channels, width, bias=False)
 
     def attend(
