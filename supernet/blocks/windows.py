@@ -1,5 +1,7 @@
 """Windows of a map: cutting it into them, putting it together, and who sees whom."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -70,7 +72,15 @@ class Windows:
         return _visible(self, device)
 
 
+@contextmanager
+def _in_no_mode() -> Iterator[None]:
+    """What is cached may be used in training, whatever mode it was first asked for in."""
+    with torch.inference_mode(False), torch.device("cpu"):
+        yield
+
+
 @lru_cache(maxsize=256)
+@_in_no_mode()
 def _visible(windows: Windows, device: torch.device) -> Tensor | None:
     rows, high, columns, wide = windows.grid
     padded = (windows.height, windows.width) != (rows * high, columns * wide)
@@ -113,6 +123,7 @@ def relative_places(height: int, width: int, side: int) -> Tensor:
 
 
 @lru_cache(maxsize=256)
+@_in_no_mode()
 def _relative_places(height: int, width: int, side: int) -> Tensor:
     rows = torch.arange(height).repeat_interleave(width)
     columns = torch.arange(width).repeat(height)

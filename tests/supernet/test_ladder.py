@@ -132,6 +132,14 @@ def test_a_ladder_computes_its_definition(size: tuple[int, int], grad: bool) -> 
     torch.testing.assert_close(y, torch.stack(expected), atol=1e-4, rtol=1e-4)
 
 
+def test_a_ladder_can_be_trained_after_it_was_used_in_inference_mode() -> None:
+    block, x = ladder(), torch.randn(1, 10, 12, WIDTH)
+    with torch.inference_mode():
+        block(x)
+    block(x).sum().backward()
+    assert block.branches[2].position_bias.table.grad.any()
+
+
 def test_fewer_channels_are_a_prefix_of_more_in_every_branch() -> None:
     wide = ladder("layer")
     narrow = LadderBlock(

@@ -9,8 +9,16 @@ import torch
 from samples import NANO, randomise
 
 import supernet
-from search_space import DESIGNS, Architecture, ArchitectureError, PublishedDesign, total_cost
+from search_space import (
+    DESIGNS,
+    Architecture,
+    ArchitectureError,
+    PublishedDesign,
+    map_sizes,
+    total_cost,
+)
 from supernet import ExportedNetwork, Network, save_exported
+from supernet.network import learning_rate_scale
 
 REPOSITORY = Path(__file__).parents[2]
 ARCHITECTURE = NANO.scaled(0.0)
@@ -79,6 +87,56 @@ def test_published_designs_are_timm_models(design: PublishedDesign) -> None:
     assert config["input_size"] == (3, 160, 192)
     with pytest.raises(ValueError, match=f"{design.timm_name} has no pretrained weights"):
         timm.create_model(design.timm_name, pretrained=True)
+
+
+@pytest.mark.parametrize("design", DESIGNS, ids=lambda design: design.name)
+def test_published_designs_give_the_maps_of_their_stages(design: PublishedDesign) -> None:
+    sizes = map_sizes((96, 128), design.architecture)
+    stages = design.architecture.stages
+    sequences = [stage.pooling == "max_pool_1d" for stage in stages]
+    with torch.device("meta"):
+        model = timm.create_model(design.timm_name, features_only=True, in_chans=1)
+        maps = model(torch.zeros(2, 1, 96, 128))
+        last = timm.create_model(design.timm_name, features_only=True, out_indices=(0,))
+    kept = [index for index, sequence in enumerate(sequences) if not sequence]
+    assert model.feature_info.channels() == [stages[index].width for index in kept]
+    for index, features in zip(kept, maps, strict=True):
+        reduction = model.feature_info.reduction()[kept.index(index)]
+        size = (-(-96 // reduction), -(-128 // reduction))
+        assert features.shape == (2, stages[index].width, *size)
+        if not stages[index].class_token:
+            assert size == sizes[index]
+    assert len(last.model.stages) == 1  # the others are not there to be trained
+    if any(sequences):
+        with pytest.raises(ValueError, match="is no map"), torch.device("meta"):
+            model = timm.create_model(design.timm_name)
+            model.forward_intermediates(torch.zeros(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize(
+    "name", ["shunted_t", "lit_ti", "pslt_tiny", "psvit_1d_ti", "lw_plg_vit_r"]
+)
+def test_gradient_checkpointing_changes_no_gradient(name: str) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=6).train()
+    gradients = []
+    for enable in (False, True):
+        model.set_grad_checkpointing(enable)
+        model.zero_grad()
+        model(IMAGES).square().sum().backward()
+        gradients.append({n: p.grad.clone() for n, p in model.named_parameters()})
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("design", DESIGNS, ids=lambda design: design.name)
+def test_positions_are_not_decayed_and_offsets_train_slowly(design: PublishedDesign) -> None:
+    with torch.device("meta"):
+        model = timm.create_model(design.timm_name)
+    names = {name for name, _ in model.named_parameters()}
+    assert model.no_weight_decay() == {name for name in names if name.endswith(".table")}
+    slow = {name for name in names if learning_rate_scale(name) != 1}
+    assert slow == {name for name in names if ".offset." in name}
+    assert bool(slow) == design.name.startswith("LIT")
 
 
 def test_an_architecture_gives_a_fresh_network_of_1000_classes() -> None:
