@@ -101,7 +101,7 @@ def cost_table(
     previous, previous_size = _after_stem(architecture.stem, pixels)
     for index, (stage, size) in enumerate(zip(architecture.stages, sizes, strict=True)):
         name = f"stages.{index}"
-        if (cost := _entry(stage, previous, previous_size, size)) != Cost():
+        if (cost := entry_cost(stage, previous, previous_size, size)) != Cost():
             parts.append(Part(f"{name}.entry", size, cost))
         parts.extend(
             Part(f"{name}.blocks.{block}", size, block_cost(stage, block, size))
@@ -137,13 +137,16 @@ def stem_cost(stem: Stem, width: int, pixels: Size, in_chans: int) -> Cost:
             return cost
 
 
-@lru_cache(maxsize=1 << 18)
 def stage_cost(stage: Stage, previous_width: int, previous_size: Size, size: Size) -> Cost:
     """Cost of a stage on its map: entry, blocks, closing norm."""
+    return entry_cost(stage, previous_width, previous_size, size) + body_cost(stage, size)
+
+
+@lru_cache(maxsize=1 << 18)
+def body_cost(stage: Stage, size: Size) -> Cost:
+    """Cost of a stage's blocks and closing norm on its map."""
     owner = block_cost(stage, 0, size)
-    cost = _entry(stage, previous_width, previous_size, size)
-    if stage.norm:
-        cost += _norm(stage.width)
+    cost = _norm(stage.width) if stage.norm else Cost()
     owners = -(-stage.depth // stage.sharing)
     cost += Cost(owner.params * owners, owner.macs * owners)
     if consumers := stage.depth - owners:
@@ -283,8 +286,8 @@ def _inverted_residual(
     return cost + _squeeze(outputs, 2)
 
 
-def _entry(stage: Stage, previous_width: int, previous_size: Size, size: Size) -> Cost:
-    """Pooling, class token and position embedding."""
+def entry_cost(stage: Stage, previous_width: int, previous_size: Size, size: Size) -> Cost:
+    """Cost of a stage's entry: pooling, class token and position embedding."""
     cost, width = Cost(), stage.width
     if stage.pooling is not None:
         tokens_in, tokens = previous_size[0] * previous_size[1], size[0] * size[1]

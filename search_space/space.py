@@ -26,7 +26,7 @@ from search_space.architecture import (
     map_sizes,
     stem_size,
 )
-from search_space.cost import Cost, Size, head_cost, stage_cost, stem_cost
+from search_space.cost import Cost, Size, body_cost, entry_cost, head_cost, stem_cost
 from search_space.parts import (
     LADDER_BRANCHES,
     Aggregation,
@@ -361,10 +361,11 @@ class SearchSpace(Spec):
             smallest: dict[int, tuple[float, tuple[Stage, ...]]] = {0: (0.0, ())}
             for index in range(len(self.stages)):
                 by_width: dict[int, tuple[float, tuple[Stage, ...]]] = {}
+                alike = _alike(self, index, layout, image_size)
+                best = [min(options, key=lambda option: key(option[1])) for options in alike]
                 for previous, (total, stages) in smallest.items():
-                    for stage, cost in self._options(
-                        index, layout, previous, image_size, num_classes
-                    ):
+                    for stage, body in best:
+                        cost = body + self._around(stage, index, previous, image_size, num_classes)
                         value = total + key(cost)
                         if stage.width not in by_width or value < by_width[stage.width][0]:
                             by_width[stage.width] = (value, (*stages, stage))
@@ -386,16 +387,17 @@ class SearchSpace(Spec):
             kept: dict[int, list[_Prefix]] = {0: [(Cost(), ())]}
             for index in range(len(self.stages)):
                 by_width: dict[int, list[_Prefix]] = {}
+                alike = [
+                    _unbeaten([(body, (stage,)) for stage, body in options])
+                    for options in _alike(self, index, layout, image_size)
+                ]
                 for previous, prefixes in kept.items():
-                    steps: dict[int, list[_Prefix]] = {}
-                    for stage, cost in self._options(
-                        index, layout, previous, image_size, num_classes
-                    ):
-                        steps.setdefault(stage.width, []).append((cost, (stage,)))
-                    for width, options in steps.items():
-                        by_width.setdefault(width, []).extend(
-                            (before + cost, stages + last)
-                            for cost, last in _unbeaten(options)
+                    for options in alike:
+                        (stage,) = options[0][1]
+                        around = self._around(stage, index, previous, image_size, num_classes)
+                        by_width.setdefault(stage.width, []).extend(
+                            (before + around + body, stages + last)
+                            for body, last in options
                             for before, stages in prefixes
                         )
                 kept = {width: _unbeaten(candidates) for width, candidates in by_width.items()}
@@ -419,27 +421,25 @@ class SearchSpace(Spec):
         head = ClassTokenHead() if stages[-1].class_token else MeanHead()
         return Architecture(stem=self.stem, stages=stages, head=head)
 
-    def _options(
+    def _around(
         self,
+        stage: Stage,
         index: int,
-        layout: str,
         previous_width: int,
         image_size: int | Sequence[int],
         num_classes: int,
-    ) -> Iterator[tuple[Stage, Cost]]:
-        """Every stage at that index with its cost behind a width, the stem's or head's included."""
-        smallest = self.decode({**self._scaled_genotype(0.0), "layout": layout})
-        sizes = map_sizes(image_size, smallest)
+    ) -> Cost:
+        """Cost of a stage's entry behind that width, and of the stem or head that adjoins it."""
+        sizes = _map_sizes(self, stage.class_token, image_size)
         previous_size = sizes[index - 1] if index else stem_size(image_size, self.stem)
         if index == 0 and isinstance(self.stem, HalfStem):
             previous_width = self.stem.width
-        for stage in _stage_options(self, index, layout):
-            cost = stage_cost(stage, previous_width, previous_size, sizes[index])
-            if index == 0:
-                cost += stem_cost(self.stem, stage.width, _square(image_size), 3)
-            if index + 1 == len(sizes):
-                cost += head_cost(MeanHead(), stage.width, sizes[index], num_classes)
-            yield stage, cost
+        cost = entry_cost(stage, previous_width, previous_size, sizes[index])
+        if index == 0:
+            cost += stem_cost(self.stem, stage.width, _square(image_size), 3)
+        if index + 1 == len(sizes):
+            cost += head_cost(MeanHead(), stage.width, sizes[index], num_classes)
+        return cost
 
     def _scaled_genotype(self, fraction: float) -> dict[str, Value]:
         return {
@@ -539,6 +539,26 @@ def _stage_options(space: SearchSpace, index: int, layout: str) -> dict[Stage, d
         chosen = dict(zip(genes, values, strict=True))
         options.setdefault(_stage(space, index, layout, chosen), chosen)
     return options
+
+
+def _alike(
+    space: SearchSpace, index: int, layout: str, image_size: int | Sequence[int]
+) -> list[list[tuple[Stage, Cost]]]:
+    """Every stage at that index with the cost of its body, those with the same entry together."""
+    size = _map_sizes(space, layout == "sequence", image_size)[index]
+    groups: dict[tuple[int, str | None], list[tuple[Stage, Cost]]] = {}
+    for stage in _stage_options(space, index, layout):
+        group = groups.setdefault((stage.width, stage.pooling), [])
+        group.append((stage, body_cost(stage, size)))
+    return list(groups.values())
+
+
+def _map_sizes(
+    space: SearchSpace, class_token: bool, image_size: int | Sequence[int]
+) -> list[Size]:
+    layout = "sequence" if class_token else "map"
+    smallest = space.decode({**space._scaled_genotype(0.0), "layout": layout})
+    return map_sizes(image_size, smallest)
 
 
 def _corner_stages(space: SearchSpace, index: int, layout: str) -> list[Stage]:
