@@ -20,7 +20,7 @@ from search_space import (
 )
 from supernet.blocks.feed_forward import GlobalResponseNorm, build_feed_forward
 from supernet.blocks.global_attention import AdaptiveHeads, FullHeads, ReducedHeads
-from supernet.blocks.layout import MapConv
+from supernet.blocks.layout import SEVERAL_TOKENS, DepthwiseConv, MapConv, MapLinear, add, gelu
 from supernet.blocks.local_attention import WindowHeads
 from supernet.blocks.local_global import LocalGlobalAttention
 from supernet.blocks.pooling import build_pooling
@@ -337,6 +337,60 @@ def pooling(kind: str, inputs: int, outputs: int, conv_norm: str = "layer") -> n
 
 def normed(x: Tensor, norm: nn.LayerNorm) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, eps=1e-5)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_layer_of_a_map_is_one_function_in_training_and_evaluation(bias: bool) -> None:
+    linear, x = MapLinear(WIDTH, 8, bias=bias), torch.randn(1, 72, 64, WIDTH)
+    assert x.shape[:3].numel() > SEVERAL_TOKENS
+    expected = F.linear(x, linear.weight, linear.bias)
+    torch.testing.assert_close(linear(x), expected)
+    narrow = MapLinear(WIDTH - 4, 8, bias=bias)  # its weight a view with gaps, as in a store
+    narrow.weight = nn.Parameter(linear.weight.detach()[:, : WIDTH - 4])
+    with torch.no_grad():
+        y = linear(x)
+        torch.testing.assert_close(y, expected, atol=1e-5, rtol=1e-4)
+        assert y.is_contiguous()
+        part = x[..., : WIDTH - 4]
+        expected = F.linear(part, narrow.weight, narrow.bias)
+        torch.testing.assert_close(narrow(part), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(2, 2), (1, 1), (1, 4), (3, 1)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_depthwise_convolution_of_few_tokens_is_the_same_in_training(
+    size: tuple[int, int], bias: bool
+) -> None:
+    conv = DepthwiseConv(WIDTH, bias=bias)
+    randomise(conv.state_dict())
+    x = image_map(*size).requires_grad_()
+    weights = torch.randn(x.shape)
+    outputs, gradients = [], []
+    for training in (False, True):
+        outputs.append(conv.train(training)(x))
+        inputs = (x, *conv.parameters())
+        gradients.append(torch.autograd.grad((outputs[-1] * weights).sum(), inputs))
+    torch.testing.assert_close(outputs[1], outputs[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-4, rtol=1e-4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert conv.train()(x).dtype == torch.bfloat16
+
+
+def test_sums_and_activations_write_over_what_nobody_else_reads_alone() -> None:
+    x, y = image_map(3, 4), image_map(3, 4, seed=1)
+    expected, before = x + y, x.clone()
+    with torch.no_grad():
+        assert add(x, y) is y
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(x, before)
+    half = y.bfloat16()
+    assert add(x, half).dtype == torch.float32  # the sum is not rounded to half precision
+    conv = DepthwiseConv(WIDTH)
+    given = x.clone().requires_grad_()
+    view = conv(given)
+    assert add(given, view) is not view
+    assert gelu(given) is not given
+    torch.testing.assert_close(given, before)
 
 
 @pytest.mark.parametrize("size", [(4, 6), (5, 7), (1, 1)])

@@ -81,6 +81,20 @@ class TestEveryNetwork:
                 network.eval()(batch)[1:2], network(alone), rtol=1e-4, atol=1e-4
             )
 
+    def test_the_maps_of_its_stages_do_not_depend_on_whether_gradients_are_wanted(
+        self, network: Network
+    ) -> None:
+        stages = network.architecture.stages
+        kept = [i for i, stage in enumerate(stages) if stage.pooling != "max_pool_1d"]
+        batch = images(64)
+        given = batch.clone()
+        expected = network.eval().forward_intermediates(batch, indices=kept)
+        with torch.no_grad():  # much is then written over what went before
+            torch.testing.assert_close(
+                network.forward_intermediates(batch, indices=kept), expected, rtol=1e-4, atol=1e-4
+            )
+        assert torch.equal(batch, given)
+
     def test_state_dict_holds_all_that_the_output_depends_on(self, network: Network) -> None:
         again = skeleton(network.architecture, num_classes=7).to_empty(device="cpu")
         again.load_state_dict(network.state_dict())
