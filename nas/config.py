@@ -88,7 +88,7 @@ class Effort:
     search_images: int
 
 
-DEFAULT = Effort(steps=260, epochs=50, trials=80, search_images=1000)
+DEFAULT = Effort(steps=210, epochs=50, trials=80, search_images=1000)
 """Ten minutes on two CPU cores with the embedded data."""
 
 QUICK = Effort(steps=15, epochs=1, trials=10, search_images=200)
