@@ -77,7 +77,8 @@ class GlobalResponseNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) → the same shape."""
-        norm = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=torch.float32)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        norm = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=dtype)
         relative = (norm / (norm.mean(dim=-1, keepdim=True) + 1e-6)).to(x.dtype)
         return torch.addcmul(self.beta.to(x.dtype), x, 1 + self.gamma.to(x.dtype) * relative)
 
