@@ -23,13 +23,13 @@ from search_space import (
 )
 from supernet.blocks.deformable_merging import OffsetConv
 from supernet.blocks.feed_forward import GlobalResponseNorm, build_feed_forward
-from supernet.blocks.global_attention import RelativePositionBias
 from supernet.blocks.inverted_residual import InvertedResidualBlock
 from supernet.blocks.ladder import LadderBlock
 from supernet.blocks.layout import BranchNorm, MapConv, add, gelu, to_channels_first
 from supernet.blocks.local_global import AttentionMaps, LocalGlobalAttention
 from supernet.blocks.pooling import build_pooling
-from supernet.blocks.sequence import ClassToken, PositionEmbedding
+from supernet.blocks.positions import PositionEmbedding, RelativePositionBias
+from supernet.blocks.sequence import ClassToken
 from supernet.blocks.sharing import MapRole
 from supernet.blocks.stems import build_stem
 

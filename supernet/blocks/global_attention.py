@@ -1,7 +1,6 @@
 """Global heads: the ways to see the whole map, one class each."""
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from supernet.blocks.layout import (
@@ -14,8 +13,8 @@ from supernet.blocks.layout import (
     to_channels_first,
     to_channels_last,
 )
+from supernet.blocks.positions import RelativePositionBias
 from supernet.blocks.sharing import HeadGroup, MapRole
-from supernet.blocks.windows import relative_places
 
 
 class ReducedHeads(HeadGroup):
@@ -86,6 +85,7 @@ class FullHeads(HeadGroup):
     ) -> None:
         super().__init__(width, heads, head_dim, role)
         self.value_conv = DepthwiseConv(heads * head_dim) if local_term else None
+        self.position_bias: RelativePositionBias | None = None
         if relative is not None and role is not MapRole.BORROW:
             self.position_bias = RelativePositionBias(relative, heads)
 
@@ -98,46 +98,14 @@ class FullHeads(HeadGroup):
         if self.role is MapRole.BORROW:
             y, attention = self.attend(values, values, values, borrowed)
         else:
-            bias_of_places = (
-                self.position_bias(*x.shape[1:3]) if hasattr(self, "position_bias") else None
-            )
+            places = self.position_bias(*x.shape[1:3]) if self.position_bias is not None else None
             y, attention = self.attend(
-                self.q(x).flatten(1, 2), self.k(x).flatten(1, 2), values, None, bias_of_places
+                self.q(x).flatten(1, 2), self.k(x).flatten(1, 2), values, None, places
             )
         y = y.view(*x.shape[:3], -1)
         if self.value_conv is not None:
             y = add(y, self.value_conv(v))
         return map_linear(y, self.proj.weight, bias), attention
-
-
-class RelativePositionBias(nn.Module):
-    """A learned bias for each relative position of two tokens of a map (Swin; LIT, PSLT).
-
-    Args:
-        side: Of the map or window that the table is made for.
-        heads: Each has biases of its own.
-    """
-
-    def __init__(self, side: int, heads: int) -> None:
-        super().__init__()
-        self.side = side
-        self.table = nn.Parameter(torch.zeros((2 * side - 1) ** 2, heads))
-
-    def forward(self, height: int, width: int, *, interpolate: bool = True) -> Tensor:
-        """The bias (1, heads, H·W, H·W) for a map of that size.
-
-        Where the size differs from the table's, the table is stretched over it; without
-        `interpolate` a smaller map reads the middle of the table.
-        """
-        table: Tensor = self.table
-        side = self.side
-        if interpolate and (height, width) != (side, side):
-            square = table.view(1, 2 * side - 1, 2 * side - 1, -1).permute(0, 3, 1, 2)
-            longest = max(height, width)
-            square = F.interpolate(square, size=(2 * longest - 1,) * 2, mode="bicubic")
-            table, side = square.flatten(2)[0].T, longest
-        places = relative_places(height, width, side).to(table.device)
-        return table[places.flatten()].view(*places.shape, -1).permute(2, 0, 1).unsqueeze(0)
 
 
 class AdaptiveHeads(HeadGroup):

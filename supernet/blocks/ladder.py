@@ -5,9 +5,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from search_space.parts import LADDER_BRANCHES, ConvNormKind, Ladder
-from supernet.blocks.global_attention import RelativePositionBias
 from supernet.blocks.layout import DepthwiseConv, MapLinear, add, build_conv_norm, gelu
-from supernet.blocks.sharing import attention_map
+from supernet.blocks.positions import RelativePositionBias
+from supernet.blocks.sharing import attend
 from supernet.blocks.windows import Windows
 
 
@@ -98,11 +98,7 @@ class LadderBranch(nn.Module):
             windows.cut(part).view(count, -1, self.heads, channels // self.heads).transpose(1, 2)
             for part in (self.q(n), self.k(n), values)
         )
-        bias = self._bias(windows, batch, n)
-        if torch.is_grad_enabled() and n.device.type == "cpu":  # see `HeadGroup.attend`
-            y = attention_map(q, k, bias) @ v.to(q.dtype)
-        else:
-            y = F.scaled_dot_product_attention(q, k, v.to(q.dtype), attn_mask=bias.to(q.dtype))
+        y = attend(q, k, v.to(q.dtype), self._bias(windows, batch, n))
         joined: Tensor = self.proj(windows.join(y.transpose(1, 2).flatten(2)))
         return joined
 

@@ -57,7 +57,7 @@ class MapLinear(nn.Linear):
 
 
 def add(x: Tensor, y: Tensor) -> Tensor:
-    """X + y, written over y where that saves memory: for a y that nobody else reads.
+    """The sum, written over y where that saves memory: for a y that nobody else reads.
 
     Autograd would copy the gradient of a view that is written over.
     """

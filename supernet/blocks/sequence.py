@@ -1,4 +1,4 @@
-"""Tokens as a sequence behind a class token, and learned positions.
+"""Tokens as a sequence behind a class token.
 
 Inside a network a sequence is a map of one row, (B, 1, 1 + N, C), the class token first; what
 treats every token alike needs not know of it.
@@ -7,30 +7,6 @@ treats every token alike needs not know of it.
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from supernet.blocks.layout import to_channels_first, to_channels_last
-
-
-class PositionEmbedding(nn.Module):
-    """A learned embedding of each place of a map, added to it (DeiT, PVT, LIT-Ti).
-
-    On a map of another size than it was made for it is interpolated bicubically.
-    """
-
-    def __init__(self, side: int, width: int) -> None:
-        super().__init__()
-        self.side = side
-        self.table = nn.Parameter(torch.zeros(side * side, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) → the same shape."""
-        table = self.table.view(1, self.side, self.side, -1)
-        if x.shape[1:3] != table.shape[1:3]:
-            resized = F.interpolate(
-                to_channels_first(table), size=x.shape[1:3], mode="bicubic", antialias=True
-            )
-            table = to_channels_last(resized)
-        return x + table
 
 
 class ClassToken(nn.Module):

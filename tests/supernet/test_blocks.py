@@ -109,7 +109,7 @@ def reduced(group: ReducedHeads, x: Tensor) -> Tensor:
 
 def relative_bias(group: FullHeads, height: int, width: int) -> Tensor | None:
     """(h, N, N): the table's entry for each pair of places, the table stretched over the map."""
-    if not hasattr(group, "position_bias"):
+    if group.position_bias is None:
         return None
     side = group.position_bias.side
     table = group.position_bias.table.view(2 * side - 1, 2 * side - 1, HEADS)

@@ -1,0 +1,60 @@
+"""Learned positions: absolute, added to the tokens, and relative, added to attention scores."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from supernet.blocks.layout import to_channels_first, to_channels_last
+from supernet.blocks.windows import relative_places
+
+
+class PositionEmbedding(nn.Module):
+    """A learned embedding of each place of a map, added to it (DeiT, PVT, LIT-Ti).
+
+    On a map of another size than it was made for it is interpolated bicubically.
+    """
+
+    def __init__(self, side: int, width: int) -> None:
+        super().__init__()
+        self.side = side
+        self.table = nn.Parameter(torch.zeros(side * side, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) → the same shape."""
+        table = self.table.view(1, self.side, self.side, -1)
+        if x.shape[1:3] != table.shape[1:3]:
+            resized = F.interpolate(
+                to_channels_first(table), size=x.shape[1:3], mode="bicubic", antialias=True
+            )
+            table = to_channels_last(resized)
+        return x + table
+
+
+class RelativePositionBias(nn.Module):
+    """A learned bias for each relative position of two tokens of a map (Swin; LIT, PSLT).
+
+    Args:
+        side: Of the map or window that the table is made for.
+        heads: Each has biases of its own.
+    """
+
+    def __init__(self, side: int, heads: int) -> None:
+        super().__init__()
+        self.side = side
+        self.table = nn.Parameter(torch.zeros((2 * side - 1) ** 2, heads))
+
+    def forward(self, height: int, width: int, *, interpolate: bool = True) -> Tensor:
+        """The bias (1, heads, H·W, H·W) for a map of that size.
+
+        Where the size differs from the table's, the table is stretched over it; without
+        `interpolate` a smaller map reads the middle of the table.
+        """
+        table: Tensor = self.table
+        side = self.side
+        if interpolate and (height, width) != (side, side):
+            square = table.view(1, 2 * side - 1, 2 * side - 1, -1).permute(0, 3, 1, 2)
+            longest = max(height, width)
+            square = F.interpolate(square, size=(2 * longest - 1,) * 2, mode="bicubic")
+            table, side = square.flatten(2)[0].T, longest
+        places = relative_places(height, width, side).to(table.device)
+        return table[places.flatten()].view(*places.shape, -1).permute(2, 0, 1).unsqueeze(0)
