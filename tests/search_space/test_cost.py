@@ -1,6 +1,7 @@
 """The closed form against hand-made sums; tests/supernet holds it against built networks."""
 
 import random
+import time
 from typing import Any
 
 import pytest
@@ -15,11 +16,12 @@ from search_space import (
     FullAttention,
     LocalGlobal,
     PatchStem,
+    Pooling,
     Stage,
     cost_table,
     total_cost,
 )
-from search_space.cost import block_cost, stem_cost, window_grid
+from search_space.cost import block_cost, body_cost, entry_cost, stem_cost, window_grid
 
 SHUNTED_T = DESIGNS[0].architecture
 
@@ -72,8 +74,41 @@ def test_cost_at_an_odd_size_equals_the_sum_made_by_hand() -> None:
     params += 2 * 8 + (2 * 8 * 16 + 16 + 8) + 2 * 8  # block, and the stage's norm
     params += (9 * 8 * 16 + 16) + 2 * 16 + (2 * 16 * 16 + 32) + 2 * 16
     params += 16 * 10 + 10
+    activations = 8 * first + (16 + 8) * first  # stem; feed-forward
+    activations += 16 * first + (16 + 16) * second + 10
+    peak = 3 * 45 * 61 + 8 * first  # the stem reads the whole image
+    assert peak > (8 + 16) * first
     cost = total_cost(architecture, image_size=(45, 61), num_classes=10)
-    assert cost == Cost(params=params, macs=macs)
+    assert cost == Cost(params=params, macs=macs, activations=activations, peak=peak)
+
+
+def test_costs_add_up_but_working_sets_follow_one_another() -> None:
+    first, second = Cost(1, 20, 300, 4000), Cost(5, 60, 700, 3000)
+    assert first + second == Cost(6, 80, 1000, 4000) == second + first
+    assert first * 3 == first + first + first
+
+
+def test_memory_holds_the_weights_and_the_largest_working_set() -> None:
+    cost = Cost(params=1000, macs=7, activations=9, peak=200)
+    assert cost.memory_bytes() == 4 * 1200
+    assert cost.memory_bytes(bytes_per_element=2) == 2 * 1200
+
+
+def test_the_largest_working_set_is_that_of_the_largest_part() -> None:
+    table = cost_table(SHUNTED_T)
+    largest = max(table, key=lambda part: part.cost.peak)
+    assert largest.name == "stages.0.blocks.0"
+    assert largest.cost.peak == 2 * 8 * 64 * 56 * 56  # the depthwise conv of the feed-forward
+    assert total_cost(SHUNTED_T).peak == largest.cost.peak
+
+
+def test_an_odd_map_is_read_with_the_padding_that_is_written_out() -> None:
+    def pooling(kind: Pooling) -> Cost:
+        stage = Stage(pooling=kind, width=16, depth=1)
+        return entry_cost(stage, 8, (11, 15), (6, 8))
+
+    assert pooling("conv").peak == 8 * 11 * 15 + 16 * 6 * 8
+    assert pooling("patch").peak == 8 * 12 * 16 + 16 * 6 * 8
 
 
 def test_no_classes_cost_no_classifier() -> None:
@@ -109,7 +144,53 @@ def test_a_layer_that_borrows_its_map_saves_what_deit_ti_saves() -> None:
     owner, borrower = (block_cost(stage, block, (197, 1)) for block in (0, 1))
     assert owner.params - borrower.params == 2 * 192**2 + 2 * 192 == 74_112
     assert owner.macs - borrower.macs == 2 * 197 * 192**2 + 197**2 * 192
+    assert owner.activations - borrower.activations == 2 * 197 * 192 + 3 * 197**2
     assert round((owner.macs - borrower.macs) / 1e6, 3) == 21.976
+
+
+def test_a_map_that_nobody_borrows_is_no_activation() -> None:
+    mixer = LocalGlobal(heads=3, aggregation=FullAttention(local_term=False))
+    stage = Stage(width=192, depth=3, sharing=2, mixer=mixer)
+    lender, _, owner = (block_cost(stage, block, (197, 1)) for block in range(3))
+    assert lender.activations - owner.activations == 3 * 197**2
+    assert (lender.params, lender.macs) == (owner.params, owner.macs)
+    assert body_cost(stage, (197, 1)) == sum(
+        (block_cost(stage, block, (197, 1)) for block in range(3)), Cost(params=2 * 192)
+    )
+
+
+def test_copies_of_an_architecture_cost_the_same_and_stay_equal_to_it() -> None:
+    rng = random.Random(0)
+    for architecture in [PRESETS["base"].sample(rng) for _ in range(20)]:
+        cost = total_cost(architecture)
+        copy = Architecture.from_json(architecture.to_json())
+        assert copy == architecture and hash(copy) == hash(architecture)
+        assert total_cost(copy) == cost
+        assert copy.model_dump() == architecture.model_dump()
+
+
+def test_stages_that_differ_in_one_choice_are_costed_apart() -> None:
+    stage = SHUNTED_T.stages[1]
+    assert stage.feed_forward is not None
+    deeper = stage.model_copy(update={"depth": stage.depth + 1})
+    wider = stage.model_copy(
+        update={"feed_forward": stage.feed_forward.model_copy(update={"ratio": 2.0})}
+    )
+    costs = {body_cost(one, (28, 28)) for one in (stage, deeper, wider)}
+    assert len(costs) == 3
+    assert stage != deeper != wider != stage
+
+
+def test_costing_many_architectures_takes_at_most_50_microseconds_each() -> None:
+    rng = random.Random(0)
+    architectures = [PRESETS["base"].sample(rng) for _ in range(2000)]
+    seconds = []
+    for _ in range(5):
+        start = time.process_time()
+        for architecture in architectures:
+            total_cost(architecture)
+        seconds.append(time.process_time() - start)
+    assert min(seconds) <= 50e-6 * len(architectures)
 
 
 @pytest.mark.parametrize("window", [1, 3, 7])
