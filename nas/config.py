@@ -11,6 +11,8 @@ from nas.limits import Limits
 from search_space import SearchSpace
 
 SamplerName = Literal["nsga2", "tpe", "random"]
+DtypeName = Literal["float32", "bfloat16", "float16"]
+RuntimeName = Literal["eager", "compile", "onnx"]
 
 
 class RunConfig(BaseModel):
@@ -22,7 +24,11 @@ class RunConfig(BaseModel):
     Attributes:
         budget: Limit on multiply-adds for one image at `image_size`.
         params: Limit on parameters.
-        latency_ms: Limit on measured latency.
+        latency_ms: Limit on the latency of one forward pass, by device.
+        latency_tables: Digest of the table that was given for a device; others are measured.
+        latency_batch: Images in the forward pass that is timed.
+        latency_dtype: Of weights and images of the network that is timed.
+        runtime: What runs the network that is timed.
         data: Where images come from: a name, or a folder's absolute path.
         space: The search space.
         image_size: Side in pixels at which MACs and latency are counted.
@@ -32,7 +38,6 @@ class RunConfig(BaseModel):
         steps: Training steps of the supernet.
         batch_size: Images in a step.
         lr: Peak learning rate.
-        random_subnets: Random subnets in each step, beside the largest and the smallest.
         sampler: Optuna's sampler.
         trials: Architectures to evaluate.
         search_images: Images of the search split that each is evaluated on.
@@ -43,7 +48,11 @@ class RunConfig(BaseModel):
 
     budget: int | None
     params: int | None = None
-    latency_ms: float | None = None
+    latency_ms: dict[str, float] = {}
+    latency_tables: dict[str, str] = {}
+    latency_batch: int = 1
+    latency_dtype: DtypeName = "float32"
+    runtime: RuntimeName = "eager"
     data: str = "digits"
     space: SearchSpace
     image_size: int = 224
@@ -53,7 +62,6 @@ class RunConfig(BaseModel):
     steps: int
     batch_size: int = 64
     lr: float = 7e-4
-    random_subnets: int = 3
     sampler: SamplerName = "nsga2"
     trials: int
     search_images: int
@@ -88,8 +96,8 @@ class Effort:
     search_images: int
 
 
-DEFAULT = Effort(steps=210, epochs=50, trials=80, search_images=1000)
+DEFAULT = Effort(steps=540, epochs=50, trials=80, search_images=1000)
 """Ten minutes on two CPU cores with the embedded data."""
 
-QUICK = Effort(steps=15, epochs=1, trials=10, search_images=200)
+QUICK = Effort(steps=40, epochs=1, trials=10, search_images=200)
 """A look at how everything works, within 90 seconds on two CPU cores."""

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from nas.data import Data
-from nas.limits import Problem
-from nas.report import ModelFacts, RunFacts, model_card
-from nas.run_folder import RunFolder, make_readable, replacing_folder
+from nas.files import make_readable, replacing_folder
+from nas.problem import Problem
+from nas.report import ModelFacts, RunFacts, latency_text, model_card
+from nas.run_folder import RunFolder
 from search_space import Architecture, InvertedResidual, Ladder, LocalGlobal, map_sizes
 from supernet import ExportedNetwork, Network, Store, save_exported
 
@@ -42,7 +43,7 @@ def export_front(
         targets = [folder.front / str(number)] + [folder.best] * (number == 1)
         for target in targets:
             name = str(target.relative_to(folder.path))
-            card = model_card(_model_facts(name, row, network, problem, data), facts)
+            card = model_card(_model_facts(name, row, network, problem, data, facts), facts)
             export_network(target, network, data, image_size=facts.proxy_size, card=card)
 
 
@@ -97,9 +98,13 @@ def stage_rows(architecture: Architecture, image_size: int) -> list[dict[str, ob
 
 
 def _model_facts(
-    name: str, row: Mapping[Any, Any], network: Network, problem: Problem, data: Data
+    name: str,
+    row: Mapping[Any, Any],
+    network: Network,
+    problem: Problem,
+    data: Data,
+    facts: RunFacts,
 ) -> ModelFacts:
-    measured = row["latency_ms"] == row["latency_ms"]  # NaN where it was not
     return ModelFacts(
         name=name,
         number=int(row["number"]),
@@ -108,8 +113,7 @@ def _model_facts(
         accuracy=float(row["accuracy"]),
         macs=int(row["macs"]),
         params=int(row["params"]),
-        latency_ms=float(row["latency_ms"]) if measured else None,
-        latency_iqr_ms=float(row["latency_iqr_ms"]) if measured else None,
+        latency={c.device: latency_text(row, c) for c in facts.latency_columns},
         stages=stage_rows(network.architecture, problem.image_size),
         class_names=data.class_names,
         mean=data.mean,

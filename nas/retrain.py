@@ -30,10 +30,11 @@ from nas.data.seeding import derived_seed, seed_global_generators
 from nas.errors import InputError
 from nas.evaluation import count_correct
 from nas.export import export_network, stage_rows
+from nas.files import replacing, write_json
 from nas.interrupt import StopRequest
 from nas.latency import check_device
 from nas.report import retrained_card
-from nas.run_folder import RunFolder, logging_to, replacing, write_json
+from nas.run_folder import RunFolder, logging_to
 from nas.terminal import LiveLine
 from nas.training import learning_rate
 from nas.units import format_count

@@ -1,8 +1,7 @@
-"""The folder of a run: its layout, its lock, and writing that is never seen half-done."""
+"""The folder of a run: its layout and its lock."""
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 
 from nas.config import RunConfig
 from nas.errors import InputError
+from nas.files import write_text
 
 
 class RunFolder:
@@ -46,6 +46,10 @@ class RunFolder:
             raise InputError(f"{path}: no run here (it has no config.json)")
         return folder
 
+    def latency_table(self, device: str) -> Path:
+        """Where the latency table of a device is kept."""
+        return self.path / "latency" / f"{device.replace(':', '-')}.json"
+
     def retrained(self, name: str) -> Path:
         """Where a retraining of that name goes.
 
@@ -78,14 +82,22 @@ class RunFolder:
 
         Raises:
             InputError: If another process holds it, it belongs to another configuration, it holds
-                other files, or it cannot be written.
+                other files, or it cannot be written; or what was found out in the block. What a
+                new run has written by then is removed again.
         """
         with self.locked():
-            if self.config_file.exists():
-                self._check_same(config)
-            else:
+            new = not self.config_file.exists()
+            before = set(self.path.iterdir())  # hidden files, where there is no run
+            if new:
                 write_text(self.config_file, config.model_dump_json(indent=2) + "\n")
-            yield
+            else:
+                self._check_same(config)
+            try:
+                yield
+            except InputError:
+                if new and not (self.checkpoint.exists() or self.training_state.exists()):
+                    self._remove_all_but(before)
+                raise
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -115,6 +127,17 @@ class RunFolder:
         finally:
             lock.release()
 
+    def _remove_all_but(self, kept: set[Path]) -> None:
+        """Remove what a run has written, and the folder if it held nothing before but our lock."""
+        if {path.name for path in kept} <= {".lock"}:
+            shutil.rmtree(self.path, ignore_errors=True)
+            return
+        for path in set(self.path.iterdir()) - kept:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
+
     def _check_same(self, config: RunConfig) -> None:
         known = self.config.model_dump(mode="json")
         for field, value in config.model_dump(mode="json").items():
@@ -124,51 +147,6 @@ class RunFolder:
                     f"{self.path}: belongs to another configuration ({field} is {old} there, "
                     f"{new} here); give --out another folder"
                 )
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends without an error.
-
-    Its name is always the same, so that what a killed process left is overwritten by the next.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        yield temporary
-        make_readable(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
-    """A new folder beside `path` that takes its place when the block ends without an error.
-
-    What a killed process left half-written is removed by the next.
-    """
-    written, old = (path.with_name(f".{path.name}.{state}") for state in ("tmp", "old"))
-    for leftover in (written, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    written.mkdir(parents=True)
-    try:
-        yield written
-        if path.exists():
-            path.rename(old)
-        written.rename(path)
-    finally:
-        for leftover in (written, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
-def make_readable(path: Path) -> None:
-    """Give a file the permissions of any other new one; safetensors makes private files."""
-    umask = os.umask(0)
-    os.umask(umask)
-    path.chmod(0o666 & ~umask)
 
 
 @contextmanager
@@ -187,17 +165,6 @@ def logging_to(folder: RunFolder) -> Iterator[None]:
         ours.removeHandler(handler)
         handler.close()
         ours.level, ours.propagate = before
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old or the new one, never a part."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write indented JSON, as `write_text` writes."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def _short(value: object) -> str:

@@ -280,9 +280,21 @@ class SearchSpace(Spec):
             options = (_stage_options(self, index, layout) for index in range(len(self.stages)))
             yield from map(self._assembled, product(*options))
 
-    def sample(self, rng: random.Random) -> Architecture:
-        """An architecture with every gene drawn uniformly."""
-        return self.decode({gene: rng.choice(choices) for gene, choices in self.genes.items()})
+    def sample(self, rng: random.Random, *, novelty: float = 1.0) -> Architecture:
+        """An architecture with every gene drawn uniformly.
+
+        Args:
+            rng: Decides.
+            novelty: Chance that a gene which is no size is drawn; it else keeps its default.
+        """
+        return self.decode(
+            {
+                gene: rng.choice(choices)
+                if novelty >= 1 or _is_scaled(gene) or rng.random() < novelty
+                else choices[0]
+                for gene, choices in self.genes.items()
+            }
+        )
 
     def mutate(self, architecture: Architecture, rng: random.Random) -> Architecture:
         """A different architecture: one gene drawn anew, and each other one with chance 1/genes.
@@ -353,26 +365,64 @@ class SearchSpace(Spec):
         """The architecture with the smallest `key(cost)`, exactly.
 
         `key` must be additive over the parts of a network, such as MACs, their negative for the
-        largest, or a weighted sum of MACs and parameters. Costs of stages depend on each other
-        only through the width handed on, so the minimum is found stage by stage for each width.
+        largest, or a weighted sum of MACs and parameters; the peak of activations is not.
+        """
+        return self.minimum(
+            lambda stage, size: key(body_cost(stage, size)),
+            lambda stage, index, width: key(
+                self._around(stage, index, width, image_size, num_classes)
+            ),
+            image_size=image_size,
+        )
+
+    def minimum(
+        self,
+        body: Callable[[Stage, Size], float],
+        around: Callable[[Stage, int, int], float],
+        *,
+        image_size: int | Sequence[int] = 224,
+    ) -> Architecture:
+        """The architecture whose parts have the smallest sum, exactly.
+
+        Parts of stages depend on each other only through the width handed on, so the minimum is
+        found stage by stage for each width.
+
+        Args:
+            body: Value of a stage's blocks and closing norm on a map.
+            around: Value of a stage's entry, given its index and the width before it (that of the
+                stem, or of the stage itself if it is the first), and of the stem or head that
+                adjoins it.
+            image_size: Side of a square image, or (height, width), in pixels.
         """
         ends: list[tuple[float, tuple[Stage, ...]]] = []
         for layout in self.layout:
             smallest: dict[int, tuple[float, tuple[Stage, ...]]] = {0: (0.0, ())}
-            for index in range(len(self.stages)):
+            for index, size in enumerate(self.map_sizes(layout == "sequence", image_size)):
+                best: dict[tuple[int, str | None], tuple[float, Stage]] = {}
+                for stage in _stage_options(self, index, layout):
+                    group, value = (stage.width, stage.pooling), body(stage, size)
+                    if group not in best or value < best[group][0]:
+                        best[group] = value, stage
                 by_width: dict[int, tuple[float, tuple[Stage, ...]]] = {}
-                alike = _alike(self, index, layout, image_size)
-                best = [min(options, key=lambda option: key(option[1])) for options in alike]
                 for previous, (total, stages) in smallest.items():
-                    for stage, body in best:
-                        cost = body + self._around(stage, index, previous, image_size, num_classes)
-                        value = total + key(cost)
+                    for value, stage in best.values():
+                        value += total + around(stage, index, previous or self._first_width(stage))
                         if stage.width not in by_width or value < by_width[stage.width][0]:
                             by_width[stage.width] = (value, (*stages, stage))
                 smallest = by_width
             ends.extend(smallest.values())
         _, stages = min(ends, key=lambda entry: entry[0])
         return self._assembled(stages)
+
+    def map_sizes(self, class_token: bool, image_size: int | Sequence[int]) -> list[Size]:
+        """Height and width in tokens of each stage's map, or of a sequence with a class token."""
+        layout = "sequence" if class_token else "map"
+        smallest = self.decode({**self._scaled_genotype(0.0), "layout": layout})
+        return map_sizes(image_size, smallest)
+
+    def _first_width(self, stage: Stage) -> int:
+        """The width that the first stage finds."""
+        return self.stem.width if isinstance(self.stem, HalfStem) else stage.width
 
     def frugal(
         self, *, image_size: int | Sequence[int] = 224, num_classes: int = 1000
@@ -394,7 +444,8 @@ class SearchSpace(Spec):
                 for previous, prefixes in kept.items():
                     for options in alike:
                         (stage,) = options[0][1]
-                        around = self._around(stage, index, previous, image_size, num_classes)
+                        width = previous or self._first_width(stage)
+                        around = self._around(stage, index, width, image_size, num_classes)
                         by_width.setdefault(stage.width, []).extend(
                             (before + around + body, stages + last)
                             for body, last in options
@@ -416,6 +467,29 @@ class SearchSpace(Spec):
             for number in range(max(map(len, turns))):
                 yield self._assembled(stages[number % len(stages)] for stages in turns)
 
+    def panorama(self) -> Iterator[Architecture]:
+        """Architectures that together have every stem, entry, block and head of the space.
+
+        An entry depends on a stage's width and pooling and on the width before it; a block on
+        everything else of its stage. Stages beside the one in question are the first of their kind.
+        """
+        for layout in self.layout:
+            options = [
+                list(_stage_options(self, index, layout)) for index in range(len(self.stages))
+            ]
+            first = [stages[0] for stages in options]
+            for index, stages in enumerate(options):
+                ends = {(stage.width, stage.pooling): stage for stage in stages}
+                bodies = {stage.model_copy(update={"pooling": None}): stage for stage in stages}
+                before = {stage.width: stage for stage in options[max(index - 1, 0)]}
+                for stage in bodies.values():
+                    yield self._assembled([*first[:index], stage, *first[index + 1 :]])
+                for stage, earlier in product(ends.values(), before.values()):
+                    link = (earlier, stage) if index else (stage,)
+                    yield self._assembled(
+                        [*first[: index + 1 - len(link)], *link, *first[index + 1 :]]
+                    )
+
     def _assembled(self, stages: Iterable[Stage]) -> Architecture:
         stages = tuple(stages)
         head = ClassTokenHead() if stages[-1].class_token else MeanHead()
@@ -430,10 +504,8 @@ class SearchSpace(Spec):
         num_classes: int,
     ) -> Cost:
         """Cost of a stage's entry behind that width, and of the stem or head that adjoins it."""
-        sizes = _map_sizes(self, stage.class_token, image_size)
+        sizes = self.map_sizes(stage.class_token, image_size)
         previous_size = sizes[index - 1] if index else stem_size(image_size, self.stem)
-        if index == 0 and isinstance(self.stem, HalfStem):
-            previous_width = self.stem.width
         cost = entry_cost(stage, previous_width, previous_size, sizes[index])
         if index == 0:
             cost += stem_cost(self.stem, stage.width, _square(image_size), 3)
@@ -545,20 +617,12 @@ def _alike(
     space: SearchSpace, index: int, layout: str, image_size: int | Sequence[int]
 ) -> list[list[tuple[Stage, Cost]]]:
     """Every stage at that index with the cost of its body, those with the same entry together."""
-    size = _map_sizes(space, layout == "sequence", image_size)[index]
+    size = space.map_sizes(layout == "sequence", image_size)[index]
     groups: dict[tuple[int, str | None], list[tuple[Stage, Cost]]] = {}
     for stage in _stage_options(space, index, layout):
         group = groups.setdefault((stage.width, stage.pooling), [])
         group.append((stage, body_cost(stage, size)))
     return list(groups.values())
-
-
-def _map_sizes(
-    space: SearchSpace, class_token: bool, image_size: int | Sequence[int]
-) -> list[Size]:
-    layout = "sequence" if class_token else "map"
-    smallest = space.decode({**space._scaled_genotype(0.0), "layout": layout})
-    return map_sizes(image_size, smallest)
 
 
 def _corner_stages(space: SearchSpace, index: int, layout: str) -> list[Stage]:

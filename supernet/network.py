@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from timm.layers import DropPath
@@ -115,8 +115,16 @@ class NetworkStage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, inputs) → (B, H', W', C)."""
+        return self.mix(self.enter(x))
+
+    def enter(self, x: Tensor) -> Tensor:
+        """Pooling, positions and class token: (B, H, W, inputs) → (B, H', W', C)."""
         for module in self.entry.values():
             x = module(x)
+        return x
+
+    def mix(self, x: Tensor) -> Tensor:
+        """The blocks and the closing norm: (B, H', W', C) → the same shape."""
         maps: AttentionMaps | None = None
         for block in self.blocks:
             if self.grad_checkpointing and self.training:
@@ -125,6 +133,14 @@ class NetworkStage(nn.Module):
                 x, maps = block(x, maps)
         x = self.norm(x)
         return x
+
+
+class StageMaps(NamedTuple):
+    """What passes a stage, each (B, H, W, C): before its entry, behind it, and at its end."""
+
+    given: Tensor
+    entered: Tensor
+    mixed: Tensor
 
 
 class ExpandedFeatures(nn.Module):
@@ -209,6 +225,33 @@ class Network(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """(B, in_chans, H, W) → class scores (B, num_classes)."""
         return self.forward_head(self.forward_features(image))
+
+    def segment_starts(self) -> list[nn.Module]:
+        """The module that each segment begins with, in the order of `search_space.segments`."""
+        starts: list[nn.Module] = [self.stem]
+        for stage in self.stages:
+            assert isinstance(stage, NetworkStage)
+            starts += list(stage.entry.values())[:1]
+            for block in stage.blocks:
+                if isinstance(block, Block):
+                    starts += [block.norm1] if block.mixer is not None else []
+                    starts.append(block.norm2)
+                else:
+                    starts.append(block)
+            starts += [] if isinstance(stage.norm, nn.Identity) else [stage.norm]
+        return [*starts, self.expand]
+
+    def forward_with_maps(self, image: Tensor) -> tuple[Tensor, list[StageMaps]]:
+        """(B, in_chans, H, W) → class scores (B, num_classes), and what passes each stage."""
+        x = self.stem(image)
+        passed: list[StageMaps] = []
+        for stage in self.stages:
+            assert isinstance(stage, NetworkStage)
+            entered = stage.enter(x)
+            mixed = stage.mix(entered)
+            passed.append(StageMaps(x, entered, mixed))
+            x = mixed
+        return self.forward_head(self.expand(x)), passed
 
     def forward_intermediates(
         self,

@@ -1,6 +1,8 @@
 """AdamW over the store, stepping only the weights that a step used."""
 
+import math
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -9,6 +11,9 @@ from torch.optim.adamw import adamw
 
 from supernet.network import Network, is_decayed, learning_rate_scale
 from supernet.store import Shape, Store
+
+MOST_CATCHING_UP = 3.0
+"""Largest factor of the learning rate of a weight that was trained in few of the steps."""
 
 Region = tuple[slice, ...]
 """A part of a tensor: the slice of each dimension."""
@@ -20,8 +25,10 @@ class StoreAdamW:
     A weight that no network of the step used does not move: its gradient is zero, but momentum and
     weight decay would drift the choices that are rarely sampled. So each step updates only the
     regions that its networks cover, weights and moments alike. Bias correction counts steps per
-    named tensor, as torch's AdamW does. Norms, biases and tables of positions are not decayed, and
-    the offsets of deformable token merging have a learning rate of their own.
+    named tensor, as torch's AdamW does, and a tensor that was trained in half or a third of the
+    steps so far has a learning rate so many times larger, since Adam moves a weight by about the
+    learning rate a step, however large its gradient. Norms, biases and tables of positions are not
+    decayed, and the offsets of deformable token merging have a learning rate of their own.
 
     Args:
         store: Whose weights to step.
@@ -45,29 +52,40 @@ class StoreAdamW:
         self.steps = {name: torch.tensor(0.0) for name in store.parameters}
 
     @torch.no_grad()
-    def step(self, networks: Iterable[Network], *, lr: float) -> float:
+    def step(
+        self,
+        networks: Iterable[Network],
+        *,
+        lr: float,
+        beside: Iterable[tuple[str, Tensor]] = (),
+    ) -> float:
         """Update what the networks used from the gradients accumulated in the store; zero those.
 
         Args:
             networks: Every subnet whose backward pass went into the gradients.
             lr: Learning rate.
+            beside: Names and parameters of parts that were used without the rest of a network.
 
         Returns:
             The norm of the gradient before clipping.
         """
         used: dict[str, set[Shape]] = {}
-        for network in networks:
-            for name, parameter in network.named_parameters():
-                used.setdefault(name, set()).add(tuple(parameter.shape))
+        whole = (network.named_parameters() for network in networks)
+        for name, parameter in chain(beside, *whole):
+            used.setdefault(name, set()).add(tuple(parameter.shape))
         regions = [(name, region) for name, shapes in used.items() for region in _disjoint(shapes)]
         gradients = [self.store.gradients[name][region] for name, region in regions]
         norm = get_total_norm(gradients)
         # Scaled unconditionally: a branch on the norm would wait for the device.
         torch._foreach_mul_(gradients, (self.clip_norm / (norm + 1e-6)).clamp(max=1.0))
+        most = max(float(steps) for steps in self.steps.values())
         groups: dict[tuple[bool, float], list[tuple[str, Region, Tensor]]] = {}
         for (name, region), gradient in zip(regions, gradients, strict=True):
             decayed = self.store.parameters[name].ndim > 1 and is_decayed(name)
-            key = decayed, learning_rate_scale(name)
+            rarity = (most + 1) / (float(self.steps[name]) + 1)
+            # A power of two, so that groups are few.
+            catching_up = min(MOST_CATCHING_UP, 2.0 ** round(math.log2(rarity)))
+            key = decayed, learning_rate_scale(name) * catching_up
             groups.setdefault(key, []).append((name, region, gradient))
         for (decayed, scale), chosen in groups.items():
             # foreach, since torch's fused AdamW silently misreads views with gaps on the CPU.

@@ -2,10 +2,12 @@
 
 import io
 import os
+import random
 import signal
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Iterable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -14,9 +16,13 @@ import pytest
 
 from nas.cli import main
 from nas.config import RunConfig
-from nas.limits import Limits, Problem
+from nas.latency import LatencyConditions
+from nas.latency_table import LatencyTable, TimedNetwork
+from nas.limits import Limits
+from nas.problem import Problem
 from nas.workers import Score
-from search_space import PRESETS, Architecture
+from search_space import PRESETS, Architecture, SearchSpace
+from search_space.segments import space_segments
 
 NANO = PRESETS["nano"]
 ROOT = Path(__file__).parents[2]
@@ -90,9 +96,55 @@ def small_config(**changes: Any) -> RunConfig:
     return RunConfig(**values | changes)
 
 
-def nano_problem(**limits: Any) -> Problem:
-    """The space nano under limits, at 224 px and for ten classes."""
-    return Problem(space=NANO, limits=Limits(**limits), image_size=224, num_classes=10)
+def nano_problem(
+    *, tables: Mapping[str, LatencyTable] | None = None, measured: Iterable[str] = (), **limits: Any
+) -> Problem:
+    """The space nano under limits, at 224 px and for ten classes; latency by those tables."""
+    problem = Problem(space=NANO, limits=Limits(**limits), image_size=224, num_classes=10)
+    return problem.with_tables(tables or {}, measured=measured)
+
+
+def fake_table(
+    device: str = "phone",
+    *,
+    space: SearchSpace = NANO,
+    image_size: int = 224,
+    margin: float | None = None,
+    fields: Mapping[str, Any] | None = None,
+    **conditions: Any,
+) -> LatencyTable:
+    """A table of times that nobody measured: each segment takes 0.2 to 2 ms, in no order.
+
+    Args:
+        device: Whose table it says to be.
+        space: The space.
+        image_size: Of the segments.
+        margin: The relative error that its held-out networks show; without them by default.
+        fields: Others of the table.
+        conditions: Others of the conditions.
+    """
+    shown = () if margin is None else [TimedNetwork(**_timed(margin, n)) for n in range(12)]
+    return LatencyTable(
+        space=space.name,
+        conditions=LatencyConditions(
+            **{"device": device, "image_size": image_size, "threads": 1} | conditions
+        ),
+        segments={
+            segment.label: random.Random(f"{device} {segment.label}").uniform(0.2, 2.0)
+            for segment in space_segments(space, image_size=image_size)
+        },
+        networks=tuple(shown),
+        **fields or {},
+    )
+
+
+def _timed(margin: float, number: int) -> dict[str, Any]:
+    return {
+        "hash": f"{number}",
+        "macs": 1000 + number,
+        "predicted_ms": (10 + number) * (1 + margin),
+        "measured_ms": 10 + number,
+    }
 
 
 class FakeWorkers:

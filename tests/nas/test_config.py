@@ -11,7 +11,11 @@ from search_space import PRESETS
 OTHER_VALUES: dict[str, Any] = {
     "budget": 10**9,
     "params": 10**6,
-    "latency_ms": 15.0,
+    "latency_ms": {"cpu": 15.0},
+    "latency_tables": {"cpu": "0a1b2c"},
+    "latency_batch": 8,
+    "latency_dtype": "bfloat16",
+    "runtime": "onnx",
     "data": "fashion-mnist",
     "space": PRESETS["tiny"],
     "image_size": 160,
@@ -21,7 +25,6 @@ OTHER_VALUES: dict[str, Any] = {
     "steps": 99,
     "batch_size": 16,
     "lr": 0.25,
-    "random_subnets": 7,
     "sampler": "tpe",
     "trials": 33,
     "search_images": 44,
@@ -35,7 +38,9 @@ def test_the_other_values_of_this_suite_are_of_every_field() -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_configuration_survives_json(preset: str) -> None:
-    config = small_config(space=PRESETS[preset], latency_ms=12.5, params=10**6)
+    config = small_config(
+        space=PRESETS[preset], latency_ms={"cpu": 12.5, "phone": 40.0}, params=10**6
+    )
     assert RunConfig.model_validate_json(config.model_dump_json()) == config
 
 
@@ -51,11 +56,21 @@ def test_the_digest_is_the_same_for_the_same_configuration() -> None:
 
 
 def test_limits_are_those_of_the_configuration() -> None:
-    config = small_config(budget=5, params=6, latency_ms=7.0)
-    assert config.limits == Limits(macs=5, params=6, latency_ms=7.0)
+    config = small_config(budget=5, params=6, latency_ms={"cpu": 7.0})
+    assert config.limits == Limits(macs=5, params=6, latency_ms={"cpu": 7.0})
 
 
-@pytest.mark.parametrize(("field", "value"), [("sampler", "bohb"), ("stepps", 3), ("steps", "few")])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("sampler", "bohb"),
+        ("stepps", 3),
+        ("steps", "few"),
+        ("runtime", "tflite"),
+        ("latency_dtype", "int8"),
+        ("latency_ms", 15.0),
+    ],
+)
 def test_unknown_fields_and_values_are_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(ValidationError, match=field):
         small_config(**{field: value})

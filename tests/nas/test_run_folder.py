@@ -7,7 +7,9 @@ import pytest
 from runs import finish, small_config, start, wait_for
 
 from nas.errors import InputError
-from nas.run_folder import RunFolder, replacing, replacing_folder, write_json, write_text
+from nas.files import replacing, replacing_folder, write_json, write_text
+from nas.interrupt import Interrupted
+from nas.run_folder import RunFolder
 from search_space import PRESETS
 
 HOLD = """
@@ -21,7 +23,7 @@ with RunFolder(sys.argv[1]).locked():
 DIE_WHILE_WRITING = """
 import os, signal, sys
 from pathlib import Path
-from nas.run_folder import replacing
+from nas.files import replacing
 with replacing(Path(sys.argv[1])) as temporary:
     temporary.write_text("half of the n")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -128,6 +130,51 @@ def test_the_lock_is_given_back_when_the_block_raises(tmp_path: Path) -> None:
         raise RuntimeError
     with folder.claimed_for(small_config()):
         pass
+
+
+def fails(folder: RunFolder, error: Exception) -> None:
+    """Claim a folder for a block that writes something and then raises."""
+    with pytest.raises(type(error)), folder.claimed_for(small_config()):
+        write_text(folder.latency_table("cpu"), "{}")
+        raise error
+
+
+def test_a_new_folder_is_removed_when_the_input_turns_out_to_be_bad(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    fails(folder, InputError("out of reach"))
+    assert not folder.path.exists()
+    with folder.claimed_for(small_config(seed=1)):  # as if it had never been
+        assert folder.config == small_config(seed=1)
+
+
+def test_hidden_files_are_left_alone_when_the_input_turns_out_to_be_bad(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "config").write_text("ten years of work")
+    fails(RunFolder(tmp_path), InputError("out of reach"))
+    assert snapshot(tmp_path).keys() - {".lock"} == {".git/config"}
+
+
+def test_a_folder_is_kept_after_any_other_end(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    fails(folder, Interrupted())
+    assert folder.latency_table("cpu").exists()
+    fails(folder, InputError("it was there before"))
+    assert folder.latency_table("cpu").exists()
+
+
+def test_a_new_folder_is_kept_once_something_was_trained(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with pytest.raises(InputError), folder.claimed_for(small_config()):
+        write_text(folder.checkpoint, "trained for days")
+        raise InputError("the data cannot be read")
+    assert folder.checkpoint.read_text() == "trained for days"
+
+
+def test_each_device_has_a_latency_table_of_its_own(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    names = {folder.latency_table(d).name for d in ("cpu", "cuda", "cuda:0", "cuda:1", "phone")}
+    assert len(names) == 5
+    assert not any(":" in name for name in names)
 
 
 @pytest.mark.parametrize("below", ["file", "file/run", "file/deep/run"])

@@ -17,9 +17,19 @@ from nas.data import Data, Samples, load_data, materialise
 from nas.errors import InputError
 from nas.evaluation import SubnetEvaluator
 from nas.interrupt import Interrupted, StopRequest
+from nas.limits import Limits
+from nas.problem import Problem
 from nas.run_folder import RunFolder
-from nas.training import Progress, learning_rate, train_supernet
-from search_space import PRESETS
+from nas.training import (
+    ROUND,
+    Landmarks,
+    Progress,
+    learning_rate,
+    other_poolings,
+    step_subnet,
+    train_supernet,
+)
+from search_space import PRESETS, Architecture
 from supernet import Store
 
 
@@ -233,6 +243,56 @@ def test_a_step_depends_on_the_seed(
     assert not same(load_file(RunFolder(tmp_path).checkpoint), uninterrupted)
 
 
+def subnets(steps: int) -> list[Architecture]:
+    """The subnet of every step of a training in `base` under a budget."""
+    problem = Problem(
+        space=PRESETS["base"], limits=Limits(macs=2_000_000_000), image_size=224, num_classes=10
+    )
+    config = small_config(steps=steps, space=PRESETS["base"])
+    marks = Landmarks(problem.largest(), problem.smallest(), problem.space.scaled(0.0))
+    found = [step_subnet(config, problem, marks, step) for step in range(steps)]
+    assert all(problem.admits(one) for one in found)
+    return found
+
+
+def test_the_largest_is_trained_alone_and_then_one_subnet_a_step_in_rounds() -> None:
+    trained = subnets(90)
+    largest = trained[0]
+    assert all(one is largest for one in trained[:30])
+    rounds = [trained[start : start + ROUND] for start in range(30, 90, ROUND)]
+    assert all(one[0] is largest for one in rounds)
+    assert {one[1].hash for one in rounds} == {rounds[0][1].hash, rounds[1][1].hash}
+    assert rounds[0][1].hash != rounds[1][1].hash
+    random_ones = [one.hash for few in rounds for one in few[2:]]
+    assert len(set(random_ones)) == len(random_ones) == 10 * (ROUND - 2)
+
+
+def test_operators_are_new_in_few_places_at_first_and_everywhere_in_the_end() -> None:
+    space = PRESETS["base"]
+    trained = subnets(600)
+
+    def novel(architecture: Architecture) -> float:
+        genes = space.genotype(architecture)
+        poolings = [gene for gene in genes if gene.endswith(".pooling")]
+        return sum(genes[gene] != space.genes[gene][0] for gene in poolings) / len(poolings)
+
+    few = [novel(one) for one in trained[200:260]]
+    many = [novel(one) for i, one in enumerate(trained) if i >= 510 and (i - 200) % ROUND > 1]
+    assert sum(few) / len(few) < 0.25
+    assert sum(many) / len(many) == pytest.approx(0.75, abs=0.1)  # of four kinds one is the default
+
+
+def test_every_pooling_that_the_largest_lacks_has_its_turn() -> None:
+    space = PRESETS["base"]
+    largest = space.scaled(1.0)
+    turns = [other_poolings(space, largest, step) for step in range(3)]
+    for stage in range(1, 4):
+        kinds = [turn.stages[stage].pooling for turn in turns]
+        assert {*kinds, largest.stages[stage].pooling} == set(space.stages[stage].pooling)
+        sizes = {(turn.stages[stage].width, turn.stages[stage].depth) for turn in turns}
+        assert sizes == {(largest.stages[stage].width, largest.stages[stage].depth)}
+
+
 class Greys(Samples):
     """Ten shades of grey under noise, as easy as a task can be."""
 
@@ -247,9 +307,9 @@ class Greys(Samples):
 @pytest.mark.slow
 def test_the_loss_falls_and_the_watched_subnets_learn(tmp_path: Path, digits: Data) -> None:
     easy = replace(digits, train=Greys(), search=Greys())
-    config = small_config(steps=40, batch_size=20)
+    config = small_config(steps=120, batch_size=20)
     _, shown = train(tmp_path, easy, config=config)
-    losses = [progress.loss for progress in shown]
+    losses = [progress.loss for progress in shown]  # of the largest
     assert losses[0] == pytest.approx(2.3, abs=0.3)  # ln 10: ten classes at chance
     assert sum(losses[-5:]) / 5 < 1.8
     assert all(accuracy > 0.25 for accuracy in shown[-1].accuracies.values())

@@ -150,7 +150,41 @@ def test_bias_correction_counts_the_steps_of_each_weight(store: Store) -> None:
     optimizer.step([store.subnet(LARGEST)], lr=1e-2)
     name = "stages.1.blocks.0.feed_forward.detail.weight"
     moved = (store.parameters[name] - before[name]).abs()
-    assert float(moved.median()) == pytest.approx(1e-2, rel=1e-2)  # AdamW's first step is the rate
+    # AdamW's first step is the rate, which is threefold for a weight that has everything to learn.
+    assert float(moved.median()) == pytest.approx(3e-2, rel=1e-2)
+
+
+def test_a_weight_that_was_trained_in_half_of_the_steps_has_twice_the_rate(store: Store) -> None:
+    optimizer = StoreAdamW(store, weight_decay=0.0, clip_norm=1e9)
+    for name in optimizer.steps:  # as if there had been so many steps
+        rare = name.startswith("stages.1.blocks.0.feed_forward.detail.")
+        optimizer.steps[name].fill_(49 if rare else 99)
+    for moments, value in ((optimizer.first, 1e-3), (optimizer.second, 1e-6)):
+        for moment in moments.values():
+            moment.fill_(value)
+    before = copies(store.parameters)
+    for gradient in store.gradients.values():
+        gradient.fill_(1e-3)
+    optimizer.step([store.subnet(LARGEST)], lr=1e-2)
+    moved = {name: (t - before[name]).abs().max() for name, t in store.parameters.items()}
+    corrections = {n: (1 - 0.9**n, (1 - 0.999**n) ** 0.5) for n in (50, 100)}
+    rate = {n: first / second for n, (first, second) in corrections.items()}
+    ratio = moved["stages.1.blocks.0.feed_forward.detail.weight"] / moved["head.weight"]
+    assert float(ratio) == pytest.approx(2 * rate[100] / rate[50], rel=1e-3)
+
+
+def test_parts_beside_a_network_are_stepped_and_nothing_else_of_theirs(store: Store) -> None:
+    optimizer = StoreAdamW(store)
+    other = store.subnet(member(stage2_pooling="max_pool"))
+    entry = [(n, p) for n, p in other.named_parameters() if ".entry.max_pool." in n]
+    backward(store.subnet(LARGEST), seed=0)
+    backward(other, seed=1)
+    before = copies(store.parameters)
+    optimizer.step([store.subnet(LARGEST)], lr=1e-2, beside=entry)
+    largest = {name for name, _ in store.subnet(LARGEST).named_parameters()}
+    for name, tensor in store.parameters.items():
+        moved = not torch.equal(tensor, before[name])
+        assert moved == (name in largest or name in {n for n, _ in entry}), name
 
 
 def test_gradients_are_zero_after_a_step_and_stay_attached(store: Store) -> None:
