@@ -9,16 +9,18 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, get_args
 
-from nas.config import DEFAULT, QUICK, RunConfig
+from nas.config import DEFAULT, QUICK, DtypeName, RunConfig, RuntimeName
 from nas.errors import InputError, NothingFound
 from nas.units import parse_latency, parse_macs, parse_params
 from search_space import DESIGNS, PRESETS, Architecture, ArchitectureError, SearchSpace, total_cost
-from search_space import cost_table as part_costs
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from nas.describe import PartLatency
+    from nas.latency_table import LatencyTable
 
     Commands = argparse._SubParsersAction["_Parser"]
 
@@ -79,7 +81,16 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_search, _add_retrain, _add_plot, _add_sample, _add_describe, _add_designs):
+    for add in (
+        _add_search,
+        _add_retrain,
+        _add_plot,
+        _add_profile,
+        _add_export,
+        _add_sample,
+        _add_describe,
+        _add_designs,
+    ):
         add(commands)
     return parser
 
@@ -103,9 +114,21 @@ def _add_search(commands: "Commands") -> None:
     limits.add_argument("--params", metavar="COUNT", help="limit on parameters: 10M")
     limits.add_argument(
         "--latency",
-        metavar="TIME",
-        help="limit on the measured latency of one forward pass on --device: 15ms, 0.015s",
+        metavar="[DEVICE=]TIME",
+        action="append",
+        default=[],
+        help="limit on the latency of one forward pass on --device, or on the device named: 15ms, "
+        "cuda=2ms, phone=40ms; once for each device",
     )
+    limits.add_argument(
+        "--latency-table",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="a table from `python -m nas profile` or another tool, needed for a device that is "
+        "not here; without one the run measures a small one first",
+    )
+    _add_latency_conditions(limits)
     problem = parser.add_argument_group("problem")
     problem.add_argument(
         "--data",
@@ -162,13 +185,30 @@ def _add_search(commands: "Commands") -> None:
     )
 
 
+def _add_latency_conditions(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--latency-batch", type=_positive, default=1, help="images in the pass that is timed"
+    )
+    parser.add_argument(
+        "--latency-dtype",
+        choices=get_args(DtypeName),
+        default="float32",
+        help="data type of the network that is timed",
+    )
+    parser.add_argument(
+        "--runtime",
+        choices=get_args(RuntimeName),
+        default="eager",
+        help="what runs the network that is timed",
+    )
+
+
 def _search(options: argparse.Namespace) -> None:
     from nas.latency import check_device
 
     limits = {
         "budget": parse_macs(options.budget),
         "params": parse_params(options.params) if options.params is not None else None,
-        "latency_ms": parse_latency(options.latency) if options.latency is not None else None,
     }
     if options.steps and options.epochs:
         raise InputError("--steps and --epochs say the same thing; give one of them")
@@ -178,6 +218,7 @@ def _search(options: argparse.Namespace) -> None:
         raise InputError("--ray-address with --workers 0: evaluations in this process need no Ray")
     space = _space(options.space)
     device = check_device(options.device) if options.device is not None else _default_device()
+    latency, tables = _latency_limits(options, device, space)
     embedded = options.data == "digits"
     proxy_size = options.proxy_size or (64 if embedded else options.image_size)
 
@@ -192,6 +233,11 @@ def _search(options: argparse.Namespace) -> None:
         steps = effort.steps if embedded or options.quick else effort.epochs * per_epoch
     config = RunConfig(
         **limits,
+        latency_ms=latency,
+        latency_tables={d: table.digest for d, table in tables.items()},
+        latency_batch=options.latency_batch,
+        latency_dtype=options.latency_dtype,
+        runtime=options.runtime,
         data=options.data if _is_name(options.data) else str(Path(options.data).resolve()),
         space=space,
         image_size=options.image_size,
@@ -233,9 +279,70 @@ def _search(options: argparse.Namespace) -> None:
                 ),
                 stop=stop,
                 console=console,
+                tables=tables,
             )
         except Interrupted:
             _say_how_to_go_on(options, console)
+
+
+def _latency_limits(
+    options: argparse.Namespace, default_device: str, space: SearchSpace
+) -> "tuple[dict[str, float], dict[str, LatencyTable]]":
+    """Limits in milliseconds by device, and the tables that were given for some of them."""
+    from nas.latency import LatencyConditions, check_runtime, chip_name, devices_here
+    from nas.latency_table import LatencyTable
+
+    latency: dict[str, float] = {}
+    for text in options.latency:
+        device, equals, time = text.rpartition("=")
+        device = device.strip() if equals else default_device
+        if not device or device in latency:
+            raise InputError(f"--latency {text!r}: one limit for each device, such as cuda=2ms")
+        latency[device] = parse_latency(time)
+    tables: dict[str, LatencyTable] = {}
+    for file in options.latency_table:
+        table = LatencyTable.load(file)
+        device = table.conditions.device
+        if device not in latency:
+            limited = ", ".join(latency) or "none"
+            raise InputError(
+                f"{file}: a table of {device!r}, which has no --latency ({limited} has)"
+            )
+        if device in tables:
+            raise InputError(f"{file}: a second table of {device!r}")
+        asked = {
+            "image_size": options.image_size,
+            "batch_size": options.latency_batch,
+            "dtype": options.latency_dtype,
+            "runtime": options.runtime,
+        }
+        if device in devices_here():
+            asked["chip"] = chip_name(device)
+        for field, value in asked.items():
+            if (there := getattr(table.conditions, field)) != value:
+                raise InputError(
+                    f"{file}: taken with {field} {there!r}, but the run asks for {value!r}"
+                )
+        table.check_covers(space, file)
+        tables[device] = table
+    for device in latency:
+        if device in devices_here():
+            check_runtime(
+                LatencyConditions(
+                    device=device,
+                    image_size=options.image_size,
+                    batch_size=options.latency_batch,
+                    dtype=options.latency_dtype,
+                    runtime=options.runtime,
+                    threads=1,
+                )
+            )
+        elif device not in tables:
+            raise InputError(
+                f"--latency {device}=...: {device!r} is not here ({', '.join(devices_here())} is), "
+                "so it needs a --latency-table"
+            )
+    return latency, tables
 
 
 def _run_name(config: RunConfig) -> str:
@@ -382,6 +489,133 @@ def _plot(options: argparse.Namespace) -> None:
     report(RunFolder.existing(options.run), Console())
 
 
+# --- latency -----------------------------------------------------------------------------------
+
+
+def _add_profile(commands: "Commands") -> None:
+    parser = commands.add_parser(
+        "profile",
+        help="measure the latency table of a space on a device",
+        description="Time every block of a space inside whole networks, learn a correction from "
+        "others, state the error on held-out ones, and write a table that a run takes with "
+        "--latency-table. Let nothing else run on the device meanwhile.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(action=_profile)
+    parser.add_argument("--space", default="base", help=f"{', '.join(PRESETS)}, or a JSON file")
+    parser.add_argument("--device", help="cpu, cuda or cuda:N; cuda where there is one")
+    parser.add_argument("--image-size", type=_size, default=224)
+    parser.add_argument(
+        "--batch", type=_positive, default=1, dest="latency_batch", help="images in a pass"
+    )
+    parser.add_argument("--dtype", choices=get_args(DtypeName), default="float32")
+    parser.add_argument("--runtime", choices=get_args(RuntimeName), default="eager")
+    parser.add_argument("--threads", type=_positive, help="CPU threads; by default one per core")
+    parser.add_argument("--quick", action="store_true", help="as small as a run makes for itself")
+    parser.add_argument("--seed", type=_seed, default=0)
+    parser.add_argument("--out", type=Path, help="the table's file; by default named by both")
+
+
+def _profile(options: argparse.Namespace) -> None:
+    import torch
+    from rich.console import Console
+
+    from nas.files import write_text
+    from nas.interrupt import Interrupted, stop_on_signals
+    from nas.latency import LatencyConditions, check_device, check_runtime
+    from nas.profiling import SMALL, THOROUGH, profile
+    from nas.terminal import LiveLine
+
+    space = _space(options.space)
+    device = check_device(options.device) if options.device is not None else _default_device()
+    conditions = LatencyConditions(
+        device=device,
+        image_size=options.image_size,
+        batch_size=options.latency_batch,
+        dtype=options.dtype,
+        runtime=options.runtime,
+        threads=options.threads or torch.get_num_threads(),
+    )
+    check_runtime(conditions)
+    path = options.out or Path(f"latency-{space.name}-{device.replace(':', '-')}.json")
+    if path.is_dir():
+        raise InputError(f"--out {path} is a folder; give the name of a file")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(f"--out {path}: its folder is missing or cannot be written")
+    console = Console()
+    with stop_on_signals() as stop:
+        try:
+            with LiveLine(console, f"profiling {space.name} on {device}", total=100) as line:
+                table = profile(
+                    space,
+                    conditions,
+                    SMALL if options.quick else THOROUGH,
+                    seed=options.seed,
+                    stop=stop,
+                    on_progress=line.update_share,
+                )
+        except Interrupted:
+            console.print("\n[yellow]stopped; a table is written when it is whole, or not at all")
+            options.status = 130
+            return
+    write_text(path, table.to_json())
+    console.print(f"{table.conditions}", highlight=False)
+    console.print(f"error: {table.error_text}", highlight=False)
+    console.print(f"{len(table.segments)} segments: {path}", highlight=False, soft_wrap=True)
+
+
+# --- export ------------------------------------------------------------------------------------
+
+
+def _add_export(commands: "Commands") -> None:
+    parser = commands.add_parser(
+        "export",
+        help="an exported network as a file for other runtimes",
+        description="Write a network of a run, results/<run>/best, front/<n> or retrain/<n>, as "
+        "one file for other runtimes, and compare its outputs with torch's.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(action=_export)
+    parser.add_argument("network", type=Path, help="folder with architecture and weights")
+    parser.add_argument("--format", choices=("onnx",), default="onnx", help="of the file")
+    parser.add_argument(
+        "--image-size",
+        type=_size,
+        help="pixels of the images that the file takes; by default those of the training",
+    )
+    parser.add_argument("--out", type=Path, help="the file; by default model.onnx in the folder")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from nas.onnx_export import INPUT, OUTPUT, write_onnx
+
+    folder = options.network if options.network.is_dir() else options.network.parent
+    out = options.out or folder / "model.onnx"
+    if out.is_dir():
+        raise InputError(f"--out {out} is a folder; give the name of a file")
+    file = write_onnx(options.network, out, image_size=options.image_size)
+    about, size = file.about, file.image_size
+    difference = "not compared with torch's output, since onnxruntime is not installed"
+    if file.difference is not None:
+        difference = f"largest relative difference to torch's output: {file.difference:.1e}"
+    console = Console()
+    for line in (
+        f"{out}: input {INPUT} (batch, {about.in_chans}, {size}, {size}), output {OUTPUT} (batch, "
+        f"{about.num_classes}), float32, any batch; pixels from 0 to 1, normalised by mean "
+        f"{_short_numbers(about.mean)} and standard deviation {_short_numbers(about.std)}",
+        difference,
+    ):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _short_numbers(values: Sequence[float]) -> str:
+    return f"({', '.join(f'{value:.4g}' for value in values)})"
+
+
 # --- architectures -----------------------------------------------------------------------------
 
 
@@ -400,8 +634,9 @@ def _add_sample(commands: "Commands") -> None:
 
 
 def _sample(options: argparse.Namespace) -> None:
-    from nas.limits import Limits, Problem
-    from nas.run_folder import write_text
+    from nas.files import write_text
+    from nas.limits import Limits
+    from nas.problem import Problem
 
     limits = Limits(macs=parse_macs(options.budget) if options.budget is not None else None)
     problem = Problem(
@@ -442,60 +677,54 @@ def _add_describe(commands: "Commands") -> None:
     parser.add_argument("file", type=Path, help="an architecture's JSON file, or its folder")
     parser.add_argument("--image-size", type=_size, default=224)
     parser.add_argument("--num-classes", type=_count, default=1000)
+    parser.add_argument("--device", help="where to time the parts: cpu (default), cuda, cuda:N")
+    parser.add_argument("--latency-table", metavar="FILE", help="a table to take their times from")
+    parser.add_argument("--no-latency", action="store_true", help="leave times out")
     parser.add_argument("--json", action="store_true")
 
 
 def _describe(options: argparse.Namespace) -> None:
-    architecture = Architecture.load(options.file)
-    sizes = {"image_size": options.image_size, "num_classes": options.num_classes}
-    cost = total_cost(architecture, **sizes)
-    parts = part_costs(architecture, **sizes)
-    if options.json:
-        rows = [
-            {
-                "name": part.name,
-                "map": list(part.map_size),
-                "params": part.cost.params,
-                "macs": part.cost.macs,
-            }
-            for part in parts
-        ]
-        described = {
-            "hash": architecture.hash,
-            **sizes,
-            "params": cost.params,
-            "macs": cost.macs,
-            "summary": architecture.summary,
-            "parts": rows,
-        }
-        print(json.dumps(described, indent=2))
-        return
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(title=f"architecture {architecture.hash}")
-    table.add_column("part")
-    for name in ("map", "params", "MACs", "share of MACs"):
-        table.add_column(name, justify="right")
-    for part in parts:
-        height, width = part.map_size
-        table.add_row(
-            part.name,
-            f"{height}×{width}",
-            f"{part.cost.params:,}",
-            f"{part.cost.macs:,}",
-            f"{part.cost.macs / cost.macs:.1%}",
-        )
-    table.add_section()
-    table.add_row("all", "", f"{cost.params:,}", f"{cost.macs:,}", "100.0%")
-    table.caption = (
-        f"MACs are multiply-adds of one image at {options.image_size} px; "
-        f"{options.num_classes} classes"
+    from nas.describe import described, print_description
+
+    if sum((options.no_latency, bool(options.latency_table), options.device is not None)) > 1:
+        raise InputError("--device, --latency-table, --no-latency: give one of them at most")
+    architecture = Architecture.load(options.file)
+    facts = described(
+        architecture,
+        image_size=options.image_size,
+        num_classes=options.num_classes,
+        latency=None if options.no_latency else _part_latency(architecture, options),
     )
-    console = Console()
-    for number, stage in enumerate(architecture.stages, start=1):
-        console.print(f"stage {number}: {stage}", highlight=False, markup=False)
-    console.print(table)
+    if options.json:
+        print(json.dumps(facts, indent=2))
+    else:
+        print_description(facts, architecture, Console())
+
+
+def _part_latency(architecture: Architecture, options: argparse.Namespace) -> "PartLatency":
+    from nas.describe import predicted_parts, timed_parts
+
+    if options.latency_table:
+        from nas.latency_table import LatencyTable
+
+        table = LatencyTable.load(options.latency_table)
+        if table.conditions.image_size != options.image_size:
+            raise InputError(
+                f"{options.latency_table}: taken at {table.conditions.image_size} px, but "
+                f"--image-size is {options.image_size}"
+            )
+        return predicted_parts(architecture, table, options.latency_table)
+    import torch
+
+    from nas.latency import LatencyConditions, check_device
+
+    device = check_device(options.device or "cpu")
+    conditions = LatencyConditions(
+        device=device, image_size=options.image_size, threads=torch.get_num_threads()
+    )
+    return timed_parts(architecture, conditions)
 
 
 def _add_designs(commands: "Commands") -> None:

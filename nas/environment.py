@@ -7,7 +7,17 @@ import torch
 
 from nas.latency import chip_name
 
-PACKAGES = ("torch", "torchvision", "timm", "optuna", "ray", "numpy", "pandas", "plotly")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "optuna",
+    "ray",
+    "numpy",
+    "pandas",
+    "plotly",
+    "onnxruntime",
+)
 
 
 def environment(device: str) -> dict[str, object]:

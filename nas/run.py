@@ -6,8 +6,9 @@ so that running the same command again goes on where the last process stopped.
 
 import json
 import logging
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 
@@ -23,10 +24,14 @@ from nas.environment import environment
 from nas.errors import InputError, NothingFound
 from nas.evaluation import SubnetEvaluator
 from nas.export import export_front
+from nas.files import write_json, write_text
 from nas.interrupt import StopRequest
-from nas.latency import Latency, LatencyConditions, measure_latency
-from nas.limits import Problem
+from nas.latency import Latency, LatencyConditions, devices_here, measure_latency
+from nas.latency_table import LatencyTable
+from nas.problem import Problem
+from nas.profiling import SMALL, profile
 from nas.report import (
+    LatencyFacts,
     RunFacts,
     best,
     hypervolume,
@@ -35,15 +40,15 @@ from nas.report import (
     summary_table,
     write_report,
 )
-from nas.run_folder import RunFolder, logging_to, write_json
-from nas.search import Search
-from nas.study import Record, load_study, open_study, records, trials_table
+from nas.run_folder import RunFolder, logging_to
+from nas.search import Search, measure_front
+from nas.study import MeasuredLatency, Record, load_study, open_study, records, trials_table
 from nas.terminal import LiveLine
 from nas.training import Progress, train_supernet
 from nas.units import format_count, format_seconds
 from nas.workers import EvaluationSetup, InProcess, RayWorkers, Workers, check_cluster
 from search_space import Architecture
-from supernet import Network, Store
+from supernet import Store
 
 logger = logging.getLogger(__name__)
 
@@ -74,12 +79,23 @@ def run(
     execution: Execution,
     stop: StopRequest,
     console: Console,
+    tables: Mapping[str, LatencyTable],
 ) -> None:
     """Train, search, export and report, or go on with what is left of it.
 
+    Args:
+        config: What the results depend on.
+        folder: Where they go.
+        data: To train and evaluate on.
+        command: What the user typed.
+        execution: How the work is spread.
+        stop: Looked at in every long loop.
+        console: Where progress is shown.
+        tables: Latency tables that the user gave, by device; others are measured.
+
     Raises:
         InputError: If the limits are out of reach, or the folder is not this configuration's.
-        NothingFound: If no architecture could be evaluated.
+        NothingFound: If no architecture could be evaluated, or all are too slow as measured.
         Interrupted: If a stop was requested; running again goes on.
     """
     problem = Problem(
@@ -88,20 +104,21 @@ def run(
         image_size=config.image_size,
         num_classes=data.num_classes,
     )
-    notes = [*problem.check(), *data.notes]
-    if not folder.checkpoint.exists():
-        notes += _check_latency(problem, config)
-        if execution.ray_address is not None:
-            check_cluster(
-                execution.ray_address,
-                count=execution.workers,
-                threads=config.threads,
-                device=config.device,
-            )
+    problem.smallest()  # refuses closed-form limits that are out of reach, before anything is made
+    if not folder.checkpoint.exists() and execution.ray_address is not None:
+        check_cluster(
+            execution.ray_address,
+            count=execution.workers,
+            threads=config.threads,
+            device=config.device,
+        )
     with folder.claimed_for(config), logging_to(folder):
         logger.info("%s", command)
         console.print(f"run folder: {folder.path}", highlight=False, soft_wrap=True)
         write_json(folder.environment, environment(config.device))
+        tables = latency_tables(config, folder, given=tables, stop=stop, console=console)
+        problem = problem.with_tables(tables, measured=[d for d in tables if d in devices_here()])
+        notes = [*problem.check(), *data.notes]
         for note in notes:
             console.print(f"[dim]{note}", highlight=False)
         images, labels = materialise(
@@ -114,11 +131,14 @@ def run(
         job.train()
         store = job.trained_store()
         ended = job.search(store)
+        job.measure_front(store)
         facts = job.facts(command, [*notes, *([ended] if ended else [])])
         write_json(folder.facts, asdict(facts))
         job.export(store, facts)
         report(folder, console)
         if not folder.best.exists():
+            if any(record.was_evaluated for record in records(load_study(folder.journal)).values()):
+                raise NothingFound("every architecture that was evaluated is too slow as measured")
             raise NothingFound(f"no architecture was evaluated: {ended}")
 
 
@@ -130,9 +150,8 @@ def report(folder: RunFolder, console: Console) -> None:
     """
     if not folder.facts.exists():
         raise InputError(f"{folder.path}: the search has not finished; run its command again")
-    facts = json.loads(folder.facts.read_bytes())
-    facts = RunFacts(**{**facts, "notes": tuple(facts["notes"])})
-    trials = trials_table(load_study(folder.journal))
+    facts = RunFacts.from_json(folder.facts.read_bytes())
+    trials = trials_table(load_study(folder.journal), list(facts.latency))
     write_report(folder.path, trials, facts)
     console.print()
     console.print(summary_table(trials, facts))
@@ -141,38 +160,52 @@ def report(folder: RunFolder, console: Console) -> None:
         console.print(f"{purpose}:\n    [bold]{line}", highlight=False, soft_wrap=True)
 
 
-def _check_latency(problem: Problem, config: RunConfig) -> list[str]:
-    """Time the smallest and the largest architecture before anything is trained for them.
+def latency_tables(
+    config: RunConfig,
+    folder: RunFolder,
+    *,
+    given: Mapping[str, LatencyTable],
+    stop: StopRequest,
+    console: Console,
+) -> dict[str, LatencyTable]:
+    """The latency table of each device with a limit: given, kept in the folder, or measured now."""
+    tables: dict[str, LatencyTable] = {}
+    for device in config.latency_ms:
+        path = folder.latency_table(device)
+        if path.exists():
+            tables[device] = LatencyTable.load(path)
+            continue
+        if device in given:
+            tables[device] = given[device]
+        else:
+            start = time.monotonic()
+            with LiveLine(console, f"latency table of {device}", total=100) as line:
+                tables[device] = profile(
+                    config.space,
+                    latency_conditions(config, device),
+                    SMALL,
+                    seed=config.seed,
+                    stop=stop,
+                    on_progress=line.update_share,
+                )
+            took = format_seconds(time.monotonic() - start)
+            console.print(
+                f"latency table of {device}: measured in {took}; its error: "
+                f"{tables[device].error_text}",
+                highlight=False,
+            )
+        write_text(path, tables[device].to_json())
+    return tables
 
-    Returns:
-        What the user should know of a limit on latency; nothing where there is none.
 
-    Raises:
-        InputError: If the smallest already exceeds it.
-    """
-    limit = config.latency_ms
-    if limit is None:
-        return []
-    conditions = latency_conditions(config)
-    smallest, largest = (
-        measure_latency(Network(architecture, num_classes=problem.num_classes), conditions)
-        for architecture in (problem.smallest(), problem.largest())
-    )
-    reach = (
-        f"the smallest architecture takes {smallest.median_ms:.3g} ms, a large one under the other "
-        f"limits {largest.median_ms:.3g} ms ({conditions})"
-    )
-    if smallest.median_ms > limit:
-        raise InputError(f"--latency {limit:g}ms is out of reach: {reach}")
-    binds = "" if largest.median_ms > limit else " hardly binds"
-    return [f"--latency {limit:g}ms{binds}: {reach}"]
-
-
-def latency_conditions(config: RunConfig) -> LatencyConditions:
-    """How the networks of a run are timed."""
+def latency_conditions(config: RunConfig, device: str) -> LatencyConditions:
+    """How the networks of a run are timed on a device."""
     return LatencyConditions(
-        device=config.device,
+        device=device,
         image_size=config.image_size,
+        batch_size=config.latency_batch,
+        dtype=config.latency_dtype,
+        runtime=config.runtime,
         threads=torch.get_num_threads(),
     )
 
@@ -221,8 +254,8 @@ class _Job:
 
         def show(progress: Progress) -> None:
             current = " ".join(f"{k} {v:.0%}" for k, v in progress.accuracies.items())
-            text = f"loss {progress.loss:.2f} {current}".rstrip()
-            line.update(progress.step, text, share=progress.share)
+            loss = "" if math.isnan(progress.loss) else f"loss {progress.loss:.2f} "
+            line.update(progress.step, f"{loss}{current}".rstrip(), share=progress.share)
 
         with line, self.clock.measuring("supernet_seconds"):
             train_supernet(
@@ -265,15 +298,12 @@ class _Job:
             sampler=config.sampler,
             seed=config.seed,
             trials=config.trials,
-            with_latency=config.latency_ms is not None,
+            latencies=len(config.latency_ms),
         )
-        done = [record for record in records(study).values() if record.state == "evaluated"]
+        done = [record for record in records(study).values() if record.was_evaluated]
         if len(done) >= config.trials:
             self.console.print("search: done already", highlight=False)
             return ""
-
-        def measure(architecture: Architecture) -> Latency:
-            return measure_latency(store.extract(architecture), latency_conditions(self.config))
 
         with (
             self.clock.measuring("search_seconds"),
@@ -284,7 +314,6 @@ class _Job:
                 study,
                 problem=self.problem,
                 workers=workers,
-                measure=measure if config.latency_ms is not None else None,
                 trials=config.trials,
                 seed=config.seed,
             )
@@ -306,6 +335,29 @@ class _Job:
             self.console.print(f"[yellow]{ended}", highlight=False)
         return ended
 
+    def measure_front(self, store: Store) -> None:
+        """Measure what is on the front, while nothing else runs, where latency is limited."""
+        limits, study = self.config.latency_ms, load_study(self.folder.journal)
+        seconds = self.clock.measuring("measuring_seconds")
+
+        def measure(architecture: Architecture, device: str) -> Latency:
+            conditions = latency_conditions(self.config, device)
+            return measure_latency(store.extract(architecture), conditions)
+
+        def show(record: Record, device: str, latency: MeasuredLatency) -> None:
+            verdict = "within" if latency.excess <= 0 else "over"
+            unstable = " [yellow](unstable)[/]" if latency.unstable else ""
+            self.console.print(
+                f"measured on {device}: {latency.median_ms:.3g} ms{unstable}, {verdict} the limit "
+                f"of {limits[device]:g} ms; predicted {record.predicted_ms[device]:.3g} ms; "
+                f"accuracy {record.accuracy or 0:.1%}",
+                highlight=False,
+            )
+
+        if self.problem.measured:
+            with seconds:
+                measure_front(study, self.problem, measure, stop=self.stop, on_measured=show)
+
     def facts(self, command: str, notes: list[str]) -> RunFacts:
         """What the report needs to know of this run."""
         config, problem = self.config, self.problem
@@ -316,7 +368,7 @@ class _Job:
             search_images=len(self.labels),
             space=config.space.name,
             space_size=config.space.count(),
-            limits=asdict(config.limits),
+            limits=config.limits.by_name(),
             smallest_macs=problem.cost(problem.extreme(lambda cost: cost.macs)).macs,
             largest_macs=problem.cost(problem.extreme(lambda cost: -cost.macs)).macs,
             image_size=config.image_size,
@@ -327,14 +379,22 @@ class _Job:
             supernet_steps=config.steps,
             supernet_seconds=self.clock.seconds("supernet_seconds"),
             search_seconds=self.clock.seconds("search_seconds"),
-            latency_conditions=str(latency_conditions(config)) if config.latency_ms else "",
+            latency={
+                device: LatencyFacts(
+                    conditions=str(table.conditions),
+                    error=table.error_text,
+                    measured=device in problem.measured,
+                    networks=[network.model_dump() for network in table.networks],
+                )
+                for device, table in problem.tables.items()
+            },
             notes=tuple(notes),
         )
 
     def export(self, store: Store, facts: RunFacts) -> None:
         """Export the front and the best, where anything was evaluated."""
         study = load_study(self.folder.journal)
-        trials = trials_table(study)
+        trials = trials_table(study, list(facts.latency))
         front = pareto_front(trials, facts.objectives)
         if front.empty:
             return
@@ -399,7 +459,7 @@ class _SearchStatus:
         self.points: dict[str, list[float]] = {}
         self.best: Record | None = None
         largest = problem.cost(problem.extreme(lambda cost: -cost.macs)).macs
-        self._scales = [1.0, problem.limits.macs or largest, problem.limits.latency_ms or 1.0]
+        self._scales = [1.0, problem.limits.macs or largest, *problem.limits.latency_ms.values()]
         self.text = ""
         for record in decided:
             self.add(record)

@@ -1,7 +1,8 @@
 """The search: one driver asks Optuna, checks limits, has candidates evaluated, and tells.
 
-Optuna's constraints are soft; the limits here are hard. What exceeds a closed-form limit is never
-evaluated, what exceeds the latency limit when measured is neither.
+Optuna's constraints are soft; the limits here are hard. What exceeds a closed-form limit, or is
+predicted to be too slow beyond doubt, is never evaluated. What reaches the front is measured, and
+infeasible if it is too slow.
 """
 
 from __future__ import annotations
@@ -17,8 +18,21 @@ from optuna.trial import Trial
 
 from nas.interrupt import StopRequest
 from nas.latency import Latency
-from nas.limits import Problem
-from nas.study import Record, State, decide, enqueue, records, recover, source_of
+from nas.problem import Problem
+from nas.report import pareto_front
+from nas.study import (
+    MeasuredLatency,
+    Record,
+    State,
+    decide,
+    enqueue,
+    keep_measured,
+    records,
+    recover,
+    source_of,
+    trials_table,
+)
+from nas.units import latency_name
 from nas.workers import Score, Workers
 from search_space import DESIGNS, Architecture
 from search_space.space import ENUMERABLE
@@ -34,7 +48,8 @@ FAILURES = 10
 ASKS_PER_TRIAL = 40
 """Proposals allowed for each evaluation wanted; the search ends when they are used up."""
 
-MeasureLatency = Callable[[Architecture], Latency]
+MeasureLatency = Callable[[Architecture, str], Latency]
+"""Measures an architecture's latency on a device."""
 
 
 @dataclass
@@ -43,7 +58,6 @@ class _Candidate:
 
     trial: Trial
     architecture: Architecture
-    latency: Latency | None
     started: float
     twins: list[Trial] = field(default_factory=list)
 
@@ -55,8 +69,6 @@ class Search:
         study: From `open_study`.
         problem: The space under its limits.
         workers: Who evaluates.
-        measure: Measures latency, where latency is limited. It is called only while no evaluation
-            is under way.
         trials: Architectures to evaluate, those of earlier processes included.
         seed: Of the driver's own proposals.
     """
@@ -67,12 +79,11 @@ class Search:
         *,
         problem: Problem,
         workers: Workers,
-        measure: MeasureLatency | None,
         trials: int,
         seed: int,
     ) -> None:
         self.study, self.problem, self.workers = study, problem, workers
-        self.measure, self.trials, self.seed = measure, trials, seed
+        self.trials, self.seed = trials, seed
         again = recover(study, problem.space)
         if again:
             logger.info("%d evaluations were cut off; they come first", again)
@@ -83,7 +94,6 @@ class Search:
             if record.state
             in ("evaluated", "infeasible")  # what failed may succeed in a new process
         }
-        self._ready: list[_Candidate] = []  # proposed and timed, not yet submitted
         self._under_way: dict[int, _Candidate] = {}
         self._fruitless, self._failures = 0, 0
         self._enqueue_first()
@@ -111,33 +121,21 @@ class Search:
                 return f"{FAILURES} evaluations in a row failed"
             asked = len(self.study.get_trials(deepcopy=False))
             exhausted = asked >= ASKS_PER_TRIAL * self.trials
-            if exhausted and not self._under_way and not self._ready:
+            if exhausted and not self._under_way:
                 return f"{asked} proposals brought only {self._evaluated} new feasible ones"
             if not exhausted and self._may_propose(reachable):
                 self._propose(on_decided)
-            elif self._ready:
-                self._submit()
             elif (done := self.workers.next_score(timeout=0.5)) is not None:
                 self._finish(*done, on_decided)
         return ""
 
     @property
     def _evaluated(self) -> int:
-        return sum(record.state == "evaluated" for record in self._known.values())
+        return sum(record.was_evaluated for record in self._known.values())
 
     def _may_propose(self, reachable: int) -> bool:
-        # Timing wants a quiet machine: a round is timed, then evaluated, before the next one.
-        if self.measure is not None and self._under_way:
-            return False
         wanted = min(self.trials, reachable) - self._evaluated
-        pending = len(self._under_way) + len(self._ready)
-        return pending < min(self.workers.capacity, wanted)
-
-    def _submit(self) -> None:
-        for candidate in self._ready:
-            self._under_way[candidate.trial.number] = candidate
-            self.workers.submit(candidate.trial.number, candidate.architecture)
-        self._ready.clear()
+        return len(self._under_way) < min(self.workers.capacity, wanted)
 
     def _propose(self, on_decided: Callable[[Record], None]) -> None:
         """Ask for one candidate, and decide it at once or have it evaluated."""
@@ -152,24 +150,19 @@ class Search:
             self._fruitless += 1
             self._decide_twin(trial, known, on_decided)
             return
-        for candidate in (*self._under_way.values(), *self._ready):
+        for candidate in self._under_way.values():
             if candidate.architecture.hash == architecture.hash:
                 self._fruitless += 1
                 candidate.twins.append(trial)
                 return
-        candidate = _Candidate(trial, architecture, None, started)
+        candidate = _Candidate(trial, architecture, started)
         if not self.problem.admits(architecture):
             self._fruitless += 1
             self._decide(candidate, "infeasible", on_decided)
             return
-        if self.measure is not None:
-            candidate.latency = self.measure(architecture)
-            if candidate.latency.median_ms > (self.problem.limits.latency_ms or 0):
-                self._fruitless += 1
-                self._decide(candidate, "infeasible", on_decided)
-                return
         self._fruitless = 0
-        self._ready.append(candidate)
+        self._under_way[trial.number] = candidate
+        self.workers.submit(trial.number, architecture)
 
     def _finish(self, number: int, score: Score, on_decided: Callable[[Record], None]) -> None:
         candidate = self._under_way.pop(number)
@@ -187,7 +180,7 @@ class Search:
         score: Score | None = None,
     ) -> Record:
         cost = self.problem.cost(candidate.architecture)
-        latency = candidate.latency
+        predicted = self.problem.predict(candidate.architecture)
         record = Record(
             state=state,
             architecture=candidate.architecture.model_dump(mode="json"),
@@ -196,9 +189,8 @@ class Search:
             params=cost.params,
             source=source_of(candidate.trial),
             accuracy=score.accuracy if score else None,
-            latency_ms=latency.median_ms if latency else None,
-            latency_iqr_ms=latency.iqr_ms if latency else None,
-            excess=self.problem.limits.excess(cost, latency.median_ms if latency else None),
+            predicted_ms=predicted,
+            excess=self.problem.limits.excess(cost, predicted),
             seconds=time.monotonic() - candidate.started,
             error=score.error if score else "",
         )
@@ -210,7 +202,7 @@ class Search:
         self, trial: Trial, known: Record, on_decided: Callable[[Record], None]
     ) -> None:
         """Answer a proposal from what is known of the same architecture."""
-        state: State = "duplicate" if known.state == "evaluated" else known.state
+        state: State = "duplicate" if known.was_evaluated else known.state
         twin = Record(**{**vars(known), "state": state, "source": source_of(trial), "seconds": 0.0})
         self._tell(trial, twin, on_decided)
 
@@ -254,3 +246,53 @@ class Search:
         if space.count() > ENUMERABLE:
             return space.count()
         return sum(self.problem.admits(architecture) for architecture in space.enumerate())
+
+
+def measure_front(
+    study: optuna.Study,
+    problem: Problem,
+    measure: MeasureLatency,
+    *,
+    stop: StopRequest,
+    on_measured: Callable[[Record, str, MeasuredLatency], None],
+) -> None:
+    """Measure the latency of whatever is on the front until all of the front is measured.
+
+    What is measured to be over a limit leaves the front, and what takes its place is measured too.
+    Nothing may run on the devices meanwhile: the caller sees to that.
+
+    Args:
+        study: Of a search that is over.
+        problem: Under which it searched; devices that are not here are passed over.
+        measure: Measures one.
+        stop: Looked at before every measurement.
+        on_measured: Called after every measurement with what was known before it.
+
+    Raises:
+        Interrupted: If a stop was requested; what was measured is kept.
+    """
+    devices = list(problem.limits.latency_ms)
+    objectives = ("accuracy", "macs", *map(latency_name, devices))
+    while True:
+        known = records(study)
+        front = pareto_front(trials_table(study, devices), objectives)
+        waiting = [
+            (known[number], device)
+            for number in front["number"]
+            for device in devices
+            if device in problem.measured and device not in known[number].measured
+        ]
+        if not waiting:
+            return
+        # The most accurate first: the best one is among them.
+        record, device = max(waiting, key=lambda pair: pair[0].accuracy or 0.0)
+        stop.check()
+        latency = measure(Architecture.model_validate(record.architecture), device)
+        measured = MeasuredLatency(
+            median_ms=latency.median_ms,
+            iqr_ms=latency.iqr_ms,
+            unstable=latency.unstable,
+            excess=latency.median_ms / problem.limits.latency_ms[device] - 1,
+        )
+        keep_measured(study, record.hash, device, measured)
+        on_measured(record, device, measured)

@@ -8,7 +8,8 @@ is decided; a trial without a record was not.
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +20,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.config import SamplerName
-from nas.report import TRIAL_COLUMNS
+from nas.report import LatencyColumns, trial_columns
+from nas.units import latency_name
 from search_space import Architecture, SearchSpace
 
 if TYPE_CHECKING:
@@ -30,7 +32,24 @@ logger = logging.getLogger(__name__)
 State = Literal["evaluated", "infeasible", "duplicate", "failed"]
 
 _NAME = "search"
-_RECORD, _SOURCE = "record", "source"
+_RECORD, _SOURCE, _MEASURED = "record", "source", "measured"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredLatency:
+    """A latency measured on the extracted network.
+
+    Attributes:
+        median_ms: Median, in milliseconds for one forward pass.
+        iqr_ms: Interquartile range.
+        unstable: Whether the spread stayed too wide to be trusted.
+        excess: By how much the median exceeds the limit, relative to it.
+    """
+
+    median_ms: float
+    iqr_ms: float
+    unstable: bool
+    excess: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +65,9 @@ class Record:
         params: Parameters.
         source: Who proposed it.
         accuracy: On the search split, 0 to 1.
-        latency_ms: Median latency, where measured.
-        latency_iqr_ms: Its interquartile range.
+        predicted_ms: Predicted latency of each device that has a limit.
         excess: By how much each limit is exceeded, relative to it; not positive where it is met.
+        measured: Latency that was measured, by device; in the journal it stands apart.
         seconds: From proposal to decision.
         error: The traceback of a failed evaluation.
     """
@@ -60,32 +79,43 @@ class Record:
     params: int
     source: str
     accuracy: float | None = None
-    latency_ms: float | None = None
-    latency_iqr_ms: float | None = None
+    predicted_ms: dict[str, float] = field(default_factory=dict)
     excess: dict[str, float]
+    measured: dict[str, MeasuredLatency] = field(default_factory=dict)
     seconds: float = 0.0
     error: str = ""
 
     @property
+    def latency_ms(self) -> dict[str, float]:
+        """Latency by device: measured where it was, else predicted."""
+        return self.predicted_ms | {d: latency.median_ms for d, latency in self.measured.items()}
+
+    @property
     def objectives(self) -> list[float]:
-        """The values that Optuna is told; latency is among them where it is limited."""
+        """The values that Optuna is told; the latency of each device with a limit is among them."""
         assert self.accuracy is not None
-        values = [self.accuracy, float(self.macs)]
-        if "latency_ms" in self.excess:
-            assert self.latency_ms is not None
-            values.append(self.latency_ms)
-        return values
+        return [self.accuracy, float(self.macs), *self.latency_ms.values()]
+
+    @property
+    def was_evaluated(self) -> bool:
+        """Whether it has an accuracy of its own, even if it was found to be too slow afterwards."""
+        return self.accuracy is not None and self.state != "duplicate"
 
     @property
     def violation(self) -> str:
-        """The limits that are exceeded and by how much, for people."""
+        """The limits that are exceeded and by how much, for people.
+
+        A prediction within its margin is no violation.
+        """
+        if self.state != "infeasible":
+            return ""
         return ", ".join(
             f"{name} {excess:+.1%} over" for name, excess in self.excess.items() if excess > 0
         )
 
 
 def open_study(
-    journal: Path, *, sampler: SamplerName, seed: int, trials: int, with_latency: bool
+    journal: Path, *, sampler: SamplerName, seed: int, trials: int, latencies: int
 ) -> optuna.Study:
     """Create or reopen the study of a run folder that this process holds.
 
@@ -95,7 +125,7 @@ def open_study(
         seed: Of the run. The sampler's own seed also depends on the number of trials so far: one
             that is reopened with its first seed would propose its first trials again.
         trials: Evaluations that the search will make, which set the size of a population.
-        with_latency: Whether latency is an objective.
+        latencies: Devices with a limit on latency, each an objective.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     _mend(journal)
@@ -103,7 +133,7 @@ def open_study(
     study = optuna.create_study(
         storage=storage,
         study_name=_NAME,
-        directions=[StudyDirection.MAXIMIZE] + [StudyDirection.MINIMIZE] * (1 + with_latency),
+        directions=[StudyDirection.MAXIMIZE] + [StudyDirection.MINIMIZE] * (1 + latencies),
         load_if_exists=True,
     )
     sampler_seed = (seed * 1_000_003 + len(study.get_trials(deepcopy=False))) % 2**32
@@ -125,7 +155,7 @@ def decide(study: optuna.Study, trial: Trial, record: Record) -> None:
     """
     for name, excess in record.excess.items():
         trial.set_constraint(name, excess)
-    trial.set_user_attr(_RECORD, asdict(record))
+    trial.set_user_attr(_RECORD, {k: v for k, v in asdict(record).items() if k != "measured"})
     _tell(study, trial.number, record)
 
 
@@ -169,14 +199,52 @@ def recover(study: optuna.Study, space: SearchSpace) -> int:
     return again
 
 
+def keep_measured(
+    study: optuna.Study, architecture: str, device: str, latency: MeasuredLatency
+) -> None:
+    """Keep the latency of an architecture, named by its hash, that was told long ago."""
+    study.set_user_attr(f"{_MEASURED} {architecture} {device}", asdict(latency))
+
+
 def records(study: optuna.Study) -> dict[int, Record]:
-    """The records of all decided trials by number."""
+    """The records of all decided trials by number, with what was measured later.
+
+    What was measured to exceed a limit is infeasible, though it has an accuracy.
+    """
+    measured: dict[str, dict[str, MeasuredLatency]] = {}
+    for name, value in study.user_attrs.items():
+        kind, _, rest = name.partition(" ")
+        if kind == _MEASURED:
+            architecture, _, device = rest.partition(" ")
+            measured.setdefault(architecture, {})[device] = MeasuredLatency(**value)
     found = {t.number: record_of(t) for t in study.get_trials(deepcopy=False)}
-    return {number: record for number, record in found.items() if record is not None}
+    return {
+        number: _with_measured(record, measured.get(record.hash, {}))
+        for number, record in found.items()
+        if record is not None
+    }
 
 
-def trials_table(study: optuna.Study) -> pd.DataFrame:
-    """One row for each decided trial, as `nas.report` wants them."""
+def _with_measured(record: Record, measured: dict[str, MeasuredLatency]) -> Record:
+    if not measured:
+        return record
+    excess = {latency_name(device): latency.excess for device, latency in measured.items()}
+    over = record.state == "evaluated" and any(value > 0 for value in excess.values())
+    return replace(
+        record,
+        measured=measured,
+        excess=record.excess | excess,
+        state="infeasible" if over else record.state,
+    )
+
+
+def trials_table(study: optuna.Study, devices: Sequence[str]) -> pd.DataFrame:
+    """One row for each decided trial, as `nas.report` wants them.
+
+    Args:
+        study: Whose trials.
+        devices: Those with a limit on latency.
+    """
     import pandas as pd
 
     rows = [
@@ -187,19 +255,30 @@ def trials_table(study: optuna.Study) -> pd.DataFrame:
             "accuracy": record.accuracy,
             "macs": record.macs,
             "params": record.params,
-            "latency_ms": record.latency_ms,
-            "latency_iqr_ms": record.latency_iqr_ms,
             "source": record.source,
             "seconds": round(record.seconds, 3),
             "violation": record.violation,
             "summary": Architecture.model_validate(record.architecture).summary,
+            **{k: v for device in devices for k, v in _latency_cells(record, device).items()},
         }
         for number, record in records(study).items()
     ]
-    table = pd.DataFrame(rows, columns=list(TRIAL_COLUMNS))
-    measured = ["accuracy", "latency_ms", "latency_iqr_ms"]
-    table[measured] = table[measured].astype(float)
+    table = pd.DataFrame(rows, columns=trial_columns(devices))
+    numbers = [name for name in trial_columns(devices) if name.startswith(("acc", "latency_"))]
+    table[numbers] = table[numbers].astype(float)
     return table
+
+
+def _latency_cells(record: Record, device: str) -> dict[str, float | None]:
+    measured = record.measured.get(device)
+    cells = LatencyColumns(device)
+    return {
+        cells.value: record.latency_ms.get(device),
+        cells.predicted: record.predicted_ms.get(device),
+        cells.measured: measured.median_ms if measured else None,
+        cells.iqr: measured.iqr_ms if measured else None,
+        cells.unstable: float(measured.unstable) if measured else None,
+    }
 
 
 def _tell(study: optuna.Study, number: int, record: Record) -> None:

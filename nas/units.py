@@ -48,6 +48,11 @@ def parse_latency(text: str, flag: str = "--latency") -> float:
     return milliseconds
 
 
+def latency_name(device: str) -> str:
+    """What the latency on a device is called among limits, objectives and columns."""
+    return f"latency_{device}_ms"
+
+
 def format_count(count: float) -> str:
     """A count for people, to go before its unit: `1.99 G`, `612 M`, `7 `."""
     # A count just below a prefix rounds up into it: 999.6 M is 1 G.

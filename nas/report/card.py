@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from nas.report.facts import RunFacts, milliseconds, percent
+from nas.report.facts import RunFacts, percent
 from nas.units import format_count
 
 
@@ -17,7 +17,7 @@ class ModelFacts:
 
     `name` is its folder within the run, as in `best`; `accuracy` is a share, of the search split;
     `stages` holds one row per stage, all with the same keys; `mean` and `std` are per channel, for
-    values between 0 and 1; `latency_ms` and `latency_iqr_ms` are None where not measured.
+    values between 0 and 1; `latency` says for each device with a limit what its latency is.
     """
 
     name: str
@@ -27,8 +27,7 @@ class ModelFacts:
     accuracy: float
     macs: int
     params: int
-    latency_ms: float | None
-    latency_iqr_ms: float | None
+    latency: Mapping[str, str]
     stages: Sequence[Mapping[str, object]]
     class_names: Sequence[str]
     mean: Sequence[float]
@@ -45,9 +44,10 @@ def model_card(model: ModelFacts, facts: RunFacts) -> str:
         {"": "MACs", "value": macs, "how": f"multiply-adds, at {facts.image_size} px"},
         {"": "params", "value": params, "how": f"with {facts.num_classes} classes"},
     ]
-    if model.latency_ms is not None:
-        latency = milliseconds(model.latency_ms, model.latency_iqr_ms)
-        costs.append({"": "latency", "value": latency, "how": facts.latency_conditions})
+    costs += [
+        {"": f"latency on {d}", "value": text, "how": facts.latency[d].conditions}
+        for d, text in model.latency.items()
+    ]
     return f"""\
 # {_inline(facts.data)}: {_inline(model.name)}
 

@@ -5,12 +5,17 @@ Every page, table and card takes its numbers' wording from here, so that they ag
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import starmap
+from typing import TYPE_CHECKING, Any
 
-from nas.units import format_count
+from nas.units import format_count, latency_name
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 STATES = ("evaluated", "infeasible", "duplicate", "failed")
 """How a decided trial ended."""
@@ -22,33 +27,88 @@ TRIAL_COLUMNS = (
     "accuracy",
     "macs",
     "params",
-    "latency_ms",
-    "latency_iqr_ms",
     "source",
     "seconds",
     "violation",
     "summary",
 )
-"""Columns of a table of trials: one row for each trial that was decided.
+"""Columns of a table of trials, beside those of latency: one row for each decided trial.
 
 `state` is one of `STATES`; `accuracy` is a share (0 to 1), NaN where
-there is none; `macs` counts multiply-adds at the run's image size; `latency_ms` is NaN where it was
-not measured; `source` is sampler, smallest, largest, middle or a published design's name;
-`violation` says which limit was exceeded and by how much.
+there is none; `macs` counts multiply-adds at the run's image size; `source` is sampler, smallest,
+largest, middle or a published design's name; `violation` says which limit was exceeded and by how
+much.
 """
 
-NOT_MEASURED = "–"
-"""What stands in place of a number that nobody measured."""
+
+@dataclass(frozen=True)
+class LatencyColumns:
+    """The columns of a device with a limit on latency, all in milliseconds of one forward pass.
+
+    `value` is the measured latency where there is one, else the predicted one; `unstable` is 1
+    where the spread of the measurement stayed too wide to be trusted, else 0.
+    """
+
+    device: str
+
+    @property
+    def value(self) -> str:
+        """What counts."""
+        return latency_name(self.device)
+
+    @property
+    def predicted(self) -> str:
+        """By the latency table."""
+        return f"latency_{self.device}_predicted_ms"
+
+    @property
+    def measured(self) -> str:
+        """Median of the extracted network; NaN where not measured."""
+        return f"latency_{self.device}_measured_ms"
+
+    @property
+    def iqr(self) -> str:
+        """Interquartile range of the measurement."""
+        return f"latency_{self.device}_iqr_ms"
+
+    @property
+    def unstable(self) -> str:
+        """Whether the measurement is unstable."""
+        return f"latency_{self.device}_unstable"
+
+
+def trial_columns(devices: Iterable[str]) -> list[str]:
+    """All columns of a table of trials of a run with limits on these devices' latency."""
+    names = [LatencyColumns(device) for device in devices]
+    return [
+        *TRIAL_COLUMNS[:6],
+        *(n for c in names for n in (c.value, c.predicted, c.measured, c.iqr, c.unstable)),
+        *TRIAL_COLUMNS[6:],
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyFacts:
+    """How the latency of a device was predicted and measured.
+
+    `conditions` and `error` are for people; `measured` says whether the device is here, so that
+    what reaches the front was measured; `networks` are the held-out networks of the table, each
+    with `macs`, `predicted_ms` and `measured_ms`.
+    """
+
+    conditions: str
+    error: str
+    measured: bool
+    networks: Sequence[Mapping[str, float]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
     """What was asked of a run and how it was measured.
 
-    `limits` has the keys `macs`, `params` and `latency_ms`, None where there is no limit.
-    `search_images` is the number of images of the search split, `latency_conditions` the device,
-    dtype, batch and threads of the latency measurement, `notes` what else a reader must know, one
-    sentence each.
+    `limits` holds every limit by name: `macs`, `params`, `latency_DEVICE_ms`. `search_images` is
+    the number of images of the search split, `latency` says of each device with a limit how its
+    latency was found, `notes` what else a reader must know, one sentence each.
     """
 
     command: str
@@ -57,7 +117,7 @@ class RunFacts:
     search_images: int
     space: str
     space_size: int
-    limits: Mapping[str, float | None]
+    limits: Mapping[str, float]
     smallest_macs: int
     largest_macs: int
     image_size: int
@@ -68,16 +128,26 @@ class RunFacts:
     supernet_steps: int
     supernet_seconds: float
     search_seconds: float
-    latency_conditions: str = ""
+    latency: Mapping[str, LatencyFacts] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> RunFacts:
+        """Read what `json.dumps(asdict(facts))` wrote."""
+        data = json.loads(text)
+        latency = {device: LatencyFacts(**facts) for device, facts in data["latency"].items()}
+        return cls(**{**data, "notes": tuple(data["notes"]), "latency": latency})
+
+    @property
+    def latency_columns(self) -> list[LatencyColumns]:
+        """The columns of each device with a limit on latency."""
+        return [LatencyColumns(device) for device in self.latency]
 
     @property
     def full_costs(self) -> dict[str, float]:
         """The cost objectives' scales: their limits, or the largest reachable MACs."""
-        scales: dict[str, float] = {"macs": self.limits["macs"] or self.largest_macs}
-        if (latency := self.limits["latency_ms"]) is not None:
-            scales["latency_ms"] = latency
-        return scales
+        costs = ["macs", *(columns.value for columns in self.latency_columns)]
+        return {cost: self.limits.get(cost, self.largest_macs) for cost in costs}
 
     @property
     def objectives(self) -> tuple[str, ...]:
@@ -92,15 +162,15 @@ class RunFacts:
     @property
     def budget_text(self) -> str:
         """The limits in one line, as in `2 GMACs, 15 ms`."""
-        given = {name: limit for name, limit in self.limits.items() if limit is not None}
-        return ", ".join(starmap(limit_text, given.items())) or "no limit"
+        return ", ".join(starmap(limit_text, self.limits.items())) or "no limit"
 
     @property
     def cost_text(self) -> str:
         """How the costs were counted, in one line."""
         text = f"MACs are multiply-adds of one image at {self.image_size} px"
-        if self.latency_conditions:
-            text += f"; latency is the median of repeats: {self.latency_conditions}"
+        for device, latency in self.latency.items():
+            how = "median of repeats on what reached the front, else predicted"
+            text += f"; latency on {device}: {how if latency.measured else 'predicted'}"
         return text
 
     @property
@@ -119,9 +189,9 @@ class RunFacts:
 
 def limit_text(name: str, limit: float) -> str:
     """A limit of `RunFacts.limits`, as in `2 GMACs`, `10 M params` or `15 ms`."""
-    if name == "latency_ms":
-        return f"{limit:g} ms"
-    return macs_text(limit) if name == "macs" else params_text(limit)
+    if name in ("macs", "params"):
+        return macs_text(limit) if name == "macs" else params_text(limit)
+    return f"{limit:g} ms on {name.removeprefix('latency_').removesuffix('_ms')}"
 
 
 def macs_text(macs: float) -> str:
@@ -139,10 +209,12 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def milliseconds(median: float | None, iqr: float | None) -> str:
-    """A latency with its interquartile range, or `NOT_MEASURED`."""
-    if median is None or math.isnan(median):
-        return NOT_MEASURED
-    if iqr is None or math.isnan(iqr):
-        return f"{median:.2f} ms"
-    return f"{median:.2f} ms (IQR {iqr:.2f})"
+def latency_text(row: pd.Series | Mapping[str, Any], columns: LatencyColumns) -> str:
+    """The latency of a trial on a device: predicted, and measured with its interquartile range."""
+    predicted, measured, iqr = (
+        row[name] for name in (columns.predicted, columns.measured, columns.iqr)
+    )
+    if math.isnan(measured):
+        return f"{predicted:.2f} ms predicted"
+    unstable = ", unstable" if row[columns.unstable] else ""
+    return f"{measured:.2f} ms (IQR {iqr:.2f}{unstable}), {predicted:.2f} predicted"

@@ -1,4 +1,4 @@
-"""The two figures of a run: accuracy against cost, and hypervolume over evaluations.
+"""The figures of a run: accuracy against cost, hypervolume over evaluations, latency.
 
 Colours are Okabe and Ito's, which colour-blind readers tell apart; shapes differ as well, so the
 figures survive a black-and-white print.
@@ -9,15 +9,16 @@ from __future__ import annotations
 import html
 import math
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nas.report.facts import (
-    NOT_MEASURED,
+    LatencyColumns,
     RunFacts,
+    latency_text,
     limit_text,
     macs_text,
-    milliseconds,
     params_text,
     percent,
 )
@@ -45,6 +46,7 @@ class _Panel:
     title: str
     unit: float
     limit: float | None
+    devices: Sequence[LatencyColumns]
     bottom: float
     top: float
 
@@ -119,14 +121,120 @@ def hypervolume_figure(trials: pd.DataFrame, facts: RunFacts) -> go.Figure:
     return figure
 
 
+def prediction_figure(trials: pd.DataFrame, facts: RunFacts, device: str) -> go.Figure:
+    """Predicted against measured latency on a device: the table's networks, and this run's."""
+    import plotly.graph_objects as go
+
+    columns = LatencyColumns(device)
+    held_out = facts.latency[device].networks
+    figure = go.Figure()
+    timed = trials.dropna(subset=[columns.measured]).drop_duplicates("hash")
+    series = [
+        (
+            "held out when the table was made",
+            [network["measured_ms"] for network in held_out],
+            [network["predicted_ms"] for network in held_out],
+            GREY,
+        ),
+        (
+            "measured in this search",
+            [float(value) for value in timed[columns.measured]],
+            [float(value) for value in timed[columns.predicted]],
+            BLUE,
+        ),
+    ]
+    for name, measured, predicted, color in series:
+        _scatter(
+            figure, measured, predicted, name, color, "measured %{x:.2f} ms, predicted %{y:.2f}"
+        )
+    values = [value for _, x, y, _ in series for value in (*x, *y)]
+    if values:
+        ends = [min(values), max(values)]
+        line = {"color": INK, "width": 1, "dash": "dash"}
+        figure.add_scatter(
+            x=ends, y=ends, mode="lines", line=line, name="as measured", hoverinfo="skip"
+        )
+    figure.update_layout(_layout(420), legend=_LEGEND_BELOW, margin={"t": 24, "b": 96})
+    figure.update_xaxes(_axis(f"measured on {device} (ms)"))
+    figure.update_yaxes(_axis("predicted (ms)"))
+    return figure
+
+
+def macs_latency_figure(trials: pd.DataFrame, facts: RunFacts, device: str) -> go.Figure:
+    """Latency on a device against MACs, where people see how far MACs mislead."""
+    import plotly.graph_objects as go
+
+    columns = LatencyColumns(device)
+    held_out = facts.latency[device].networks
+    figure = go.Figure()
+    hover = "%{x:.2f} GMACs, %{y:.2f} ms"
+    _scatter(
+        figure,
+        [network["macs"] / 1e9 for network in held_out],
+        [network["measured_ms"] for network in held_out],
+        "random, measured",
+        GREY,
+        hover,
+    )
+    rows = trials[trials["state"].isin(["evaluated", "infeasible"])].drop_duplicates("hash")
+    timed = rows[columns.measured].notna()
+    for name, chosen, color in (
+        ("of this search, predicted", rows[~timed], ORANGE),
+        ("of this search, measured", rows[timed], BLUE),
+    ):
+        macs = [float(value) / 1e9 for value in chosen["macs"]]
+        latency = [float(value) for value in chosen[columns.value]]
+        texts = [_hover(row, [columns]) for row in chosen.to_dict("records")]
+        _scatter(figure, macs, latency, name, color, "%{text}", texts)
+    figure.update_layout(_layout(420), legend=_LEGEND_BELOW, margin={"t": 24, "b": 96})
+    figure.update_xaxes(_axis(f"MACs at {facts.image_size} px (G)"), rangemode="tozero")
+    figure.update_yaxes(_axis(f"latency on {device} (ms)"), rangemode="tozero")
+    return figure
+
+
+_LEGEND_BELOW = {"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"}
+
+
+def _scatter(
+    figure: go.Figure,
+    x: Sequence[float],
+    y: Sequence[float],
+    name: str,
+    color: str,
+    hover: str,
+    texts: Sequence[str] | None = None,
+) -> None:
+    if not len(x):
+        return
+    figure.add_scatter(
+        x=x,
+        y=y,
+        mode="markers",
+        name=name,
+        marker={"color": color, "size": 8, "opacity": 0.8},
+        text=texts,
+        hovertemplate=f"{hover}<extra></extra>",
+    )
+
+
 def _panels(facts: RunFacts) -> list[_Panel]:
-    macs = f"MACs at {facts.image_size} px (G)"
-    limit = facts.limits["macs"]
-    if "latency_ms" not in facts.objectives:
-        return [_Panel(1, "macs", macs, 1e9, limit, 0.0, 1.0)]
+    """One for MACs on top, then one for the latency of each device that has a limit."""
+    axes = [("macs", f"MACs at {facts.image_size} px (G)", 1e9)]
+    axes += [(c.value, f"latency on {c.device} (ms)", 1.0) for c in facts.latency_columns]
+    half_gap = 0.12 / len(axes)  # room for the title of an axis and the limit below it
+    share = 1 / len(axes)
     return [
-        _Panel(1, "macs", macs, 1e9, limit, 0.56, 1.0),
-        _Panel(2, "latency_ms", "latency (ms)", 1.0, facts.limits["latency_ms"], 0.0, 0.44),
+        _Panel(
+            number,
+            column,
+            title,
+            unit,
+            facts.limits.get(column),
+            facts.latency_columns,
+            bottom=1 - number * share + (half_gap if number < len(axes) else 0.0),
+            top=1 - (number - 1) * share - (half_gap if number > 1 else 0.0),
+        )
+        for number, (column, title, unit) in enumerate(axes, start=1)
     ]
 
 
@@ -142,14 +250,16 @@ def _draw_panel(figure: go.Figure, panel: _Panel, trials: pd.DataFrame, facts: R
 
     _points(figure, panel, others, "evaluated", size=10, color="#FFFFFF", edge=GREY)
     _envelope(figure, panel, rows)
-    timed = "latency_ms" in facts.objectives
-    name = "Pareto front (accuracy, MACs, latency)" if timed else "Pareto front"
+    name = "Pareto front (accuracy, MACs, latency)" if facts.latency else "Pareto front"
     _points(figure, panel, front, name, size=11, color=BLUE, edge=BLUE)
     if not rows.empty:
         star = best(trials).to_frame().T
         accuracy = percent(float(star["accuracy"].iloc[0]))
         _points(figure, panel, star, f"best, {accuracy}", size=21, color=ORANGE, symbol="star")
     _labels(figure, panel, rows[rows["source"] != "sampler"])
+    too_slow = over.dropna(subset=["accuracy"])
+    _points(figure, panel, too_slow, "too slow when measured", size=9, color="#FFFFFF", edge=ORANGE)
+    over = over[over["accuracy"].isna()]
     _ticks(figure, panel, over, "over a limit, not evaluated", symbol="line-ns-open", color=ORANGE)
     _ticks(figure, panel, failed, "failed", symbol="x-thin-open", color=INK)
 
@@ -242,7 +352,7 @@ def _markers(
         showlegend=panel.index == 1,
         marker=marker,
         hoverinfo="text",
-        hovertext=[_hover(row) for row in rows.to_dict("records")],
+        hovertext=[_hover(row, panel.devices) for row in rows.to_dict("records")],
         cliponaxis=False,
     )
 
@@ -337,7 +447,7 @@ def _cost_axis(panel: _Panel, costs: list[float]) -> dict[str, Any]:
     return axis
 
 
-def _hover(row: dict[Any, Any]) -> str:
+def _hover(row: dict[Any, Any], devices: Sequence[LatencyColumns]) -> str:
     """What a trial is, in the little markup that plotly reads; its own strings are escaped."""
     head = f"<b>trial {row['number']}</b>"
     if row["source"] != "sampler":
@@ -345,9 +455,7 @@ def _hover(row: dict[Any, Any]) -> str:
     if row["state"] == "evaluated":
         head += f": {percent(row['accuracy'])}"
     lines = [head, f"{macs_text(row['macs'])}, {params_text(row['params'])}"]
-    latency = milliseconds(row["latency_ms"], row["latency_iqr_ms"])
-    if latency != NOT_MEASURED:
-        lines.append(latency)
+    lines += [f"{c.device}: {latency_text(row, c)}" for c in devices]
     for text in (str(row["violation"]), *str(row["summary"]).split(" | ")):
         lines += [html.escape(line) for line in textwrap.wrap(text, 64)]
     return "<br>".join(lines)

@@ -8,10 +8,23 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.report.facts import RunFacts, limit_text, macs_text, milliseconds, params_text, percent
-from nas.report.figure import FONT, hypervolume_figure, pareto_figure
+from nas.files import write_text
+from nas.report.facts import (
+    RunFacts,
+    latency_text,
+    limit_text,
+    macs_text,
+    params_text,
+    percent,
+)
+from nas.report.figure import (
+    FONT,
+    hypervolume_figure,
+    macs_latency_figure,
+    pareto_figure,
+    prediction_figure,
+)
 from nas.report.front import anchors, count_text, hypervolume_trace, pareto_front
-from nas.run_folder import write_text
 from nas.units import format_count, format_seconds
 
 if TYPE_CHECKING:
@@ -66,6 +79,7 @@ def _report(folder: Path, trials: pd.DataFrame, facts: RunFacts, plot: str) -> s
         )
         parts.append(_section("Hypervolume", curve))
         parts.append(_section(f"Pareto front ({len(front)})", _trials(front, facts)))
+    parts += [_latency(trials, facts, device) for device in facts.latency]
     parts.append(_section("What was asked and how it was measured", _facts(facts)))
     parts.append(_section("Trials", _statistics(trials)))
     if trace:
@@ -90,7 +104,10 @@ def _result(trials: pd.DataFrame, facts: RunFacts) -> str:
             f"{html.escape(count_text(trials))}.</p>"
         )
     _, row = compared[0]
-    speed = f", <b>{milliseconds(row['latency_ms'], None)}</b>" if facts.latency_conditions else ""
+    speed = "".join(
+        f", <b>{row[columns.value]:.2f} ms</b> on {html.escape(columns.device)}"
+        for columns in facts.latency_columns
+    )
     lead = (
         f"The best architecture is right on <b>{percent(row['accuracy'])}</b> of the search split "
         f"and costs <b>{macs_text(row['macs'])}</b>, <b>{params_text(row['params'])}</b>{speed}."
@@ -105,23 +122,34 @@ def _result(trials: pd.DataFrame, facts: RunFacts) -> str:
     return f"<p class='lead'>{lead}</p>{table}{note}"
 
 
+def _latency(trials: pd.DataFrame, facts: RunFacts, device: str) -> str:
+    """What a device's latency was predicted and measured to be, and how far MACs mislead."""
+    found, name = facts.latency[device], f"latency-{device.replace(':', '-')}"
+    note = f"{found.conditions}. The table's error: {found.error}."
+    if not found.measured:
+        note += " The device is not here: latencies are predicted and were not measured."
+    plots = _plot(prediction_figure(trials, facts, device), f"{name}-prediction")
+    plots += _plot(macs_latency_figure(trials, facts, device), f"{name}-macs")
+    return _section(f"Latency on {device}", f"<p class='note'>{html.escape(note)}</p>{plots}")
+
+
 def _trials(rows: pd.DataFrame, facts: RunFacts) -> str:
     return _table(_heads(facts), [_cells(row, facts) for _, row in rows.iterrows()])
 
 
 def _heads(facts: RunFacts) -> list[str]:
-    timed = ["latency"] if facts.latency_conditions else []
+    timed = [f"latency on {columns.device}" for columns in facts.latency_columns]
     return ["trial", "accuracy", "MACs", "params", *timed, "from", "architecture"]
 
 
 def _cells(row: pd.Series, facts: RunFacts) -> list[str]:
-    timed = [milliseconds(row["latency_ms"], row["latency_iqr_ms"])]
+    timed = [latency_text(row, columns) for columns in facts.latency_columns]
     return [
         str(row["number"]),
         facts.accuracy_with_error(row["accuracy"]),
         format_count(row["macs"]).rstrip(),
         format_count(row["params"]).rstrip(),
-        *(timed if facts.latency_conditions else []),
+        *timed,
         str(row["source"]),
         str(row["summary"]),
     ]
@@ -136,6 +164,7 @@ def _facts(facts: RunFacts) -> str:
         "budget": facts.budget_text,
         "cost": facts.cost_text,
         "accuracy": facts.accuracy_text,
+        **{f"latency on {d}": f"{x.conditions}; {x.error}" for d, x in facts.latency.items()},
         "supernet": spent,
         "search": f"{facts.sampler}, seed {facts.seed}, {format_seconds(facts.search_seconds)}",
         "device": facts.device,

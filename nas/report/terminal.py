@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from nas.report.facts import RunFacts, milliseconds
+from nas.report.facts import LatencyColumns, RunFacts
 from nas.report.front import anchors, count_text
 from nas.units import format_count
 
@@ -58,13 +60,26 @@ def _rows(facts: RunFacts) -> dict[str, Callable[[pd.Series], str]]:
         f"MACs at {facts.image_size} px": lambda row: format_count(row["macs"]).rstrip(),
         "params": lambda row: format_count(row["params"]).rstrip(),
     }
-    if facts.latency_conditions:
-        rows["latency"] = lambda row: milliseconds(row["latency_ms"], row["latency_iqr_ms"])
+    for columns in facts.latency_columns:
+        rows[f"ms on {columns.device}"] = partial(_measured, columns)
+        rows[f"  predicted, {columns.device}"] = partial(_predicted, columns)
     return rows
+
+
+def _predicted(columns: LatencyColumns, row: pd.Series) -> str:
+    return f"{row[columns.predicted]:.2f}"
+
+
+def _measured(columns: LatencyColumns, row: pd.Series) -> str:
+    if math.isnan(row[columns.measured]):
+        return "not measured"
+    unstable = ", unstable" if row[columns.unstable] else ""
+    return f"{row[columns.measured]:.2f} (IQR {row[columns.iqr]:.2f}{unstable})"
 
 
 def _caption(trials: pd.DataFrame, facts: RunFacts) -> list[str]:
     """How the numbers were measured and how many trials there were, in lines."""
     accuracy = f"{facts.accuracy_text}; ± is one standard error"
     cost = f"{facts.cost_text}; smallest and largest are of those evaluated"
-    return [escape(line) for line in (accuracy, cost, f"trials: {count_text(trials)}")]
+    errors = [f"latency on {d}: {x.conditions}; {x.error}" for d, x in facts.latency.items()]
+    return [escape(line) for line in (accuracy, cost, *errors, f"trials: {count_text(trials)}")]

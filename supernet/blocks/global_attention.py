@@ -1,5 +1,6 @@
 """Global heads: the ways to see the whole map, one class each."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -152,7 +153,25 @@ class AdaptiveHeads(HeadGroup):
 
     def _sample(self, x: Tensor, high: int, wide: int) -> Tensor:
         x = to_channels_first(x)
-        sampled = F.adaptive_max_pool2d(x, (high, wide))
+        sampled = adaptive_max_pool(x, (high, wide))
         if self.average:
             sampled = sampled + F.adaptive_avg_pool2d(x, (high, wide))
         return to_channels_last(sampled)
+
+
+def adaptive_max_pool(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Adaptive max-pooling, (B, C, H, W) → (B, C, *size).
+
+    ONNX knows it only where all windows are of one size. In an exported program, of which ONNX is
+    made, it is otherwise the maximum over rows, then over columns.
+    """
+    if not torch.compiler.is_exporting():
+        return F.adaptive_max_pool2d(x, size)
+    sides = x.shape[2:]
+    if all(side % cells == 0 for side, cells in zip(sides, size, strict=True)):
+        return F.max_pool2d(x, (sides[0] // size[0], sides[1] // size[1]))
+    for dim, cells in ((2, size[0]), (3, size[1])):
+        side = x.shape[dim]
+        spans = ((i * side // cells, -(-(i + 1) * side // cells)) for i in range(cells))
+        x = torch.stack([x.narrow(dim, a, b - a).amax(dim) for a, b in spans], dim)
+    return x

@@ -42,6 +42,7 @@ def map_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         and not torch.is_autocast_enabled("cpu")
         and x.ndim == 4
         and min(x.shape[1:3]) > 1
+        and not torch.compiler.is_exporting()  # a program for any batch asks for no batch's size
         and x.shape[:3].numel() >= SEVERAL_TOKENS
     ):
         return to_channels_last(F.conv2d(to_channels_first(x), weight[..., None, None], bias))

@@ -23,7 +23,7 @@ class ClassToken(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) → (B, 1, 1 + H·W, C)."""
         token = self.token if self.position is None else self.token + self.position
-        first = token.to(x.dtype).expand(len(x), 1, -1)
+        first = token.to(x.dtype).expand(x.shape[0], 1, -1)
         return torch.cat((first, x.flatten(1, 2)), dim=1).unsqueeze(1)
 
 

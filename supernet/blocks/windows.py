@@ -63,13 +63,15 @@ class Windows:
         """(B·windows, tokens of a window, c) → (B, H, W, c)."""
         rows, high, columns, wide = self.grid
         x = x.view(-1, rows, columns, high, wide, x.shape[-1]).transpose(2, 3)
-        x = x.reshape(len(x), rows * high, columns * wide, -1)[:, : self.height, : self.width]
+        x = x.reshape(x.shape[0], rows * high, columns * wide, -1)[:, : self.height, : self.width]
         down, right = self.shifts
         return x.roll((-down, -right), dims=(1, 2)) if down or right else x
 
     def visible(self, device: torch.device) -> Tensor | None:
         """Boolean (windows, 1, queries or 1, keys), False hides; None where all is visible."""
-        return _visible(self, device)
+        sides = self.height, self.width, self.window, self.shift
+        visible: Tensor | None = _visible_in(*sides, device)
+        return visible
 
 
 @contextmanager
@@ -77,6 +79,14 @@ def _in_no_mode() -> Iterator[None]:
     """What is cached may be used in training, whatever mode it was first asked for in."""
     with torch.inference_mode(False), torch.device("cpu"):
         yield
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _visible_in(
+    height: int, width: int, window: int, shift: int, device: torch.device
+) -> Tensor | None:
+    """What `torch.compile` takes for granted, since it can't follow the cache."""
+    return _visible(Windows(height, width, window, shift), device)
 
 
 @lru_cache(maxsize=256)
@@ -112,6 +122,7 @@ def _runs(side: int, padded: int, shift: int) -> Tensor:
     return torch.cat((runs, runs[-1:].expand(padded - side)))
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def relative_places(height: int, width: int, side: int) -> Tensor:
     """Where a table of (2·side − 1)² relative positions holds that of each query and key.
 

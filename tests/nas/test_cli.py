@@ -8,9 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from runs import NANO, ROOT, SMALL, Outcome, command, finish, small_config, start
+from runs import NANO, ROOT, SMALL, Outcome, command, fake_table, finish, small_config, start
 
+import nas.onnx_export
 from nas.cli import main
+from nas.interrupt import Interrupted
+from nas.latency_table import LatencyTable
+from nas.profiling import ProfilingEffort
 from nas.run_folder import RunFolder
 from search_space import DESIGNS, PRESETS, Architecture, SearchSpace, total_cost
 
@@ -233,6 +237,60 @@ def architecture_with_an_unknown_mixer(here: Path) -> None:
     architecture(here, lambda data: data["stages"][0].update(mixer={"kind": "convolution"}))
 
 
+def table(here: Path, device: str = "phone", **changes: Any) -> None:
+    (here / "table.json").write_text(fake_table(device, **changes).to_json())
+
+
+def table_of_another_device(here: Path) -> None:
+    table(here, "tablet")
+
+
+def table_of_another_dtype(here: Path) -> None:
+    table(here, dtype="float16")
+
+
+def table_of_another_batch(here: Path) -> None:
+    table(here, batch_size=8)
+
+
+def table_of_another_image_size(here: Path) -> None:
+    table(here, image_size=64)
+
+
+def table_of_another_runtime(here: Path) -> None:
+    table(here, runtime="compile")
+
+
+def table_of_another_chip(here: Path) -> None:
+    table(here, "cpu", chip="Difference Engine")
+
+
+def table_of_another_space(here: Path) -> None:
+    table(here, space=PRESETS["tiny"])
+
+
+def table_with(here: Path, segments: Callable[[dict[str, Any]], object]) -> None:
+    data = json.loads(fake_table().to_json())
+    segments(data["segments"])
+    (here / "table.json").write_text(json.dumps(data))
+
+
+def table_without_a_segment(here: Path) -> None:
+    table_with(here, lambda times: times.pop(HEAD))
+
+
+def table_with_nan(here: Path) -> None:
+    table_with(here, lambda times: times.update({HEAD: float("nan")}))
+
+
+def table_with_a_negative_time(here: Path) -> None:
+    table_with(here, lambda times: times.update({HEAD: -1.0}))
+
+
+def table_without_json(here: Path) -> None:
+    (here / "table.json").write_text("milliseconds,label")
+
+
 def finished_search(here: Path) -> None:
     with RunFolder(here / "run").claimed_for(small_config()):
         pass
@@ -242,7 +300,12 @@ def nothing(here: Path) -> None:
     pass
 
 
-SEARCH = ("search", *SMALL, "--steps", "2", "--trials", "2", "--out", "run")
+SEARCH = ("search", *SMALL, "--steps", "2", "--trials", "2", "--out", "run", "--device", "cpu")
+PHONE = (*SEARCH, "--latency", "phone=40ms", "--latency-table", "table.json")
+PROFILE = ("profile", "--space", "nano", "--device", "cpu")
+
+HEAD = next(label for label in fake_table().segments if label.startswith("head"))
+"""The label of a segment of nano."""
 
 BAD_INPUT: list[tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...]]] = [
     # limits
@@ -262,7 +325,64 @@ BAD_INPUT: list[tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...]]]
     (nothing, (*SEARCH, "--params", ""), ("--params", "''")),
     (nothing, (*SEARCH, "--latency", "15"), ("--latency", "'15'", "15ms")),
     (nothing, (*SEARCH, "--latency", ""), ("--latency", "''")),
-    (nothing, (*SEARCH, "--latency", "1us"), ("--latency", "out of reach")),
+    (nothing, (*SEARCH, "--latency", "cpu=15"), ("--latency", "'15'", "15ms")),
+    (nothing, (*SEARCH, "--latency", "cpu="), ("--latency", "''")),
+    (nothing, (*SEARCH, "--latency", "=15ms"), ("--latency", "'=15ms'", "cuda=2ms")),
+    (nothing, (*SEARCH, "--latency", "cpu=nanms"), ("--latency", "'nanms'", "positive")),
+    (nothing, (*SEARCH, "--latency", "cpu=-2ms"), ("--latency", "'-2ms'", "positive")),
+    (nothing, (*SEARCH, "--latency", "15ms", "--latency", "20ms"), ("'20ms'", "each device")),
+    (
+        nothing,
+        (*SEARCH, "--latency", "15ms", "--latency", "cpu=20ms"),
+        ("--latency 'cpu=20ms'", "one limit for each device"),
+    ),
+    # latency tables
+    (nothing, PHONE, ("table.json", "cannot be read")),
+    (empty_folder, (*PHONE[:-1], "photos"), ("photos", "cannot be read")),
+    (table_without_json, PHONE, ("table.json", "JSON")),
+    (table_with_nan, PHONE, ("table.json", f"segments.{HEAD}")),
+    (table_with_a_negative_time, PHONE, ("table.json", f"segments.{HEAD}")),
+    (table_without_a_segment, PHONE, ("table.json", "lacks segments", "'nano'", repr(HEAD))),
+    (table_of_another_space, PHONE, ("table.json", "lacks segments", "'tiny'", "'nano'")),
+    (table_of_another_device, PHONE, ("table.json", "'tablet'", "(phone has)")),
+    (table, (*SEARCH, "--latency-table", "table.json"), ("table.json", "'phone'", "(none has)")),
+    (table_of_another_dtype, PHONE, ("table.json", "dtype", "'float16'", "'float32'")),
+    (table, (*PHONE, "--latency-dtype", "bfloat16"), ("dtype", "'float32'", "'bfloat16'")),
+    (table_of_another_batch, PHONE, ("table.json", "batch_size 8", "1")),
+    (table, (*PHONE, "--latency-batch", "4"), ("table.json", "batch_size 1", "4")),
+    (table_of_another_image_size, PHONE, ("table.json", "image_size 64", "224")),
+    (table, (*PHONE, "--image-size", "96"), ("table.json", "image_size 224", "96")),
+    (table_of_another_runtime, PHONE, ("table.json", "runtime 'compile'", "'eager'")),
+    (
+        table_of_another_chip,
+        (*SEARCH, "--latency", "40ms", "--latency-table", "table.json"),
+        ("table.json", "chip 'Difference Engine'"),
+    ),
+    (table, (*PHONE, "--latency-table", "table.json"), ("table.json", "a second table", "'phone'")),
+    (
+        table,
+        (*PHONE, "--latency", "tablet=40ms"),
+        ("--latency tablet", "not here (cpu", "--latency-table"),
+    ),
+    (nothing, (*SEARCH, "--latency", "phone=40ms"), ("--latency phone", "--latency-table")),
+    (nothing, (*SEARCH, "--latency", "cuda:99=4ms"), ("--latency cuda:99", "--latency-table")),
+    (nothing, (*SEARCH, "--latency-batch", "0"), ("--latency-batch", "0")),
+    (nothing, (*SEARCH, "--latency-dtype", "int8"), ("--latency-dtype", "int8", "bfloat16")),
+    (nothing, (*SEARCH, "--runtime", "tflite"), ("--runtime", "tflite", "onnx")),
+    (
+        nothing,
+        (*SEARCH, "--latency", "9ms", "--runtime", "onnx", "--latency-dtype", "bfloat16"),
+        ("onnx", "bfloat16", "float16"),
+    ),
+    # profiles
+    (nothing, (*PROFILE, "--out", "none/table.json"), ("--out none/table.json", "folder")),
+    (regular_file, (*PROFILE, "--out", "file/table.json"), ("--out file/table.json", "folder")),
+    (empty_folder, (*PROFILE, "--out", "photos"), ("--out photos", "folder")),
+    (nothing, ("profile", "--space", "huge"), ("--space", "'huge'", "nano")),
+    (nothing, ("profile", "--space", "nano", "--device", "tpu"), ("--device", "'tpu'", "cpu")),
+    (nothing, (*PROFILE, "--batch", "0"), ("--batch", "0")),
+    (nothing, (*PROFILE, "--dtype", "int8"), ("--dtype", "int8", "bfloat16")),
+    (nothing, (*PROFILE, "--runtime", "onnx", "--dtype", "bfloat16"), ("onnx", "bfloat16")),
     # data
     (nothing, (*SEARCH, "--data", "photos"), ("photos", "digits")),
     (empty_folder, (*SEARCH, "--data", "photos"), ("photos", "no class folders")),
@@ -359,6 +479,20 @@ def test_bad_input_gets_one_line_and_status_2_and_leaves_nothing_behind(
     assert snapshot(tmp_path) == before
 
 
+@pytest.mark.parametrize("arguments", [(*SEARCH, "--latency", "15ms"), PROFILE])
+def test_a_runtime_that_is_not_installed_is_refused_before_anything_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(nas.onnx_export, "find_spec", lambda name: None)
+    outcome = command(*arguments, "--runtime", "onnx")
+    assert (outcome.status, outcome.out) == (2, "")
+    (line,) = outcome.err.splitlines()
+    assert "'onnx' is not installed" in line
+    assert "pip install" in line
+    assert snapshot(tmp_path) == {}
+
+
 @pytest.mark.usefixtures("small_run")
 def test_a_broken_configuration_of_a_run_is_named(small_run: Path, tmp_path: Path) -> None:
     config = json.loads((small_run / "config.json").read_text())
@@ -419,3 +553,125 @@ def test_a_run_is_named_by_what_it_is_about(
     names = sorted(path.name for path in (tmp_path / "results").iterdir())
     assert len(names) == 2
     assert all(name.startswith("digits-nano-0.2GFLOPs-") for name in names)
+
+
+# --- latency -------------------------------------------------------------------------------------
+
+
+class Started(Exception):
+    """The command has come to its work."""
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What a search was started with; it ends there."""
+    told: dict[str, Any] = {}
+
+    def run(config: object, folder: RunFolder, **rest: object) -> None:
+        told.update(rest, config=config)
+
+    monkeypatch.setattr("nas.run.run", run)
+    return told
+
+
+def test_limits_on_latency_are_of_the_device_of_the_run_or_of_those_that_are_named(
+    tmp_path: Path, started: dict[str, Any]
+) -> None:
+    phone = fake_table("phone", batch_size=2, dtype="float16")
+    (tmp_path / "phone.json").write_text(phone.to_json())
+    outcome = command(
+        *("search", *SMALL, "--device", "cpu", "--out", tmp_path / "run"),
+        *("--latency", "0.015s", "--latency", "phone=40ms"),
+        *("--latency-table", tmp_path / "phone.json"),
+        *("--latency-batch", "2", "--latency-dtype", "float16"),
+    )
+    assert outcome.status == 0, outcome.err
+    config = started["config"]
+    assert config.latency_ms == {"cpu": 15.0, "phone": 40.0}
+    assert config.latency_tables == {"phone": phone.digest}
+    assert (config.latency_batch, config.latency_dtype, config.runtime) == (2, "float16", "eager")
+    assert started["tables"] == {"phone": phone}
+
+
+def test_without_a_limit_on_latency_none_is_configured(
+    tmp_path: Path, started: dict[str, Any]
+) -> None:
+    assert command("search", *SMALL, "--out", tmp_path / "run").status == 0
+    assert (started["config"].latency_ms, started["tables"]) == ({}, {})
+
+
+def test_another_table_is_another_configuration(tmp_path: Path, started: dict[str, Any]) -> None:
+    digests = []
+    for factor in (1.0, 2.0):
+        table(tmp_path, fields={"overhead_ms": factor})
+        flags = ("--latency", "phone=40ms", "--latency-table", tmp_path / "table.json")
+        assert command("search", *SMALL, *flags, "--out", tmp_path / "run").status == 0
+        digests.append(started["config"].digest)
+    assert digests[0] != digests[1]
+
+
+@pytest.fixture
+def quick_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Profiles that take seconds."""
+    effort = ProfilingEffort(sightings=1, fitted=2, held_out=1)
+    monkeypatch.setattr("nas.profiling.SMALL", effort)
+    for name in ("WARM_UP_PASSES", "PASSES", "WHOLE_PASSES", "FIRST_PASSES"):
+        monkeypatch.setattr(f"nas.profiling.{name}", 2)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_profile")
+def test_profile_writes_a_table_that_a_search_takes(
+    tmp_path: Path, started: dict[str, Any]
+) -> None:
+    file = tmp_path / "cpu.json"
+    outcome = command(*PROFILE, "--quick", "--image-size", "64", "--batch", "2", "--out", file)
+    assert outcome.status == 0, outcome.err
+    written = LatencyTable.load(file)
+    written.check_covers(NANO, "cpu.json")
+    assert (written.conditions.image_size, written.conditions.batch_size) == (64, 2)
+    text = " ".join(outcome.out.split())
+    assert str(written.conditions) in text
+    assert f"{len(written.segments)} segments: {file}" in text
+    flags = ("--image-size", "64", "--latency-batch", "2", "--device", "cpu")
+    limit = ("--latency", "15ms", "--latency-table", file, "--out", tmp_path / "run")
+    outcome = command("search", *SMALL, *flags, *limit)
+    assert outcome.status == 0, outcome.err
+    assert started["tables"] == {"cpu": written}
+
+
+def test_a_table_that_cannot_be_written_is_refused_before_it_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def profile(*args: object, **rest: object) -> LatencyTable:
+        raise Started
+
+    monkeypatch.setattr("nas.profiling.profile", profile)
+    with pytest.raises(Started):
+        command(*PROFILE, "--out", tmp_path / "table.json")
+    for out in (tmp_path, tmp_path / "none" / "table.json"):
+        assert command(*PROFILE, "--out", out).status == 2
+
+
+def test_profile_names_its_file_by_space_and_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = fake_table("cpu")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("nas.profiling.profile", lambda *args, **rest: made)
+    outcome = command(*PROFILE)
+    assert outcome.status == 0, outcome.err
+    assert LatencyTable.load(tmp_path / "latency-nano-cpu.json") == made
+
+
+def test_a_profile_that_is_stopped_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def profile(*args: object, **rest: object) -> LatencyTable:
+        raise Interrupted
+
+    monkeypatch.setattr("nas.profiling.profile", profile)
+    outcome = command(*PROFILE, "--out", tmp_path / "table.json")
+    assert outcome.status == 130
+    assert "stopped" in outcome.out
+    assert snapshot(tmp_path) == {}

@@ -1,8 +1,9 @@
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from pydantic import ValidationError
 from runs import NANO
 from torch import Tensor, nn
 
@@ -11,10 +12,18 @@ from nas.errors import InputError
 from nas.latency import (
     LEAST_REPEATS,
     MOST_REPEATS,
+    MOST_ROUNDS,
+    WARM_UP_SECONDS,
+    WIDEST_SPREAD,
+    Latency,
     LatencyConditions,
     check_device,
+    check_runtime,
     chip_name,
+    devices_here,
+    is_here,
     measure_latency,
+    time_calls,
 )
 from supernet import Network
 
@@ -102,11 +111,139 @@ def test_a_larger_network_takes_longer() -> None:
     assert 0 < small.median_ms < large.median_ms
 
 
+def test_any_function_of_images_is_timed() -> None:
+    seen: list[tuple[int, ...]] = []
+    latency = measure_latency(lambda images: seen.append(tuple(images.shape)), conditions())
+    assert set(seen) == {(1, 3, 32, 32)}
+    assert latency.repeats < len(seen)
+
+
+def test_every_measurement_sees_the_same_images() -> None:
+    seen: list[Tensor] = []
+    for _ in range(2):
+        measure_latency(seen.append, conditions())
+    assert all(torch.equal(images, seen[0]) for images in seen)
+
+
+def test_the_conditions_are_part_of_the_result() -> None:
+    told = conditions(image_size=48, dtype="bfloat16")
+    latency = measure_latency(Sleeping(milliseconds=1), told)
+    assert latency.conditions == told
+    assert latency.warm_up_seconds >= WARM_UP_SECONDS
+
+
+# --- rounds --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def calls_that_take(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Latency]:
+    """Times calls of which each takes the next number of milliseconds, on a clock of their own."""
+
+    def timed(*rounds: tuple[float, ...]) -> Latency:
+        now = 0.0
+        # The warm-up first; each round repeats its pattern until it has the time it needs.
+        monkeypatch.setattr(nas.latency, "WARM_UP_SECONDS", 0.0)
+        monkeypatch.setattr(nas.latency, "MEASURED_SECONDS", 0.0)
+        monkeypatch.setattr(nas.latency, "perf_counter", lambda: now)
+        queue = [1.0] * 3
+        for pattern in rounds:
+            queue += (pattern * LEAST_REPEATS)[:LEAST_REPEATS]
+
+        def run() -> None:
+            nonlocal now
+            now += queue.pop(0) / 1e3
+
+        latency = time_calls(run, "cpu")
+        assert not queue  # as many rounds as were given, no more and no fewer
+        return latency
+
+    return timed
+
+
+STEADY, WIDE, WIDER, WIDEST = (100.0, 101.0), (100.0, 130.0), (100.0, 160.0), (100.0, 190.0)
+
+
+def test_a_steady_measurement_is_taken_once(calls_that_take: Callable[..., Latency]) -> None:
+    latency = calls_that_take(STEADY)
+    assert latency.median_ms == pytest.approx(100.5)
+    assert latency.iqr_ms == pytest.approx(1.0)
+    assert latency.repeats == LEAST_REPEATS
+    assert latency.spread <= WIDEST_SPREAD
+    assert not latency.unstable
+
+
+def test_a_measurement_that_spreads_is_repeated_until_one_is_steady(
+    calls_that_take: Callable[..., Latency],
+) -> None:
+    for wide in ((WIDE,), (WIDER, WIDE)):
+        latency = calls_that_take(*wide, STEADY)
+        assert latency.iqr_ms == pytest.approx(1.0)
+        assert not latency.unstable
+
+
+def test_what_never_becomes_steady_is_reported_as_unstable_by_its_narrowest_round(
+    calls_that_take: Callable[..., Latency],
+) -> None:
+    rounds = (WIDER, WIDE, WIDEST)
+    assert len(rounds) == MOST_ROUNDS
+    latency = calls_that_take(*rounds)
+    assert latency.unstable
+    assert latency.median_ms == pytest.approx(115.0)
+    assert latency.spread == pytest.approx(30 / 115)
+
+
+def test_an_unstable_latency_of_a_network_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(nas.latency, "WIDEST_SPREAD", -1.0)
+    monkeypatch.setattr(nas.latency, "MEASURED_SECONDS", 0.0)
+    assert measure_latency(Sleeping(milliseconds=1), conditions()).unstable
+    assert "unstable latency" in caplog.text
+
+
+# --- conditions ----------------------------------------------------------------------------------
+
+
 def test_the_conditions_read_as_one_line_with_all_that_matters() -> None:
     text = str(conditions(image_size=224, batch_size=2, threads=3))
-    for part in (chip_name("cpu"), "float32", "batch 2", "3 CPU threads", "224 px", "torch 2"):
+    parts = (chip_name("cpu"), "float32", "batch 2", "3 CPU threads", "224 px", "eager", "torch 2")
+    for part in parts:
         assert part in text
     assert "\n" not in text
+
+
+@pytest.mark.parametrize("runtime", ["eager", "compile", "onnx"])
+def test_the_conditions_know_the_machine_and_survive_json(runtime: str) -> None:
+    told = conditions(runtime=runtime, dtype="float16")
+    assert told.chip == chip_name("cpu")
+    package = "onnxruntime" if runtime == "onnx" else "torch"
+    assert told.version.startswith(f"{package} ")
+    elsewhere = told.model_copy(update={"chip": "another", "version": "torch 1"})
+    for one in (told, elsewhere):
+        assert LatencyConditions.model_validate_json(one.model_dump_json()) == one
+
+
+def test_of_a_device_that_is_not_here_nothing_is_made_up() -> None:
+    elsewhere = conditions(device="phone")
+    assert (elsewhere.chip, elsewhere.version) == ("", "")
+    assert "phone" in str(elsewhere)
+    with pytest.raises(InputError, match="'phone' is not here"):
+        check_runtime(elsewhere)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [{"runtime": "tensorrt"}, {"dtype": "int8"}, {"threads": 0}, {"batch_size": 0}, {"size": 1}],
+)
+def test_conditions_that_cannot_be_are_refused_by_name(field: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(field))):
+        conditions(**field)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_runtime_that_works_passes_its_check_and_leaves_the_threads_alone() -> None:
+    check_runtime(conditions(dtype="bfloat16"))
+    assert torch.get_num_threads() == 2
 
 
 def test_the_processor_has_a_name() -> None:
@@ -115,6 +252,7 @@ def test_the_processor_has_a_name() -> None:
 
 def test_a_device_that_is_there_is_taken_by_its_name() -> None:
     assert check_device("cpu") == "cpu"
+    assert all(map(is_here, devices_here()))
 
 
 @pytest.mark.parametrize("name", ["tpu", "", "cuda:99", "CPU", "meta", "cpu:7"])

@@ -1,8 +1,10 @@
 import io
 import itertools
+import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,19 +15,27 @@ import pytest
 from rich.console import Console
 
 from nas.report import (
-    TRIAL_COLUMNS,
+    LatencyColumns,
+    LatencyFacts,
     ModelFacts,
     RunFacts,
     best,
     hypervolume,
     hypervolume_trace,
+    latency_text,
+    macs_latency_figure,
     model_card,
     next_commands,
     pareto_figure,
     pareto_front,
+    prediction_figure,
     summary_table,
+    trial_columns,
     write_report,
 )
+
+CPU, PHONE = LatencyColumns("cpu"), LatencyColumns("phone")
+OBJECTIVES = ("accuracy", "macs", "latency_cpu_ms")
 
 HOSTILE = "</script><img src=x onerror=alert(1)> | [red] & 'quoted'"
 
@@ -38,8 +48,6 @@ def row(number: int, **changes: Any) -> dict[str, Any]:
         "accuracy": 0.5,
         "macs": 1_000_000_000,
         "params": 12_345_678,
-        "latency_ms": float("nan"),
-        "latency_iqr_ms": float("nan"),
         "source": "sampler",
         "seconds": 1.5,
         "violation": "",
@@ -48,16 +56,34 @@ def row(number: int, **changes: Any) -> dict[str, Any]:
     return values | changes
 
 
-def table(*rows: dict[str, Any]) -> pd.DataFrame:
-    return pd.DataFrame(list(rows), columns=list(TRIAL_COLUMNS))
+def timed(
+    predicted: float,
+    measured: float = float("nan"),
+    iqr: float = float("nan"),
+    *,
+    unstable: bool = False,
+    on: LatencyColumns = CPU,
+) -> dict[str, float]:
+    """The columns of a latency, that was measured or was not."""
+    known = not np.isnan(measured)
+    return {
+        on.value: measured if known else predicted,
+        on.predicted: predicted,
+        on.measured: measured,
+        on.iqr: iqr,
+        on.unstable: float(unstable) if known else float("nan"),
+    }
+
+
+def table(*rows: dict[str, Any], devices: Sequence[str] = ("cpu",)) -> pd.DataFrame:
+    return pd.DataFrame(list(rows), columns=trial_columns(devices))
 
 
 def evaluated(*points: tuple[float, ...]) -> pd.DataFrame:
-    """One evaluated trial per (accuracy, macs) or (accuracy, macs, latency)."""
-    names = ("accuracy", "macs", "latency_ms")
+    """One evaluated trial per (accuracy, macs) or (accuracy, macs, predicted latency)."""
     return table(
         *(
-            row(number, **dict(zip(names, point, strict=False)))
+            row(number, accuracy=point[0], macs=point[1], **timed(*point[2:]) if point[2:] else {})
             for number, point in enumerate(points)
         )
     )
@@ -72,19 +98,33 @@ def mixed(*, latency: bool = False, count: int = 60) -> pd.DataFrame:
         over = macs > 2e9
         state = "infeasible" if over else ("failed" if number % 17 == 5 else "evaluated")
         accuracy = 0.3 + 0.5 * macs / 2e9 + random.normal(0, 0.05)
+        predicted = macs / 2e8 * random.uniform(0.8, 1.2)
+        measured = (1.05 * predicted, 0.1) if number % 7 == 1 and not over else ()
         rows.append(
             row(
                 number,
                 state=state,
                 accuracy=min(accuracy, 0.95) if state == "evaluated" else float("nan"),
                 macs=macs,
-                latency_ms=macs / 2e8 * random.uniform(0.8, 1.2) if latency else float("nan"),
-                latency_iqr_ms=0.1 if latency else float("nan"),
                 source="smallest" if number == 0 else "sampler",
                 violation="macs over the limit" if over else "",
+                **timed(predicted, *measured) if latency else {},
             )
         )
-    return table(*rows)
+    return table(*rows, devices=["cpu"] if latency else [])
+
+
+NETWORKS = [{"macs": 1e9 + n, "predicted_ms": 5.0 + n, "measured_ms": 5.5 + n} for n in range(6)]
+
+
+def latency_facts(**changes: Any) -> LatencyFacts:
+    values: dict[str, Any] = {
+        "conditions": "Some Chip, float32, batch 1",
+        "error": "MAPE 3.1% on 6 held-out networks",
+        "measured": True,
+        "networks": NETWORKS,
+    }
+    return LatencyFacts(**values | changes)
 
 
 @pytest.fixture
@@ -97,7 +137,7 @@ def facts() -> Callable[..., RunFacts]:
             "search_images": 400,
             "space": "base",
             "space_size": 812_345_678_901_234,
-            "limits": {"macs": 2e9, "params": None, "latency_ms": latency_ms},
+            "limits": {"macs": 2e9} | ({CPU.value: latency_ms} if latency_ms else {}),
             "smallest_macs": 400_000_000,
             "largest_macs": 5_000_000_000,
             "image_size": 224,
@@ -108,7 +148,7 @@ def facts() -> Callable[..., RunFacts]:
             "supernet_steps": 1200,
             "supernet_seconds": 312.4,
             "search_seconds": 151.0,
-            "latency_conditions": "cpu, float32, batch 1" if latency_ms else "",
+            "latency": {"cpu": latency_facts()} if latency_ms else {},
         }
         return RunFacts(**(values | changes))
 
@@ -121,14 +161,14 @@ def facts() -> Callable[..., RunFacts]:
 def test_front_is_what_no_other_trial_dominates_by_pairwise_comparison() -> None:
     random = np.random.default_rng(1)
     trials = evaluated(*random.integers(1, 8, size=(60, 3)).tolist())
-    points = [(-r.accuracy, r.macs, r.latency_ms) for r in trials.itertuples()]
+    points = [(-r.accuracy, r.macs, r.latency_cpu_ms) for r in trials.itertuples()]
 
     def beats(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
         return a != b and all(x <= y for x, y in zip(a, b, strict=True))
 
     expected = {p for p in points if not any(beats(q, p) for q in points)}
-    front = pareto_front(trials, ("accuracy", "macs", "latency_ms"))
-    found = [(-r.accuracy, r.macs, r.latency_ms) for r in front.itertuples()]
+    front = pareto_front(trials, OBJECTIVES)
+    found = [(-r.accuracy, r.macs, r.latency_cpu_ms) for r in front.itertuples()]
     assert set(found) == expected
     assert len(found) == len(expected)
     assert front["macs"].is_monotonic_increasing
@@ -142,7 +182,7 @@ def test_front_keeps_the_first_of_equal_trials() -> None:
 def test_latency_keeps_a_trial_that_accuracy_and_macs_alone_would_drop() -> None:
     trials = evaluated((0.8, 100, 9.0), (0.7, 110, 3.0))
     assert pareto_front(trials, ("accuracy", "macs"))["number"].tolist() == [0]
-    assert pareto_front(trials, ("accuracy", "macs", "latency_ms"))["number"].tolist() == [0, 1]
+    assert pareto_front(trials, OBJECTIVES)["number"].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("state", ["infeasible", "duplicate", "failed"])
@@ -198,7 +238,7 @@ def test_hypervolume_trace_never_falls_and_ends_at_the_volume_of_the_front(
     trials, run = mixed(latency=True), facts(latency_ms=12.0)
     trace = hypervolume_trace(trials, run)
     front = pareto_front(trials, run.objectives)
-    shares = np.column_stack([front["accuracy"], front["macs"] / 2e9, front["latency_ms"] / 12.0])
+    shares = np.column_stack([front["accuracy"], front["macs"] / 2e9, front[CPU.value] / 12.0])
     assert len(trace) == (trials["state"] == "evaluated").sum()
     assert trace == sorted(trace)
     assert trace[-1] == pytest.approx(hypervolume(shares, (0, 1, 1)))
@@ -207,7 +247,7 @@ def test_hypervolume_trace_never_falls_and_ends_at_the_volume_of_the_front(
 def test_without_a_limit_on_macs_their_scale_is_the_largest_architecture(
     facts: Callable[..., RunFacts],
 ) -> None:
-    run = facts(limits={"macs": None, "params": 1e7, "latency_ms": None})
+    run = facts(limits={"params": 1e7})
     assert hypervolume_trace(evaluated((0.6, 2.5e9)), run) == [pytest.approx(0.6 * 0.5)]
 
 
@@ -270,24 +310,185 @@ def test_a_latency_limit_adds_a_panel_with_its_own_limit(facts: Callable[..., Ru
     figure = pareto_figure(mixed(latency=True), facts(latency_ms=12.0))
     assert [shape.x0 for shape in figure.layout.shapes] == [2.0, 12.0]
     assert figure.layout.yaxis3.domain[1] < figure.layout.yaxis2.domain[0]
+    notes = [note.text for note in figure.layout.annotations]
+    assert [text for text in notes if text.startswith("limit")] == [
+        "limit 2 GMACs",
+        "limit 12 ms on cpu",
+    ]
+
+
+def test_two_devices_add_two_panels_that_do_not_overlap(facts: Callable[..., RunFacts]) -> None:
+    trials = table(
+        row(0, **timed(5.0, 5.5, 0.1), **timed(30.0, on=PHONE)),
+        row(1, accuracy=0.6, macs=2e9, **timed(6.0), **timed(20.0, on=PHONE)),
+        devices=["cpu", "phone"],
+    )
+    run = facts(
+        limits={"macs": 2e9, CPU.value: 12.0, PHONE.value: 40.0},
+        latency={"cpu": latency_facts(), "phone": latency_facts(measured=False)},
+    )
+    assert run.objectives == ("accuracy", "macs", "latency_cpu_ms", "latency_phone_ms")
+    figure = pareto_figure(trials, run)
+    assert [shape.x0 for shape in figure.layout.shapes] == [2.0, 12.0, 40.0]
+    axes = ("yaxis", "yaxis2", "yaxis3", "yaxis4", "yaxis5", "yaxis6")
+    domains = [tuple(figure.layout[axis].domain) for axis in axes]
+    assert all(upper[0] >= lower[1] for upper, lower in itertools.pairwise(domains))
+    starred = {trace.xaxis: trace.x[0] for trace in traces(figure, "best, ")}
+    assert starred == {"x": 2.0, "x2": 6.0, "x3": 20.0}
 
 
 def test_hover_tells_number_accuracy_costs_architecture_and_why_it_was_not_evaluated(
     facts: Callable[..., RunFacts],
 ) -> None:
     trials = table(
-        row(3, accuracy=0.81, latency_ms=4.2, latency_iqr_ms=0.1, source="deit"),
-        row(4, state="infeasible", accuracy=float("nan"), macs=3 * 10**9, violation="1 G over"),
+        row(3, accuracy=0.81, source="deit", **timed(3.9, 4.2, 0.1)),
+        row(
+            4,
+            state="infeasible",
+            accuracy=float("nan"),
+            macs=3 * 10**9,
+            violation="1 G over",
+            **timed(7.5),
+        ),
     )
-    figure = pareto_figure(trials, facts())
+    figure = pareto_figure(trials, facts(latency_ms=12.0))
     (good,) = traces(figure, "best, ")[0].hovertext
-    for part in ("trial 3", "deit", "81.0 %", "1 GMACs", "12.3 M params", "4.20 ms (IQR 0.10)"):
+    for part in ("trial 3", "deit", "81.0 %", "1 GMACs", "12.3 M params"):
         assert part in good
+    assert "cpu: 4.20 ms (IQR 0.10), 3.90 predicted" in good
     assert good.endswith("64-128 x 1-2<br>conv max")
     (bad,) = traces(figure, "over a limit")[0].hovertext
     assert "trial 4" in bad
     assert "1 G over" in bad
+    assert "cpu: 7.50 ms predicted" in bad
     assert "%" not in bad
+
+
+def test_what_was_measured_to_be_too_slow_stands_at_its_accuracy_under_a_name_of_its_own(
+    facts: Callable[..., RunFacts],
+) -> None:
+    trials = table(
+        row(0, accuracy=0.6, **timed(9.0, 9.5, 0.1)),
+        row(
+            1,
+            state="infeasible",
+            accuracy=0.8,
+            violation="latency_cpu_ms +25.0% over",
+            **timed(11.0, 15.0, 0.2),
+        ),
+        row(2, state="infeasible", accuracy=float("nan"), macs=3e9, **timed(30.0)),
+    )
+    figure = pareto_figure(trials, facts(latency_ms=12.0))
+    on_macs, on_latency = traces(figure, "too slow when measured")
+    assert (on_macs.yaxis, on_latency.yaxis) == ("y", "y3")
+    assert [list(trace.x) for trace in (on_macs, on_latency)] == [[1.0], [15.0]]
+    assert list(on_latency.y) == [pytest.approx(80.0)]
+    assert "latency_cpu_ms +25.0% over" in on_latency.hovertext[0]
+    assert "15.00 ms (IQR 0.20), 11.00 predicted" in on_latency.hovertext[0]
+    for over in traces(figure, "over a limit"):
+        (text,) = over.hovertext
+        assert "trial 2" in text
+    for star in traces(figure, "best, "):
+        assert "trial 0" in star.hovertext[0]
+    for front in traces(figure, "Pareto front"):
+        (text,) = front.hovertext
+        assert "trial 0" in text
+    for line in traces(figure, "best accuracy up to"):
+        assert max(line.y) == pytest.approx(60.0)
+
+
+def test_a_run_without_a_limit_on_latency_speaks_of_none(
+    tmp_path: Path, facts: Callable[..., RunFacts]
+) -> None:
+    assert not traces(pareto_figure(mixed(), facts()), "too slow")
+    write_report(tmp_path, mixed(), facts())
+    assert "atency" not in Tags((tmp_path / "report.html").read_text()).text
+
+
+# Latency
+
+
+def test_columns_of_a_device_stand_between_costs_and_source() -> None:
+    assert trial_columns([])[4:7] == ["macs", "params", "source"]
+    assert trial_columns(["cuda:1"]) == [
+        *trial_columns([])[:6],
+        "latency_cuda:1_ms",
+        "latency_cuda:1_predicted_ms",
+        "latency_cuda:1_measured_ms",
+        "latency_cuda:1_iqr_ms",
+        "latency_cuda:1_unstable",
+        *trial_columns([])[6:],
+    ]
+    assert len(set(trial_columns(["cpu", "phone"]))) == len(trial_columns([])) + 10
+
+
+def test_latency_is_told_as_predicted_until_it_is_measured() -> None:
+    assert latency_text(timed(4.234), CPU) == "4.23 ms predicted"
+    assert latency_text(timed(4.0, 4.5, 0.1), CPU) == "4.50 ms (IQR 0.10), 4.00 predicted"
+    shaky = timed(4.0, 4.5, 2.0, unstable=True)
+    assert latency_text(shaky, CPU) == "4.50 ms (IQR 2.00, unstable), 4.00 predicted"
+
+
+def test_facts_survive_json(facts: Callable[..., RunFacts]) -> None:
+    run = facts(latency_ms=12.0, notes=("one", "two"))
+    assert RunFacts.from_json(json.dumps(asdict(run))) == run
+
+
+def test_budget_and_costs_say_how_each_latency_was_found(facts: Callable[..., RunFacts]) -> None:
+    run = facts(
+        limits={"macs": 2e9, CPU.value: 12.0, PHONE.value: 40.0},
+        latency={"cpu": latency_facts(), "phone": latency_facts(measured=False)},
+    )
+    assert run.budget_text == "2 GMACs, 12 ms on cpu, 40 ms on phone"
+    assert "latency on cpu: median of repeats on what reached the front" in run.cost_text
+    assert run.cost_text.endswith("latency on phone: predicted")
+
+
+def test_predictions_stand_against_measurements_of_the_table_and_of_the_run(
+    facts: Callable[..., RunFacts],
+) -> None:
+    trials = table(
+        row(0, hash="a" * 16, **timed(9.0, 9.5, 0.1)),
+        row(1, hash="a" * 16, state="duplicate", **timed(9.0, 9.5, 0.1)),
+        row(2, state="infeasible", accuracy=0.7, **timed(11.0, 15.0, 0.1)),
+        row(3, **timed(8.0)),
+    )
+    figure = prediction_figure(trials, facts(latency_ms=12.0), "cpu")
+    (held_out,) = traces(figure, "held out")
+    assert list(held_out.x) == [network["measured_ms"] for network in NETWORKS]
+    assert list(held_out.y) == [network["predicted_ms"] for network in NETWORKS]
+    (searched,) = traces(figure, "measured in this search")
+    assert list(zip(searched.x, searched.y, strict=True)) == [(9.5, 9.0), (15.0, 11.0)]
+    (diagonal,) = traces(figure, "as measured")
+    assert list(diagonal.x) == list(diagonal.y) == [5.0, 15.0]
+
+
+def test_predictions_without_any_measurement_are_an_empty_figure(
+    facts: Callable[..., RunFacts],
+) -> None:
+    run = facts(latency_ms=12.0, latency={"cpu": latency_facts(networks=())})
+    assert not prediction_figure(evaluated((0.5, 1e9, 4.0)), run, "cpu").data
+
+
+def test_latency_stands_against_macs_measured_apart_from_predicted(
+    facts: Callable[..., RunFacts],
+) -> None:
+    trials = table(
+        row(0, macs=1e9, **timed(9.0, 9.5, 0.1)),
+        row(1, macs=1.5e9, **timed(8.0)),
+        row(2, macs=4e9, state="infeasible", accuracy=float("nan"), **timed(30.0)),
+        row(3, macs=1e9, state="failed", accuracy=float("nan"), **timed(7.0)),
+    )
+    figure = macs_latency_figure(trials, facts(latency_ms=12.0), "cpu")
+    points = {trace.name: list(zip(trace.x, trace.y, strict=True)) for trace in figure.data}
+    assert points == {
+        "random, measured": [(n["macs"] / 1e9, n["measured_ms"]) for n in NETWORKS],
+        "of this search, predicted": [(1.5, 8.0), (4.0, 30.0)],
+        "of this search, measured": [(1.0, 9.5)],
+    }
+    (measured,) = traces(figure, "of this search, measured")
+    assert "trial 0" in measured.text[0]
+    assert "9.50 ms (IQR 0.10), 9.00 predicted" in measured.text[0]
 
 
 def test_title_says_data_space_budget_and_both_sizes(facts: Callable[..., RunFacts]) -> None:
@@ -329,7 +530,7 @@ def test_report_is_four_files_that_agree_even_for_none_or_one_trial(
     names = {"trials.csv", "pareto.csv", "pareto.html", "report.html"}
     assert {path.name for path in tmp_path.iterdir()} == names
     saved = pd.read_csv(tmp_path / "trials.csv")
-    assert saved.columns.tolist() == list(TRIAL_COLUMNS)
+    assert saved.columns.tolist() == trial_columns(["cpu"] if latency_ms else [])
     assert len(saved) == count
     front = pd.read_csv(tmp_path / "pareto.csv")
     assert front["number"].tolist() == pareto_front(trials, run.objectives)["number"].tolist()
@@ -355,6 +556,28 @@ def test_report_page_answers_first_and_says_how_it_was_measured(
         f"python -m nas retrain {tmp_path} --top 3",
     ):
         assert part in text
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_report_page_shows_each_device_s_latency_and_whether_it_was_measured(
+    tmp_path: Path, facts: Callable[..., RunFacts], measured: bool
+) -> None:
+    trials = mixed(latency=True)
+    run = facts(latency_ms=12.0, latency={"cpu": latency_facts(measured=measured)})
+    write_report(tmp_path, trials, run)
+    page = (tmp_path / "report.html").read_text()
+    text = Tags(page).text
+    for part in (
+        f"{best(trials)[CPU.value]:.2f} ms on cpu.",
+        "Latency on cpu",
+        "Some Chip, float32, batch 1",
+        "MAPE 3.1% on 6 held-out networks",
+        latency_text(best(trials), CPU),
+    ):
+        assert part in text
+    assert ("The device is not here" in text) == (not measured)
+    for name in ("latency-cpu-prediction", "latency-cpu-macs"):
+        assert f'id="{name}"' in page
 
 
 @pytest.mark.parametrize("name", ["pareto.html", "report.html"])
@@ -430,9 +653,9 @@ def test_summary_sets_the_best_beside_the_smallest_and_the_largest_evaluated(
     facts: Callable[..., RunFacts],
 ) -> None:
     trials = table(
-        row(0, accuracy=0.40, macs=400_000_000),
-        row(1, accuracy=0.90, macs=1_500_000_000, latency_ms=4.2, latency_iqr_ms=0.1),
-        row(2, accuracy=0.80, macs=1_900_000_000),
+        row(0, accuracy=0.40, macs=400_000_000, **timed(1.25)),
+        row(1, accuracy=0.90, macs=1_500_000_000, **timed(4.0, 4.2, 0.1)),
+        row(2, accuracy=0.80, macs=1_900_000_000, **timed(6.0)),
         row(3, state="infeasible", accuracy=float("nan"), macs=4_000_000_000),
     )
     lines = render(trials, facts(latency_ms=12.0), 120).splitlines()
@@ -441,11 +664,13 @@ def test_summary_sets_the_best_beside_the_smallest_and_the_largest_evaluated(
     # One standard error of 400 images: sqrt(0.9 * 0.1 / 400) = 1.5 %.
     assert cells["accuracy at 64 px"][:4] == ["90.0", "±", "1.5", "%"]
     assert cells["MACs at 224 px"] == ["1.5", "G", "400", "M", "1.9", "G"]
-    assert cells["latency"] == ["4.20", "ms", "(IQR", "0.10)", "–", "–"]
-    text = "\n".join(lines)
+    assert cells["ms on cpu"] == ["4.20", "(IQR", "0.10)", *2 * ["not", "measured"]]
+    assert cells["predicted, cpu"] == ["4.00", "1.25", "6.00"]
+    text = " ".join(" ".join(lines).split())
     assert "400 images at 64 px; chance 10.0 %" in text
     assert "4 decided (3 evaluated, 1 over a limit" in text
     assert "4 G" not in text
+    assert "latency on cpu: Some Chip, float32, batch 1" in text
 
 
 def test_summary_names_one_trial_by_all_its_roles(facts: Callable[..., RunFacts]) -> None:
@@ -474,8 +699,7 @@ def model(**changes: Any) -> ModelFacts:
         "accuracy": 0.9,
         "macs": 1_871_234_567,
         "params": 12_345_678,
-        "latency_ms": None,
-        "latency_iqr_ms": None,
+        "latency": {},
         "stages": [{"stage": 1, "width": 64}, {"stage": 2, "width": 128}],
         "class_names": ["zero", "one|two", "<b>_x_"],
         "mean": (0.5, 0.25, 0.5),
@@ -502,9 +726,16 @@ def test_model_card_tells_costs_accuracy_conditions_and_how_to_load(
     assert "latency" not in card
 
 
-def test_model_card_gives_latency_with_its_conditions(facts: Callable[..., RunFacts]) -> None:
-    card = model_card(model(latency_ms=4.2, latency_iqr_ms=0.1), facts(latency_ms=12.0))
-    assert "| latency | 4.20 ms (IQR 0.10) | cpu, float32, batch 1 |" in card
+def test_model_card_gives_each_latency_with_its_conditions(facts: Callable[..., RunFacts]) -> None:
+    run = facts(
+        limits={CPU.value: 12.0, PHONE.value: 40.0},
+        latency={"cpu": latency_facts(), "phone": latency_facts(conditions="phone, float16")},
+    )
+    latency = {"cpu": "4.20 ms (IQR 0.10), 4.00 predicted", "phone": "30.00 ms predicted"}
+    card = model_card(model(latency=latency), run)
+    assert f"| latency on cpu | {latency['cpu']} | Some Chip, float32, batch 1 |" in card
+    assert f"| latency on phone | {latency['phone']} | phone, float16 |" in card
+    assert "under the budget 12 ms on cpu, 40 ms on phone" in card
 
 
 def test_model_card_shows_names_as_they_are(facts: Callable[..., RunFacts]) -> None:

@@ -1,16 +1,22 @@
 import json
 import logging
+import re
 import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
-from runs import ROOT, SMALL, command, finish, start, wait_for
+from runs import NANO, ROOT, SMALL, command, fake_table, finish, start, wait_for
 from safetensors.torch import load_file
 
 from nas.evaluation import SubnetEvaluator
+from nas.interrupt import Interrupted
+from nas.latency import Latency, LatencyConditions
+from nas.latency_table import LatencyTable
+from nas.profiling import ProfilingEffort
 from nas.run_folder import RunFolder
 from nas.study import load_study, records
 from nas.workers import Score
@@ -184,20 +190,189 @@ def test_a_run_leaves_logging_as_it_found_it(copy: Path, monkeypatch: pytest.Mon
     assert (ours.propagate, ours.level, ours.handlers) == (True, logging.ERROR, handlers)
 
 
+# --- latency -------------------------------------------------------------------------------------
+
+AT_64 = ("search", *SMALL, "--steps", "2", "--trials", "3", "--image-size", "64", "--device", "cpu")
+
+
+def never(*args: object, **rest: object) -> None:
+    pytest.fail("measured")
+
+
+def table_by_formula(space: object, conditions: LatencyConditions, *_: object, **__: object) -> Any:
+    """Stands for `profile`: a table that takes no time."""
+    assert space == NANO
+    return fake_table(**conditions.model_dump(), margin=0.05)
+
+
+class Clock:
+    """Stands for `measure_latency`: what is measured takes so long.
+
+    Args:
+        milliseconds: Of each measurement in turn; the last goes on.
+    """
+
+    def __init__(self, *milliseconds: float) -> None:
+        self.milliseconds = list(milliseconds)
+        self.conditions: list[LatencyConditions] = []
+
+    def __call__(self, network: object, conditions: LatencyConditions) -> Latency:
+        self.conditions.append(conditions)
+        first, *rest = self.milliseconds
+        self.milliseconds = rest or [first]
+        return Latency(median_ms=first, iqr_ms=0.25, repeats=10)
+
+
 @pytest.mark.slow
-def test_a_latency_limit_is_measured_reported_and_kept(tmp_path: Path) -> None:
+def test_a_run_with_a_latency_measures_a_table_and_the_front_and_measures_nothing_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.run.SMALL", ProfilingEffort(sightings=1, fitted=3, held_out=5))
+    monkeypatch.setattr("nas.latency.MEASURED_SECONDS", 0.05)
+    monkeypatch.setattr("nas.latency.WARM_UP_SECONDS", 0.02)
     out = tmp_path / "run"
-    flags = ("--steps", "2", "--trials", "3", "--image-size", "64", "--latency", "10s")
-    outcome = command("search", *SMALL, *flags, "--out", out)
+    command_line = (*AT_64, "--latency", "10s", "--out", out)
+    outcome = command(*command_line)
     assert outcome.status == 0, outcome.err
+    kept = (out / "latency" / "cpu.json").read_bytes()
+    table = LatencyTable.load(out / "latency" / "cpu.json")
+    table.check_covers(NANO, "cpu.json")
+    assert (table.conditions.device, table.conditions.image_size) == ("cpu", 64)
+
     trials = pd.read_csv(out / "trials.csv")
-    evaluated = trials[trials["state"] == "evaluated"]
-    assert len(evaluated) == 3
-    assert (evaluated["latency_ms"] > 0).all()
-    assert (evaluated["latency_iqr_ms"] >= 0).all()
+    assert (trials["state"] == "evaluated").sum() == 3
+    predicted = {a.hash: table.predict(a) for a in NANO.enumerate()}
+    for _, trial in trials.iterrows():
+        assert trial["latency_cpu_predicted_ms"] == pytest.approx(predicted[trial["hash"]])
+    front = pd.read_csv(out / "pareto.csv")
+    assert (front["latency_cpu_measured_ms"] > 0).all()
+    assert (front["latency_cpu_iqr_ms"] >= 0).all()
+    assert (front["latency_cpu_ms"] == front["latency_cpu_measured_ms"]).all()
     conditions = "float32, batch 1"
     for text in (outcome.out, (out / "best" / "README.md").read_text()):
         assert conditions in " ".join(text.split())
+
+    monkeypatch.setattr("nas.run.profile", never)
+    monkeypatch.setattr("nas.run.measure_latency", never)
+    outcome = command(*command_line)
+    assert outcome.status == 0, outcome.err
+    assert (out / "latency" / "cpu.json").read_bytes() == kept
+    pd.testing.assert_frame_equal(pd.read_csv(out / "trials.csv"), trials)
+
+
+def test_with_a_table_that_was_given_nothing_is_measured_for_a_device_that_is_not_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.run.profile", never)
+    monkeypatch.setattr("nas.run.measure_latency", never)
+    given = fake_table("phone", image_size=64, margin=0.05)
+    (tmp_path / "phone.json").write_text(given.to_json())
+    flags = ("--latency", "phone=1s", "--latency-table", tmp_path / "phone.json")
+    outcome = command(*AT_64, *flags, "--out", tmp_path / "run")
+    assert outcome.status == 0, outcome.err
+    assert LatencyTable.load(tmp_path / "run" / "latency" / "phone.json") == given
+    trials = pd.read_csv(tmp_path / "run" / "trials.csv")
+    predicted = {a.hash: given.predict(a) for a in NANO.enumerate()}
+    for _, trial in trials.iterrows():
+        assert trial["latency_phone_ms"] == pytest.approx(predicted[trial["hash"]])
+        assert trial["latency_phone_predicted_ms"] == trial["latency_phone_ms"]
+    assert trials["latency_phone_measured_ms"].isna().all()
+    card = (tmp_path / "run" / "best" / "README.md").read_text()
+    best = json.loads((tmp_path / "run" / "best" / "architecture.json").read_text())
+    milliseconds = predicted[Architecture.model_validate(best).hash]
+    assert f"| latency on phone | {milliseconds:.2f} ms predicted |" in card
+    assert "The device is not here" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_with_a_table_that_was_given_the_front_is_measured_where_the_device_is_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(77.5)
+    monkeypatch.setattr("nas.run.profile", never)
+    monkeypatch.setattr("nas.run.measure_latency", clock)
+    given = fake_table("cpu", image_size=64, margin=0.05, batch_size=2, dtype="bfloat16")
+    (tmp_path / "cpu.json").write_text(given.to_json())
+    flags = ("--latency", "1s", "--latency-table", tmp_path / "cpu.json")
+    conditions = ("--latency-batch", "2", "--latency-dtype", "bfloat16")
+    outcome = command(*AT_64, *flags, *conditions, "--out", tmp_path / "run")
+    assert outcome.status == 0, outcome.err
+    front = pd.read_csv(tmp_path / "run" / "pareto.csv")
+    assert (front["latency_cpu_measured_ms"] == 77.5).all()
+    assert len(clock.conditions) >= len(front)
+    for timed in clock.conditions:
+        assert (timed.device, timed.image_size) == ("cpu", 64)
+        assert (timed.batch_size, timed.dtype, timed.runtime) == (2, "bfloat16", "eager")
+
+
+def test_what_is_measured_to_be_too_slow_is_not_exported_and_the_run_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.run.profile", table_by_formula)
+    monkeypatch.setattr("nas.run.measure_latency", Clock(990.0, 20.0))
+    outcome = command(*AT_64, "--latency", "900ms", "--out", tmp_path / "run")
+    assert outcome.status == 0, outcome.err
+    text = " ".join(outcome.out.split())
+    assert "measured on cpu: 990 ms, over the limit of 900 ms" in text
+    assert "measured on cpu: 20 ms, within the limit of 900 ms" in text
+    trials = pd.read_csv(tmp_path / "run" / "trials.csv")
+    (slow,) = trials[trials["state"] == "infeasible"].to_dict("records")
+    assert slow["violation"] == "latency_cpu_ms +10.0% over"
+    assert slow["accuracy"] == trials["accuracy"].max()  # the best is measured first
+    exported = {Architecture.load(f).hash for f in (tmp_path / "run" / "front").iterdir()}
+    assert exported == set(pd.read_csv(tmp_path / "run" / "pareto.csv")["hash"])
+    assert slow["hash"] not in exported
+
+
+def test_if_all_are_measured_to_be_too_slow_the_run_ends_without_a_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.run.profile", table_by_formula)
+    monkeypatch.setattr("nas.run.measure_latency", Clock(1250.0))
+    outcome = command(*AT_64, "--latency", "1s", "--out", tmp_path / "run")
+    assert outcome.status == 1
+    assert len(outcome.err.splitlines()) == 1
+    assert "slow" in outcome.err
+    assert not (tmp_path / "run" / "best").exists()
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_a_latency_out_of_reach_is_refused_and_leaves_no_folder_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: bool
+) -> None:
+    monkeypatch.setattr("nas.run.profile", table_by_formula)
+    flags: tuple[str | Path, ...] = ("--latency", "1us")
+    if not here:
+        (tmp_path / "phone.json").write_text(fake_table("phone", image_size=64).to_json())
+        flags = ("--latency", "phone=1us", "--latency-table", tmp_path / "phone.json")
+    before = files(tmp_path)
+    outcome = command(*AT_64, *flags, "--out", tmp_path / "run")
+    assert outcome.status == 2
+    (line,) = outcome.err.splitlines()
+    told = re.search(r"--latency (\w+)=0\.001ms is out of reach.*legal value is (\S+)ms$", line)
+    assert told is not None, line
+    assert told[1] == ("cpu" if here else "phone")
+    assert files(tmp_path) == before
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_table_that_was_not_finished_is_measured_by_the_same_command_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: object, **rest: object) -> None:
+        raise Interrupted
+
+    out = tmp_path / "run"
+    monkeypatch.setattr("nas.run.profile", interrupted)
+    monkeypatch.setattr("nas.run.measure_latency", Clock(20.0))
+    outcome = command(*AT_64, "--latency", "1s", "--out", out)
+    assert outcome.status == 130
+    assert "To go on" in outcome.out
+    assert not (out / "latency" / "cpu.json").exists()
+    monkeypatch.setattr("nas.run.profile", table_by_formula)
+    outcome = command(*AT_64, "--latency", "1s", "--out", out)
+    assert outcome.status == 0, outcome.err
+    assert (out / "latency" / "cpu.json").exists()
 
 
 # --- Ctrl-C and SIGKILL --------------------------------------------------------------------------

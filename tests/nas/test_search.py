@@ -1,6 +1,6 @@
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +8,17 @@ import optuna
 import pytest
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
-from runs import NANO, FakeWorkers, Killed, fake_accuracy, nano_problem
+from runs import NANO, FakeWorkers, Killed, fake_accuracy, fake_table, nano_problem
 
 import nas.search
 import nas.study
 from nas.config import SamplerName
 from nas.interrupt import Interrupted, StopRequest
 from nas.latency import Latency
-from nas.limits import Limits, Problem
-from nas.search import FAILURES, Search
-from nas.study import Record, open_study, records
+from nas.limits import Limits
+from nas.problem import Problem
+from nas.search import FAILURES, Search, measure_front
+from nas.study import MeasuredLatency, Record, open_study, records
 from search_space import DESIGNS, PRESETS, Architecture
 
 SAMPLERS: tuple[SamplerName, ...] = ("nsga2", "tpe", "random")
@@ -37,7 +38,6 @@ def search(
     *,
     trials: int,
     sampler: SamplerName = "random",
-    measure: Callable[[Architecture], Latency] | None = None,
     stop: StopRequest | None = None,
     on_decided: Callable[[Record], None] = lambda record: None,
     change: Callable[[optuna.Study], None] = lambda study: None,
@@ -49,10 +49,10 @@ def search(
         sampler=sampler,
         seed=0,
         trials=trials,
-        with_latency=measure is not None,
+        latencies=len(problem.limits.latency_ms),
     )
     change(study)
-    driver = Search(study, problem=problem, workers=workers, measure=measure, trials=trials, seed=0)
+    driver = Search(study, problem=problem, workers=workers, trials=trials, seed=0)
     ended = driver.run(stop=stop or StopRequest(), on_decided=on_decided)
     known = records(study)
     assert driver.decided == known
@@ -294,70 +294,295 @@ def test_a_search_that_has_ended_does_nothing_more(memory_path: Path) -> None:
     assert (memory_path / "study.journal").read_bytes().startswith(journal)
 
 
-# --- latency -------------------------------------------------------------------------------------
+# --- latency, predicted --------------------------------------------------------------------------
 
 
-def fake_latency(architecture: Architecture) -> Latency:
-    """From 5 to 15 ms, in no order."""
-    return Latency(median_ms=5 + int(architecture.hash, 16) % 1009 / 100.9, iqr_ms=0.5, repeats=10)
+PHONE, TABLET = fake_table("phone", margin=0.02), fake_table("tablet", margin=0.1)
+PREDICTED = {a.hash: PHONE.predict(a) for a in NANO.enumerate()}
+TIGHT, MIDDLE = (sorted(PREDICTED.values())[position] for position in (8, 60))
+"""Milliseconds on the phone that few, and more, of the architectures stay below."""
+
+
+def on_phone(limit_ms: float, *, here: bool, **limits: Any) -> Problem:
+    return nano_problem(
+        latency_ms={"phone": limit_ms},
+        tables={"phone": PHONE},
+        measured=["phone"] if here else [],
+        **limits,
+    )
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_what_is_too_slow_when_measured_is_never_evaluated(
+def test_what_is_predicted_over_the_limit_by_more_than_the_margin_is_never_evaluated(
     memory_path: Path, sampler: SamplerName
 ) -> None:
-    problem = nano_problem(macs=200_000_000, latency_ms=10.0)
     workers = FakeWorkers(capacity=3)
-    measured: list[str] = []
-
-    def measure(architecture: Architecture) -> Latency:
-        assert not workers.under_way, "measured beside an evaluation"
-        assert problem.admits(architecture), "measured although over a closed-form limit"
-        measured.append(architecture.hash)
-        return fake_latency(architecture)
-
     decided, ended = search(
-        memory_path, problem, workers, trials=10, sampler=sampler, measure=measure
+        memory_path, on_phone(MIDDLE, here=True), workers, trials=12, sampler=sampler
     )
-    assert ended == ""
-    assert len(evaluated(decided)) == 10
-    assert workers.most_under_way == 3
-    assert all(fake_latency(a).median_ms <= 10 for a in workers.submitted)
-    assert len(set(measured)) == len(measured)  # once each
-
-    slow = [r for r in decided if r.latency_ms is not None and r.latency_ms > 10]
-    assert slow
-    for record in slow:
-        assert record.state == "infeasible"
-        assert record.excess["latency_ms"] > 0
+    assert (len(evaluated(decided)), ended) == (12, "")
+    assert all(PREDICTED[name] <= 1.02 * MIDDLE for name in hashes(workers))
+    refused = [record for record in decided if record.state == "infeasible"]
+    assert refused
+    for record in refused:
         assert record.accuracy is None
-    for record in decided:
-        if record.state == "evaluated":
-            assert record.latency_iqr_ms == 0.5
-            assert record.objectives == [record.accuracy, record.macs, record.latency_ms]
-        elif record.latency_ms is None:
-            assert record.excess["macs"] > 0
-    for trial in reopened(memory_path).get_trials(states=[TrialState.COMPLETE]):
-        assert len(trial.values) == 3
+        assert record.excess["latency_phone_ms"] > 0.02
+        assert "latency_phone_ms" in record.violation
 
 
-def test_a_latency_at_the_limit_is_admitted(memory_path: Path) -> None:
-    problem = nano_problem(latency_ms=10.0)
-
-    def measure(architecture: Architecture) -> Latency:
-        return Latency(median_ms=10.0, iqr_ms=0.0, repeats=10)
-
-    decided, _ = search(memory_path, problem, FakeWorkers(), trials=3, measure=measure)
-    assert len(evaluated(decided)) == 3
-
-
-def test_a_latency_that_nothing_meets_ends_the_search(memory_path: Path) -> None:
-    problem = nano_problem(latency_ms=1.0)
+def test_what_is_predicted_over_the_limit_within_the_margin_is_evaluated_where_it_is_measured(
+    memory_path: Path,
+) -> None:
     workers = FakeWorkers(capacity=3)
-    decided, ended = search(memory_path, problem, workers, trials=2, measure=fake_latency)
-    assert workers.submitted == []
-    assert "brought only 0 new feasible ones" in ended
-    assert {record.state for record in decided} == {"infeasible"}
+    search(memory_path, on_phone(TIGHT, here=True), workers, trials=500)
+    within = {name for name, predicted in PREDICTED.items() if predicted <= 1.02 * TIGHT}
+    assert any(PREDICTED[name] > TIGHT for name in within)
+    assert set(hashes(workers)) == within
+
+
+def test_for_a_device_that_is_not_here_predictions_must_stay_below_the_limit_by_the_margin(
+    memory_path: Path,
+) -> None:
+    workers = FakeWorkers(capacity=3)
+    search(memory_path, on_phone(TIGHT, here=False), workers, trials=500)
+    surely = {name for name, predicted in PREDICTED.items() if predicted * 1.02 <= TIGHT}
+    assert 0 < len(surely) < sum(predicted <= TIGHT for predicted in PREDICTED.values())
+    assert set(hashes(workers)) == surely
+
+
+def test_a_predicted_latency_is_an_objective_and_stands_in_the_record(memory_path: Path) -> None:
+    decided, _ = search(memory_path, on_phone(MIDDLE, here=True), FakeWorkers(), trials=8)
+    for record in decided:
+        predicted = PREDICTED[record.hash]
+        assert record.predicted_ms == {"phone": pytest.approx(predicted)}
+        assert record.excess == {"latency_phone_ms": pytest.approx(predicted / MIDDLE - 1)}
+        assert record.measured == {}
+        if record.state != "infeasible":
+            assert record.objectives == [record.accuracy, record.macs, record.latency_ms["phone"]]
+    complete = reopened(memory_path).get_trials(states=[TrialState.COMPLETE])
+    assert {len(trial.values) for trial in complete} == {3}
+
+
+def test_two_devices_make_four_objectives_and_each_keeps_its_limit(memory_path: Path) -> None:
+    on_tablet = {a.hash: TABLET.predict(a) for a in NANO.enumerate()}
+    fast = {name for name in PREDICTED if PREDICTED[name] * 1.02 <= 1.02 * TIGHT}
+    limits = {"phone": 1.02 * TIGHT, "tablet": sorted(on_tablet[name] for name in fast)[3] / 1.1}
+    problem = nano_problem(
+        latency_ms=limits, tables={"phone": PHONE, "tablet": TABLET}, measured=["tablet"]
+    )
+    decided, _ = search(memory_path, problem, FakeWorkers(capacity=2), trials=500)
+    within = {name for name in fast if on_tablet[name] <= 1.1 * limits["tablet"]}
+    assert set(evaluated(decided)) == within
+    assert within < fast
+    for trial in reopened(memory_path).get_trials(states=[TrialState.COMPLETE]):
+        record = nas.study.record_of(trial)
+        assert record is not None
+        assert trial.values == [
+            record.accuracy,
+            record.macs,
+            record.predicted_ms["phone"],
+            record.predicted_ms["tablet"],
+        ]
+
+
+# --- latency, measured ---------------------------------------------------------------------------
+
+
+class Stopwatch:
+    """Measures what it is told, and keeps what was measured.
+
+    Args:
+        slow: Hashes that take far more than any limit; all else takes what is predicted.
+        survives: Measurements after which it raises `Killed`.
+    """
+
+    def __init__(self, slow: Iterable[str] = (), survives: int = 10**9) -> None:
+        self.slow, self.survives = frozenset(slow), survives
+        self.measured: list[tuple[str, str]] = []
+
+    def __call__(self, architecture: Architecture, device: str) -> Latency:
+        if len(self.measured) == self.survives:
+            raise Killed
+        self.measured.append((architecture.hash, device))
+        table = {"phone": PHONE, "tablet": TABLET}[device]
+        median = 1e6 if architecture.hash in self.slow else table.predict(architecture)
+        return Latency(median_ms=median, iqr_ms=0.25, repeats=10)
+
+    @property
+    def hashes(self) -> list[str]:
+        return [name for name, _ in self.measured]
+
+
+def measure(
+    path: Path, problem: Problem, stopwatch: Stopwatch, stop: StopRequest | None = None
+) -> list[tuple[Record, str, MeasuredLatency]]:
+    """Measure the front as a process does; what was told of it."""
+    told: list[tuple[Record, str, MeasuredLatency]] = []
+    measure_front(
+        reopened(path),
+        problem,
+        stopwatch,
+        stop=stop or StopRequest(),
+        on_measured=lambda *what: told.append(what),
+    )
+    return told
+
+
+def front(known: Iterable[Record], *, without: Iterable[str] = ()) -> set[str]:
+    """Hashes that no other one beats, by pairwise comparison."""
+    points = {
+        record.hash: (-(record.accuracy or 0), record.macs, *record.latency_ms.values())
+        for record in known
+        if record.was_evaluated and record.hash not in set(without)
+    }
+    return {
+        name
+        for name, point in points.items()
+        if not any(
+            other != point and all(x <= y for x, y in zip(other, point, strict=True))
+            for other in points.values()
+        )
+    }
+
+
+LOOSE = on_phone(1000.0, here=True)
+"""A limit that nothing exceeds by prediction."""
+
+
+@pytest.fixture
+def searched(memory_path: Path) -> Path:
+    """The folder of a search that is over, in which nothing was measured yet."""
+    search(memory_path, LOOSE, FakeWorkers(), trials=40)
+    return memory_path
+
+
+def known_in(path: Path) -> dict[str, Record]:
+    """Records by hash, without those of duplicates."""
+    found = records(reopened(path)).values()
+    return {record.hash: record for record in found if record.state != "duplicate"}
+
+
+def test_all_of_the_front_is_measured_and_nothing_else_the_best_first(searched: Path) -> None:
+    before, stopwatch = known_in(searched), Stopwatch()
+    told = measure(searched, LOOSE, stopwatch)
+    assert set(stopwatch.hashes) == front(before.values()) != before.keys()
+    assert len(set(stopwatch.hashes)) == len(stopwatch.hashes) > 3
+    accuracies = [before[name].accuracy or 0 for name in stopwatch.hashes]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert [(record.hash, device) for record, device, _ in told] == stopwatch.measured
+    for name, record in known_in(searched).items():
+        assert record.state == before[name].state
+        assert record.measured.keys() == ({"phone"} if name in stopwatch.hashes else set())
+    for record in map(known_in(searched).get, stopwatch.hashes):
+        assert record is not None
+        assert record.measured["phone"] == MeasuredLatency(
+            median_ms=PREDICTED[record.hash],
+            iqr_ms=0.25,
+            unstable=False,
+            excess=pytest.approx(PREDICTED[record.hash] / 1000 - 1),  # type: ignore[arg-type]
+        )
+
+
+def test_what_is_measured_over_the_limit_leaves_the_front_and_its_successor_is_measured(
+    searched: Path,
+) -> None:
+    before = known_in(searched)
+    at_first = front(before.values())
+    slow, successors = next(
+        (name, new)
+        for name in sorted(at_first)
+        if (new := front(before.values(), without=[name]) - at_first)
+    )
+    stopwatch = Stopwatch([slow])
+    measure(searched, LOOSE, stopwatch)
+    assert set(stopwatch.hashes) == at_first | successors
+    after = known_in(searched)
+    assert after[slow].state == "infeasible"
+    assert after[slow].accuracy == before[slow].accuracy
+    assert "latency_phone_ms" in after[slow].violation
+    assert {r.hash for r in after.values() if r.state == "infeasible"} == {slow}
+    assert front(after.values(), without=[slow]) == set(stopwatch.hashes) - {slow}
+
+
+def test_if_all_are_too_slow_all_are_measured_and_none_is_left(searched: Path) -> None:
+    before = known_in(searched)
+    stopwatch = Stopwatch(before)
+    measure(searched, LOOSE, stopwatch)
+    assert sorted(stopwatch.hashes) == sorted(before)
+    assert {record.state for record in known_in(searched).values()} == {"infeasible"}
+
+
+def test_a_search_that_goes_on_does_not_evaluate_again_what_was_measured_to_be_too_slow(
+    searched: Path,
+) -> None:
+    before = known_in(searched)
+    measure(searched, LOOSE, Stopwatch(before))
+    workers = FakeWorkers()
+    decided, ended = search(searched, LOOSE, workers, trials=45)
+    assert ended == ""
+    assert not set(hashes(workers)) & before.keys()
+    assert len(hashes(workers)) == 5
+    assert {r.hash for r in decided if r.state == "infeasible"} == before.keys()
+
+
+@pytest.mark.parametrize("survives", [0, 1, 3])
+def test_measuring_that_was_killed_goes_on_without_measuring_again(
+    searched: Path, survives: int
+) -> None:
+    expected = front(known_in(searched).values())
+    first, second = Stopwatch(survives=survives), Stopwatch()
+    with pytest.raises(Killed):
+        measure(searched, LOOSE, first)
+    measure(searched, LOOSE, second)
+    assert len(first.hashes) == survives
+    assert not set(first.hashes) & set(second.hashes)
+    assert {*first.hashes, *second.hashes} == expected
+    third = Stopwatch()
+    assert measure(searched, LOOSE, third) == []
+    assert third.measured == []
+
+
+def test_a_stop_is_heeded_between_two_measurements_and_keeps_the_first(searched: Path) -> None:
+    stop, stopwatch = StopRequest(), Stopwatch()
+
+    def stop_at_once(record: Record, device: str, latency: MeasuredLatency) -> None:
+        stop.requested = True
+
+    with pytest.raises(Interrupted):
+        measure_front(reopened(searched), LOOSE, stopwatch, stop=stop, on_measured=stop_at_once)
+    assert len(stopwatch.measured) == 1
+    assert [r.hash for r in known_in(searched).values() if r.measured] == stopwatch.hashes
+
+
+def test_a_device_that_is_not_here_is_not_measured(memory_path: Path) -> None:
+    limits = {"phone": 1000.0, "tablet": 1000.0}
+    tables = {"phone": PHONE, "tablet": TABLET}
+    for here in ([], ["tablet"]):
+        problem = nano_problem(latency_ms=limits, tables=tables, measured=here)
+        path = memory_path / "-".join(["here", *here])
+        search(path, problem, FakeWorkers(), trials=10)
+        stopwatch = Stopwatch()
+        measure(path, problem, stopwatch)
+        expected = front(known_in(path).values()) if here else set()
+        assert set(stopwatch.measured) == {(name, "tablet") for name in expected}
+
+
+def test_on_two_devices_that_are_here_the_front_is_measured_on_both(memory_path: Path) -> None:
+    problem = nano_problem(
+        latency_ms={"phone": 1000.0, "tablet": 1000.0},
+        tables={"phone": PHONE, "tablet": TABLET},
+        measured=["phone", "tablet"],
+    )
+    search(memory_path, problem, FakeWorkers(), trials=10)
+    stopwatch = Stopwatch()
+    measure(memory_path, problem, stopwatch)
+    expected = {
+        (name, device)
+        for name in front(known_in(memory_path).values())
+        for device in ("phone", "tablet")
+    }
+    assert set(stopwatch.measured) == expected
+    assert len(stopwatch.measured) == len(expected)
 
 
 # --- stopping and being killed -------------------------------------------------------------------
@@ -458,9 +683,7 @@ def test_a_search_can_be_killed_at_any_byte_of_its_journal(
         path = memory_path / str(cut)
         path.mkdir()
         (path / "study.journal").write_bytes(journal[:cut])
-        known = open_study(
-            path / "study.journal", sampler=sampler, seed=0, trials=6, with_latency=False
-        )
+        known = open_study(path / "study.journal", sampler=sampler, seed=0, trials=6, latencies=0)
         finished = set(evaluated(list(records(known).values())))
         check_nothing_is_lost_or_repeated(path, problem, 6, finished)
 

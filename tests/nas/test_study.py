@@ -12,11 +12,13 @@ from runs import NANO, Killed, fake_accuracy, nano_problem
 
 import nas.study
 from nas.config import SamplerName
-from nas.report import TRIAL_COLUMNS
+from nas.report import best, pareto_front, trial_columns
 from nas.study import (
+    MeasuredLatency,
     Record,
     decide,
     enqueue,
+    keep_measured,
     load_study,
     open_study,
     record_of,
@@ -31,12 +33,12 @@ SAMPLERS: tuple[SamplerName, ...] = ("nsga2", "tpe", "random")
 
 
 def reopened(
-    path: Path, *, sampler: SamplerName = "random", seed: int = 0, with_latency: bool = False
+    path: Path, *, sampler: SamplerName = "random", seed: int = 0, latencies: int = 0
 ) -> optuna.Study:
     """The study in a folder, as a process that comes anew sees it."""
     path.mkdir(exist_ok=True)
     return open_study(
-        path / "study.journal", sampler=sampler, seed=seed, trials=40, with_latency=with_latency
+        path / "study.journal", sampler=sampler, seed=seed, trials=40, latencies=latencies
     )
 
 
@@ -51,7 +53,7 @@ def record(architecture: Architecture, **changes: Any) -> Record:
         "params": cost.params,
         "source": "sampler",
         "accuracy": fake_accuracy(architecture),
-        "excess": problem.limits.excess(cost),
+        "excess": problem.limits.excess(cost, {}),
     }
     return Record(**values | changes)
 
@@ -76,14 +78,14 @@ def states(study: optuna.Study) -> list[TrialState]:
 
 
 def test_a_record_survives_the_journal(memory_path: Path) -> None:
-    study = reopened(memory_path)
+    study = reopened(memory_path, latencies=1)
     trial, architecture = propose(study)
-    written = record(architecture, seconds=1.25, latency_ms=None)
+    written = record(architecture, seconds=1.25, predicted_ms={"phone": 8.5})
     decide(study, trial, written)
     (read,) = load_study(memory_path / "study.journal").get_trials()
     assert record_of(read) == written
     assert Architecture.model_validate(written.architecture) == architecture
-    assert records(reopened(memory_path)) == {0: written}
+    assert records(reopened(memory_path, latencies=1)) == {0: written}
 
 
 def test_each_state_is_told_to_optuna_as_what_it_is(memory_path: Path) -> None:
@@ -112,22 +114,134 @@ def test_samplers_are_told_by_how_much_a_limit_is_exceeded(memory_path: Path) ->
     assert frozen.constraints == excess
 
 
-def test_latency_is_an_objective_where_it_is_limited(memory_path: Path) -> None:
-    study = reopened(memory_path, with_latency=True)
-    assert [d.name for d in study.directions] == ["MAXIMIZE", "MINIMIZE", "MINIMIZE"]
+def test_the_latency_of_each_device_with_a_limit_is_an_objective(memory_path: Path) -> None:
+    study = reopened(memory_path, latencies=2)
+    assert [d.name for d in study.directions] == ["MAXIMIZE", *["MINIMIZE"] * 3]
     trial, architecture = propose(study)
-    excess = {"macs": -0.1, "latency_ms": -0.2}
-    decide(study, trial, record(architecture, latency_ms=8.0, latency_iqr_ms=0.1, excess=excess))
+    predicted = {"phone": 8.0, "tablet": 3.0}
+    decide(study, trial, record(architecture, predicted_ms=predicted))
     (frozen,) = study.get_trials()
-    assert frozen.values == [fake_accuracy(architecture), record(architecture).macs, 8.0]
+    macs = record(architecture).macs
+    assert frozen.values == [fake_accuracy(architecture), macs, 8.0, 3.0]
     assert [d.name for d in reopened(memory_path / "other").directions] == ["MAXIMIZE", "MINIMIZE"]
 
 
 def test_a_violation_names_the_limits_that_are_exceeded() -> None:
-    excess = {"macs": 0.251, "params": -0.5, "latency_ms": 0.1}
-    violation = record(NANO.scaled(0), excess=excess).violation
-    assert violation == "macs +25.1% over, latency_ms +10.0% over"
-    assert record(NANO.scaled(0), excess={"macs": 0.0}).violation == ""
+    excess = {"macs": 0.251, "params": -0.5, "latency_phone_ms": 0.1}
+    infeasible = record(NANO.scaled(0), state="infeasible", accuracy=None, excess=excess)
+    assert infeasible.violation == "macs +25.1% over, latency_phone_ms +10.0% over"
+
+
+def test_a_prediction_over_the_limit_within_the_margin_is_no_violation() -> None:
+    assert record(NANO.scaled(0), excess={"latency_phone_ms": 0.05}).violation == ""
+
+
+# --- latency that was measured after the search --------------------------------------------------
+
+
+def timed(median_ms: float, *, limit_ms: float = 10.0, unstable: bool = False) -> MeasuredLatency:
+    excess = median_ms / limit_ms - 1
+    return MeasuredLatency(median_ms=median_ms, iqr_ms=0.5, unstable=unstable, excess=excess)
+
+
+def decide_with(study: optuna.Study, accuracies: list[float]) -> list[str]:
+    """Decide one trial of each accuracy, all predicted at 9 ms; hashes, all different."""
+    hashes: list[str] = []
+    members = list(NANO.enumerate())[::100]
+    for architecture, accuracy in zip(members, accuracies, strict=False):
+        enqueue(study, NANO.genotype(architecture), "test")
+        trial, architecture = propose(study)
+        excess = {"latency_phone_ms": -0.1}
+        known = record(architecture, accuracy=accuracy, predicted_ms={"phone": 9.0}, excess=excess)
+        decide(study, trial, known)
+        hashes.append(architecture.hash)
+    assert len(set(hashes)) == len(hashes)
+    return hashes
+
+
+def test_a_measured_latency_survives_reopening_and_goes_before_the_predicted_one(
+    memory_path: Path,
+) -> None:
+    study = reopened(memory_path, latencies=1)
+    first, _ = decide_with(study, [0.5, 0.6])
+    keep_measured(study, first, "phone", timed(9.5, unstable=True))
+    for again in (reopened(memory_path, latencies=1), load_study(memory_path / "study.journal")):
+        one, other = records(again).values()
+        assert one.measured == {"phone": timed(9.5, unstable=True)}
+        assert one.latency_ms == {"phone": 9.5}
+        assert one.predicted_ms == {"phone": 9.0}
+        assert one.excess == {"latency_phone_ms": pytest.approx(-0.05)}
+        assert one.state == "evaluated"
+        assert (other.measured, other.latency_ms) == ({}, {"phone": 9.0})
+
+
+def test_names_of_devices_may_hold_colons_and_spaces(memory_path: Path) -> None:
+    study = reopened(memory_path, latencies=1)
+    (name,) = decide_with(study, [0.5])
+    for device in ("cuda:1", "my old phone"):
+        keep_measured(study, name, device, timed(3.0))
+    (known,) = records(reopened(memory_path, latencies=1)).values()
+    assert known.measured == {"cuda:1": timed(3.0), "my old phone": timed(3.0)}
+
+
+def test_what_is_measured_over_its_limit_is_infeasible_keeps_its_accuracy_and_is_not_the_best(
+    memory_path: Path,
+) -> None:
+    study = reopened(memory_path, latencies=1)
+    worse, too_slow, middle = decide_with(study, [0.5, 0.9, 0.7])
+    keep_measured(study, too_slow, "phone", timed(12.5))
+    keep_measured(study, middle, "phone", timed(10.0))  # at the limit
+    known = {r.hash: r for r in records(reopened(memory_path, latencies=1)).values()}
+    assert known[too_slow].state == "infeasible"
+    assert known[too_slow].accuracy == 0.9
+    assert known[too_slow].was_evaluated
+    assert known[too_slow].violation == "latency_phone_ms +25.0% over"
+    assert {known[worse].state, known[middle].state} == {"evaluated"}
+    table = trials_table(study, ["phone"])
+    assert best(table)["hash"] == middle
+    front = pareto_front(table, ("accuracy", "macs", "latency_phone_ms"))
+    assert set(front["hash"]) <= {worse, middle}
+    assert table.set_index("hash").loc[too_slow, "accuracy"] == 0.9
+
+
+def test_a_duplicate_of_what_is_measured_over_its_limit_stays_a_duplicate(
+    memory_path: Path,
+) -> None:
+    study = reopened(memory_path, latencies=1)
+    (name,) = decide_with(study, [0.5])
+    enqueue(study, NANO.genotype(next(iter(NANO.enumerate()))), "test")
+    trial, architecture = propose(study)
+    twin = record(architecture, state="duplicate", accuracy=0.5, predicted_ms={"phone": 9.0})
+    decide(study, trial, twin)
+    keep_measured(study, name, "phone", timed(12.5))
+    known = list(records(study).values())
+    assert [r.state for r in known] == ["infeasible", "duplicate"]
+    assert [r.was_evaluated for r in known] == [True, False]
+    assert all(r.latency_ms == {"phone": 12.5} for r in known)
+
+
+def test_the_table_holds_predicted_and_measured_latency_of_each_device(memory_path: Path) -> None:
+    study = reopened(memory_path, latencies=1)
+    first, second = decide_with(study, [0.5, 0.6])
+    keep_measured(study, first, "phone", timed(9.5, unstable=True))
+    table = trials_table(study, ["phone"]).set_index("hash")
+    assert table["latency_phone_ms"].to_dict() == {first: 9.5, second: 9.0}
+    assert table["latency_phone_predicted_ms"].to_dict() == {first: 9.0, second: 9.0}
+    row = table.loc[first]
+    assert row["latency_phone_measured_ms"] == 9.5
+    assert (row["latency_phone_iqr_ms"], row["latency_phone_unstable"]) == (0.5, 1.0)
+    columns = ["latency_phone_measured_ms", "latency_phone_iqr_ms", "latency_phone_unstable"]
+    assert table.loc[second, columns].isna().all()
+
+
+def test_a_measured_latency_costs_no_trial(memory_path: Path) -> None:
+    study = reopened(memory_path, latencies=1)
+    (name,) = decide_with(study, [0.5])
+    keep_measured(study, name, "phone", timed(12.5))
+    assert states(reopened(memory_path, latencies=1)) == [TrialState.COMPLETE]
+
+
+# --- tables --------------------------------------------------------------------------------------
 
 
 def test_the_table_has_one_row_for_each_decided_trial(memory_path: Path) -> None:
@@ -136,15 +250,16 @@ def test_the_table_has_one_row_for_each_decided_trial(memory_path: Path) -> None
     trial, architecture = propose(study)
     decide(study, trial, record(architecture, state="infeasible", accuracy=None))
     study.ask()  # under way
-    table = trials_table(study)
-    assert tuple(table.columns) == TRIAL_COLUMNS
+    table = trials_table(study, ["phone"])
+    assert table.columns.tolist() == trial_columns(["phone"])
     assert table["number"].tolist() == [0, 1, 2]
     assert table["state"].tolist() == ["evaluated", "evaluated", "infeasible"]
     assert table["accuracy"].isna().tolist() == [False, False, True]
-    assert table["latency_ms"].isna().all()
+    assert table["latency_phone_ms"].isna().all()
     assert table["summary"][2] == architecture.summary
     assert table["hash"][2] == architecture.hash
-    assert trials_table(reopened(memory_path / "empty")).empty
+    assert trials_table(reopened(memory_path / "empty"), ["phone"]).empty
+    assert trials_table(study, []).columns.tolist() == trial_columns([])
 
 
 def test_a_proposal_that_was_enqueued_comes_next_with_its_source(memory_path: Path) -> None:
@@ -333,22 +448,22 @@ def test_seeds_and_lengths_that_are_neighbours_give_different_samplers(memory_pa
 def test_every_sampler_goes_on_after_infeasible_and_failed_trials(
     memory_path: Path, sampler: SamplerName
 ) -> None:
-    study = reopened(memory_path, sampler=sampler, with_latency=True)
+    study = reopened(memory_path, sampler=sampler, latencies=1)
     rng = random.Random(0)
     for _ in range(30):
         trial, architecture = propose(study)
         match rng.choice(("evaluated", "infeasible", "too slow", "failed")):
             case "evaluated":
-                excess = {"macs": -0.1, "latency_ms": -0.1}
-                decided = record(architecture, latency_ms=9.0, excess=excess)
+                excess = {"macs": -0.1, "latency_phone_ms": -0.1}
+                decided = record(architecture, predicted_ms={"phone": 9.0}, excess=excess)
             case "infeasible":
                 excess = {"macs": 0.3}
                 decided = record(architecture, state="infeasible", accuracy=None, excess=excess)
             case "too slow":
-                excess = {"macs": -0.1, "latency_ms": 0.5}
+                excess = {"macs": -0.1, "latency_phone_ms": 0.5}
                 decided = record(architecture, state="infeasible", accuracy=None, excess=excess)
             case _:
                 decided = record(architecture, state="failed", accuracy=None, error="boom")
         decide(study, trial, decided)
     assert len(records(study)) == 30
-    assert nas.study.trials_table(study)["state"].nunique() == 3
+    assert nas.study.trials_table(study, ["phone"])["state"].nunique() == 3

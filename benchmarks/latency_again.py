@@ -1,0 +1,65 @@
+"""Whether what a search reports as within its limits on latency is so when measured again.
+
+    python -m benchmarks.latency_again results/RUN ... > results/reference/...
+
+Measures the exported networks of runs, from their folders, in this fresh process. A network counts
+as within the limit if its median is, or exceeds it by no more than the wider of the two
+interquartile ranges. Exits with status 1 if one does not.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from nas.latency import LatencyConditions, devices_here, measure_latency
+from nas.report import LatencyColumns
+from nas.run_folder import RunFolder
+from supernet import load_exported
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", type=Path, nargs="+")
+    options = parser.parse_args()
+    over = networks = 0
+    print(
+        "run,network,device,limit_ms,predicted_ms,measured_ms,iqr_ms,again_ms,again_iqr_ms,within"
+    )
+    for path in options.runs:
+        config = RunFolder(path).config
+        front = pd.read_csv(path / "pareto.csv")
+        front = front.sort_values(["accuracy", "macs"], ascending=[False, True])
+        for number, (_, row) in enumerate(front.iterrows(), start=1):
+            network, _ = load_exported(path / "front" / str(number))
+            for device, limit in config.latency_ms.items():
+                if device not in devices_here():
+                    continue
+                columns = LatencyColumns(device)
+                conditions = LatencyConditions(
+                    device=device,
+                    image_size=config.image_size,
+                    batch_size=config.latency_batch,
+                    dtype=config.latency_dtype,
+                    runtime=config.runtime,
+                    threads=torch.get_num_threads(),
+                )
+                again = measure_latency(network, conditions)
+                spread = max(float(row[columns.iqr]), again.iqr_ms)
+                within = again.median_ms <= limit + spread
+                networks += 1
+                over += not within
+                print(
+                    f"{path.name},{network.architecture.hash},{device},{limit:g},"
+                    f"{row[columns.predicted]:.2f},{row[columns.measured]:.2f},"
+                    f"{row[columns.iqr]:.2f},{again.median_ms:.2f},{again.iqr_ms:.2f},{within}",
+                    flush=True,
+                )
+    print(f"\n{networks - over} of {networks} are within their limits when measured again")
+    return int(over > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""Runtimes: what runs a network whose latency is measured.
+
+Each turns a network and conditions into a call that does one forward pass and has ended, or is
+queued on the device's stream, when it returns.
+"""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from textwrap import shorten
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+from nas.errors import InputError
+
+if TYPE_CHECKING:
+    from nas.latency import LatencyConditions
+
+Runtime = Literal["eager", "compile", "onnx"]
+"""torch as it is, `torch.compile`, ONNX Runtime."""
+
+Forward = nn.Module | Callable[[Tensor], object]
+ForwardPass = Callable[[], object]
+
+
+def prepare(network: Forward, conditions: "LatencyConditions") -> ForwardPass:
+    """A call that does one forward pass of a network on images that are the same every time.
+
+    Torch's number of threads must already be that of the conditions: compiled code keeps it.
+
+    Raises:
+        InputError: If the runtime is not installed or cannot run the network.
+    """
+    match conditions.runtime:
+        case "eager":
+            return _eager(network, conditions)
+        case "compile":
+            return _compiled(network, conditions)
+        case "onnx":
+            return _onnx(network, conditions)
+
+
+def runtime_version(runtime: Runtime) -> str:
+    """The package behind a runtime and its version; without a version if it is not installed."""
+    if runtime != "onnx":
+        return f"torch {torch.__version__}"
+    if not find_spec("onnxruntime"):
+        return "onnxruntime"
+    import onnxruntime
+
+    return f"onnxruntime {onnxruntime.__version__}"
+
+
+def _eager(network: Forward, conditions: "LatencyConditions") -> ForwardPass:
+    _place(network, conditions, conditions.device)
+    images = _random_images(conditions).to(conditions.device)
+    return torch.inference_mode()(lambda: network(images))
+
+
+def _compiled(network: Forward, conditions: "LatencyConditions") -> ForwardPass:
+    _place(network, conditions, conditions.device)
+    images = _random_images(conditions).to(conditions.device)
+    # After a few networks the compiler would give up on their common code and run it as it is.
+    torch.compiler.reset()
+    compiled = torch.compile(network, fullgraph=True, dynamic=False)
+    run: ForwardPass = torch.inference_mode()(lambda: compiled(images))
+    try:
+        run()
+    except Exception as error:  # of many kinds, from the compiler's stages and the system's
+        raise InputError(f"runtime 'compile' failed: {shorten(str(error), 300)}") from error
+    return run
+
+
+def _onnx(network: Forward, conditions: "LatencyConditions") -> ForwardPass:
+    from nas.onnx_export import INPUT, OUTPUT, check_onnx_installed, export_onnx
+
+    check_onnx_installed("runtime 'onnx'", "onnxruntime")
+    import onnxruntime
+
+    if not isinstance(network, nn.Module):
+        raise InputError("runtime 'onnx' runs modules alone, no other functions")
+    if conditions.dtype == "bfloat16":
+        raise InputError("runtime 'onnx' with dtype 'bfloat16'; legal: 'float32', 'float16'")
+    device = torch.device(conditions.device)
+    provider = "CUDAExecutionProvider" if device.type == "cuda" else "CPUExecutionProvider"
+    if provider not in onnxruntime.get_available_providers():
+        raise InputError(
+            f"runtime 'onnx' on {conditions.device!r} needs onnxruntime-gpu instead of onnxruntime"
+        )
+    _place(network, conditions, "cpu")
+    images = _random_images(conditions)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = conditions.threads
+    options.log_severity_level = 3  # it warns of every constant that it doesn't fold
+    index = device.index or 0
+    settings = {"device_id": index} if device.type == "cuda" else {}
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        # What an export would be tidied by, the session does itself, in a fraction of the time.
+        export_onnx(network, images, path, any_batch=False, tidy=False)
+        session = onnxruntime.InferenceSession(path, options, providers=[(provider, settings)])
+    if provider not in session.get_providers():  # it falls back to the CPU of its own accord
+        raise InputError(f"runtime 'onnx' could not start on {conditions.device!r}")
+    value = onnxruntime.OrtValue.ortvalue_from_numpy(images.numpy(), device.type, index)
+    binding = session.io_binding()
+    binding.bind_ortvalue_input(INPUT, value)
+    binding.bind_output(OUTPUT, device.type, index)
+
+    def run() -> object:
+        session.run_with_iobinding(binding)
+        return value  # the binding reads its memory and doesn't keep it
+
+    return run
+
+
+def _place(network: Forward, conditions: "LatencyConditions", device: str) -> None:
+    if isinstance(network, nn.Module):
+        network.to(device, getattr(torch, conditions.dtype)).eval()
+
+
+def _random_images(conditions: "LatencyConditions") -> Tensor:
+    """Images (B, 3, S, S) that depend on nothing but their shape."""
+    size = conditions.image_size
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(conditions.batch_size, 3, size, size, generator=generator)
+    return images.to(getattr(torch, conditions.dtype))

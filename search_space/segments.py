@@ -1,0 +1,168 @@
+"""The segments of a network: what is timed as one, and tabled under one label.
+
+A network is a line of segments: the stem, each stage's entry, of each block the mixer and the
+feed-forward (or the whole block), the closing norm of a stage, the head. Two segments with the same
+label do the same work on the same map, wherever they stand.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from search_space.architecture import Architecture, MeanHead, Stage, map_sizes, stem_size
+from search_space.cost import Size
+from search_space.parts import (
+    WHOLE_BLOCKS,
+    ConvStem,
+    HalfStem,
+    InvertedResidual,
+    Ladder,
+    LocalGlobal,
+    PatchStem,
+    Stem,
+)
+from search_space.space import SearchSpace
+
+SegmentKind = Literal["stem", "entry", "mixer", "feed_forward", "block", "norm", "head"]
+
+
+@dataclass(frozen=True, order=True)
+class Segment:
+    """One stretch of a network.
+
+    Attributes:
+        kind: Which part of a network it is.
+        label: All that its latency depends on, for people and as the key of a table, such as
+            `mixer 64 heads 2 rates-8-4 own @56x56`.
+    """
+
+    kind: SegmentKind
+    label: str
+
+
+def segments(architecture: Architecture, *, image_size: int | Sequence[int] = 224) -> list[Segment]:
+    """The segments of a network in the order of its forward pass.
+
+    `supernet.Network.segment_starts` gives the modules that they begin with. The number of classes
+    is left out: the classifier is one product with one vector.
+    """
+    architecture = architecture.canonical()
+    stem, stages = architecture.stem, architecture.stages
+    found = [_stem(stem, stages[0].width, stem_size(image_size, stem))]
+    previous = stem.width if isinstance(stem, HalfStem) else stages[0].width
+    for stage, size in zip(stages, map_sizes(image_size, architecture), strict=True):
+        found += entry_segments(stage, previous, size)
+        found += body_segments(stage, size)
+        previous = stage.width
+    head = architecture.head
+    wide = f" to {head.expansion}" if isinstance(head, MeanHead) and head.expansion else ""
+    found.append(Segment("head", f"head {head.kind} {previous}{wide}"))
+    return found
+
+
+def space_segments(space: SearchSpace, *, image_size: int | Sequence[int] = 224) -> set[Segment]:
+    """Every segment that an architecture of the space can have."""
+    return {
+        segment
+        for architecture in space.panorama()
+        for segment in segments(architecture, image_size=image_size)
+    }
+
+
+def fastest(
+    space: SearchSpace,
+    time: Callable[[Iterable[Segment]], float],
+    *,
+    image_size: int | Sequence[int] = 224,
+) -> Architecture:
+    """The architecture of a space with the smallest sum of its segments' times, exactly."""
+
+    def around(stage: Stage, index: int, previous_width: int) -> float:
+        sizes = space.map_sizes(stage.class_token, image_size)
+        found = entry_segments(stage, previous_width, sizes[index])
+        if index == 0:
+            found.append(_stem(space.stem, stage.width, stem_size(image_size, space.stem)))
+        if index + 1 == len(sizes):
+            head = "class_token" if stage.class_token else "mean"
+            found.append(Segment("head", f"head {head} {stage.width}"))
+        return time(found)
+
+    return space.minimum(
+        lambda stage, size: time(body_segments(stage, size)), around, image_size=image_size
+    )
+
+
+def entry_segments(stage: Stage, previous_width: int, size: Size) -> list[Segment]:
+    """How a stage of that map begins behind that width; empty where nothing does."""
+    parts = [f"{stage.pooling} {previous_width} to {stage.width}"] if stage.pooling else []
+    if stage.pooling in ("deformable", "mv2_se"):
+        parts.append(f"{stage.conv_norm} norm")
+    if stage.position is not None:
+        parts.append(f"position {stage.position}")
+    if stage.class_token and stage.pooling != "max_pool_1d":
+        parts.append("class token")
+    return [Segment("entry", f"entry {' '.join(parts)}{_at(size)}")] if parts else []
+
+
+@lru_cache(maxsize=1 << 17)
+def body_segments(stage: Stage, size: Size) -> tuple[Segment, ...]:
+    """The blocks of a canonical stage on its map, and its closing norm."""
+    found = [segment for index in range(stage.depth) for segment in _block(stage, index, size)]
+    if stage.norm:
+        found.append(Segment("norm", f"norm {stage.width}{_at(size)}"))
+    return tuple(found)
+
+
+def part_names(architecture: Architecture) -> list[str]:
+    """The row of `search_space.cost_table` that each of `segments` belongs to, in their order."""
+    architecture = architecture.canonical()
+    names = ["stem"]
+    for number, stage in enumerate(architecture.stages):
+        names += [f"stages.{number}.entry"] * len(entry_segments(stage, 0, (0, 0)))
+        for index in range(stage.depth):
+            name = f"stages.{number}.blocks.{index}"
+            names += [name for _ in _block(stage, index, (0, 0))]
+        names += [f"stages.{number}.norm"] * stage.norm
+    return [*names, "head"]
+
+
+def _stem(stem: Stem, width: int, size: Size) -> Segment:
+    match stem:
+        case ConvStem():
+            what = f"conv {stem.width} extra {stem.extra_convs} to {width}"
+        case PatchStem():
+            what = f"patch {stem.patch_size} to {width}{' norm' if stem.norm else ''}"
+        case HalfStem():
+            what = f"half {stem.width} convs {stem.convs}"
+    return Segment("stem", f"stem {what}{_at(size)}")
+
+
+def _block(stage: Stage, index: int, size: Size) -> Iterator[Segment]:
+    width, mixer, at = stage.width, stage.mixer, _at(size)
+    if isinstance(mixer, WHOLE_BLOCKS):
+        match mixer:
+            case Ladder():
+                what = f"ladder {width} heads {mixer.heads} window {mixer.window}"
+            case InvertedResidual():
+                what = f"mv2-se {width} expansion {mixer.expansion}"
+        yield Segment("block", f"block {what} {stage.conv_norm} norm{at}")
+        return
+    if isinstance(mixer, LocalGlobal):
+        parts = [f"mixer {width} heads {mixer.heads}"]
+        if mixer.local_heads:
+            parts.append(f"local {mixer.local_heads} window {mixer.window}")
+        if mixer.aggregation is not None:
+            parts.append(mixer.aggregation.label)
+        if mixer.global_split > 1:
+            parts.append(f"split {mixer.global_split}")
+        own = "lend" if stage.lends_map(index) else "own"
+        parts.append(own if stage.owns_map(index) else "borrow")
+        yield Segment("mixer", " ".join(parts) + at)
+    assert stage.feed_forward is not None
+    kind, ratio = stage.feed_forward.kind, stage.feed_forward.ratio
+    yield Segment("feed_forward", f"feed-forward {kind} {width} ratio {ratio:g}{at}")
+
+
+def _at(size: Size) -> str:
+    return f" @{size[0]}x{size[1]}"

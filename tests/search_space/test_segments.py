@@ -1,0 +1,66 @@
+"""The segments of a network, and what a space can have of them."""
+
+import random
+
+import pytest
+
+from search_space import DESIGNS, PRESETS, SearchSpace
+from search_space.cost import cost_table
+from search_space.segments import Segment, fastest, part_names, segments, space_segments
+
+SPACES = pytest.mark.parametrize("space", PRESETS.values(), ids=PRESETS.keys())
+SMALL = pytest.mark.parametrize("space", [PRESETS["nano"], PRESETS["psvit"]], ids=["nano", "psvit"])
+
+
+@SPACES
+def test_a_space_has_every_segment_of_its_members_and_no_other(space: SearchSpace) -> None:
+    everything = space_segments(space, image_size=64)
+    rng = random.Random(0)
+    found: set[Segment] = set()
+    for _ in range(300):
+        found |= set(segments(space.sample(rng), image_size=64))
+    assert found <= everything
+    if space.count() < 1000:
+        assert {s for a in space.enumerate() for s in segments(a, image_size=64)} == everything
+
+
+def test_a_label_tells_what_the_latency_depends_on() -> None:
+    base = PRESETS["base"]
+    genes = dict(base.genotype(base.scaled(0.5)))
+    shared = base.decode({**genes, "stage3.sharing": 3})
+    labels = [s.label for s in segments(shared) if s.kind == "mixer" and "@14x14" in s.label]
+    assert [label.split()[-2] for label in labels] == ["lend", "borrow", "borrow"] * 3
+    narrow = base.decode({**genes, "stage3.width": 128})
+    assert not set(labels) & {s.label for s in segments(narrow)}
+    assert {s.label for s in segments(shared, image_size=64)}.isdisjoint(labels)
+
+
+def test_the_canonical_form_decides() -> None:
+    base = PRESETS["base"]
+    genes = dict(base.genotype(base.scaled(0.0)))
+    genes |= {"stage1.mixer": "none", "stage1.sharing": 1}
+    assert segments(base.decode(genes)) == segments(base.decode({**genes, "stage1.sharing": 2}))
+
+
+@pytest.mark.parametrize("design", DESIGNS, ids=lambda design: design.name)
+def test_segments_belong_to_the_rows_of_the_cost_table(design: object) -> None:
+    architecture = design.architecture  # type: ignore[attr-defined]
+    names = part_names(architecture)
+    assert len(names) == len(segments(architecture))
+    rows = [part.name for part in cost_table(architecture)]
+    assert list(dict.fromkeys(names)) == rows
+
+
+@SMALL
+def test_the_fastest_has_the_smallest_sum_of_all(space: SearchSpace) -> None:
+    def seconds(label: str) -> float:
+        return random.Random(label).uniform(0.1, 1.0)
+
+    def total(found: object) -> float:
+        return sum(seconds(segment.label) for segment in found)  # type: ignore[attr-defined]
+
+    quickest = fastest(space, total, image_size=64)
+    rng = random.Random(1)
+    members = space.enumerate() if space.count() < 1000 else (space.sample(rng) for _ in range(500))
+    least = min(total(segments(a, image_size=64)) for a in members)
+    assert total(segments(quickest, image_size=64)) <= least + 1e-9
