@@ -296,7 +296,9 @@ def _latency_limits(
     for text in options.latency:
         device, equals, time = text.rpartition("=")
         device = device.strip() if equals else default_device
-        if not device or device in latency:
+        if not re.fullmatch(r"\w[\w:.-]*", device):
+            raise InputError(f"--latency {text!r}: {device!r} is no name of a device")
+        if device in latency:
             raise InputError(f"--latency {text!r}: one limit for each device, such as cuda=2ms")
         latency[device] = parse_latency(time)
     tables: dict[str, LatencyTable] = {}
@@ -313,10 +315,9 @@ def _latency_limits(
         asked = {
             "image_size": options.image_size,
             "batch_size": options.latency_batch,
-            "dtype": options.latency_dtype,
-            "runtime": options.runtime,
         }
-        if device in devices_here():
+        if device in devices_here():  # what is elsewhere runs as its table says
+            asked["dtype"], asked["runtime"] = options.latency_dtype, options.runtime
             asked["chip"] = chip_name(device)
         for field, value in asked.items():
             if (there := getattr(table.conditions, field)) != value:

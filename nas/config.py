@@ -13,6 +13,7 @@ from search_space import SearchSpace
 SamplerName = Literal["nsga2", "tpe", "random"]
 DtypeName = Literal["float32", "bfloat16", "float16"]
 RuntimeName = Literal["eager", "compile", "onnx"]
+"""torch as it is, `torch.compile`, ONNX Runtime."""
 
 
 class RunConfig(BaseModel):

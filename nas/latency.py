@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import nn
 
 from nas.errors import InputError
-from nas.runtimes import Forward, Runtime, prepare, runtime_version
+from nas.runtimes import Forward, prepare, runtime_version
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +27,6 @@ LEAST_REPEATS, MOST_REPEATS = 10, 200
 WIDEST_SPREAD = 0.1
 """Interquartile range, relative to the median, above which a round is measured again."""
 MOST_ROUNDS = 3
-
-Dtype = Literal["float32", "bfloat16", "float16"]
 
 
 def _chip(fields: dict[str, Any]) -> str:
@@ -46,9 +44,11 @@ class LatencyConditions(BaseModel):
         device: `cpu`, `cuda` or `cuda:N`.
         chip: What the device is called by its maker. Unless given it is read off this machine, and
             empty if the device is not here.
-        runtime: What runs the networks.
+        runtime: What runs the networks: one of `nas.config.RuntimeName` for a device that is here,
+            any name for another.
         version: Of the runtime; likewise.
-        dtype: Of weights and images.
+        dtype: Of weights and images: one of `nas.config.DtypeName` for a device that is here, any
+            name for another.
         batch_size: Images in one forward pass.
         image_size: Side of the images in pixels.
         threads: CPU threads.
@@ -58,9 +58,9 @@ class LatencyConditions(BaseModel):
 
     device: str
     chip: str = Field(default_factory=_chip)
-    runtime: Runtime = "eager"
+    runtime: str = "eager"
     version: str = Field(default_factory=_version)
-    dtype: Dtype = "float32"
+    dtype: str = "float32"
     batch_size: PositiveInt = 1
     image_size: PositiveInt
     threads: PositiveInt

@@ -341,7 +341,7 @@ class _Job:
         seconds = self.clock.measuring("measuring_seconds")
 
         def measure(architecture: Architecture, device: str) -> Latency:
-            conditions = latency_conditions(self.config, device)
+            conditions = self.problem.tables[device].conditions
             return measure_latency(store.extract(architecture), conditions)
 
         def show(record: Record, device: str, latency: MeasuredLatency) -> None:

@@ -9,18 +9,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from textwrap import shorten
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, get_args
 
 import torch
 from torch import Tensor, nn
 
+from nas.config import RuntimeName
 from nas.errors import InputError
 
 if TYPE_CHECKING:
     from nas.latency import LatencyConditions
-
-Runtime = Literal["eager", "compile", "onnx"]
-"""torch as it is, `torch.compile`, ONNX Runtime."""
 
 Forward = nn.Module | Callable[[Tensor], object]
 ForwardPass = Callable[[], object]
@@ -41,9 +39,12 @@ def prepare(network: Forward, conditions: "LatencyConditions") -> ForwardPass:
             return _compiled(network, conditions)
         case "onnx":
             return _onnx(network, conditions)
+        case unknown:
+            legal = ", ".join(get_args(RuntimeName))
+            raise InputError(f"runtime {unknown!r} is not here; legal: {legal}")
 
 
-def runtime_version(runtime: Runtime) -> str:
+def runtime_version(runtime: str) -> str:
     """The package behind a runtime and its version; without a version if it is not installed."""
     if runtime != "onnx":
         return f"torch {torch.__version__}"

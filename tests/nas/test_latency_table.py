@@ -142,3 +142,11 @@ def test_few_measurements_hardly_move_the_correction() -> None:
     learned = fitted(raw, [architecture], [raw.predict(architecture)])
     assert learned.predict(architecture) == pytest.approx(raw.predict(architecture), rel=0.01)
     assert all(factor == pytest.approx(1.0, abs=0.05) for factor in learned.factors.values())
+
+
+def test_another_device_may_run_what_torch_does_not_know(tmp_path: Path) -> None:
+    conditions = {"device": "phone", "image_size": 224, "threads": 4, "runtime": "coreml"}
+    content = {"conditions": {**conditions, "dtype": "int8"}, "segments": {"head mean 64": 0.2}}
+    (tmp_path / "phone.json").write_text(json.dumps({"space": "base", **content}))
+    read = LatencyTable.load(tmp_path / "phone.json").conditions
+    assert (read.runtime, read.dtype, read.version) == ("coreml", "int8", "")
