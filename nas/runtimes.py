@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, get_args
 import torch
 from torch import Tensor, nn
 
-from nas.config import RuntimeName
+from nas.config import DtypeName, RuntimeName
 from nas.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ def prepare(network: Forward, conditions: "LatencyConditions") -> ForwardPass:
     Raises:
         InputError: If the runtime is not installed or cannot run the network.
     """
+    if conditions.dtype not in get_args(DtypeName):
+        legal = ", ".join(get_args(DtypeName))
+        raise InputError(f"dtype {conditions.dtype!r} is not here; legal: {legal}")
     match conditions.runtime:
         case "eager":
             return _eager(network, conditions)

@@ -245,8 +245,12 @@ def table_of_another_device(here: Path) -> None:
     table(here, "tablet")
 
 
+def table_of_this_cpu(here: Path) -> None:
+    table(here, "cpu")
+
+
 def table_of_another_dtype(here: Path) -> None:
-    table(here, dtype="float16")
+    table(here, "cpu", dtype="float16")
 
 
 def table_of_another_batch(here: Path) -> None:
@@ -258,7 +262,7 @@ def table_of_another_image_size(here: Path) -> None:
 
 
 def table_of_another_runtime(here: Path) -> None:
-    table(here, runtime="compile")
+    table(here, "cpu", runtime="compile")
 
 
 def table_of_another_chip(here: Path) -> None:
@@ -301,6 +305,7 @@ def nothing(here: Path) -> None:
 
 
 SEARCH = ("search", *SMALL, "--steps", "2", "--trials", "2", "--out", "run", "--device", "cpu")
+HERE = (*SEARCH, "--latency", "40ms", "--device", "cpu", "--latency-table", "table.json")
 PHONE = (*SEARCH, "--latency", "phone=40ms", "--latency-table", "table.json")
 PROFILE = ("profile", "--space", "nano", "--device", "cpu")
 
@@ -327,7 +332,7 @@ BAD_INPUT: list[tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...]]]
     (nothing, (*SEARCH, "--latency", ""), ("--latency", "''")),
     (nothing, (*SEARCH, "--latency", "cpu=15"), ("--latency", "'15'", "15ms")),
     (nothing, (*SEARCH, "--latency", "cpu="), ("--latency", "''")),
-    (nothing, (*SEARCH, "--latency", "=15ms"), ("--latency", "'=15ms'", "cuda=2ms")),
+    (nothing, (*SEARCH, "--latency", "=15ms"), ("--latency", "'=15ms'", "no name of a device")),
     (nothing, (*SEARCH, "--latency", "cpu=nanms"), ("--latency", "'nanms'", "positive")),
     (nothing, (*SEARCH, "--latency", "cpu=-2ms"), ("--latency", "'-2ms'", "positive")),
     (nothing, (*SEARCH, "--latency", "15ms", "--latency", "20ms"), ("'20ms'", "each device")),
@@ -346,13 +351,18 @@ BAD_INPUT: list[tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...]]]
     (table_of_another_space, PHONE, ("table.json", "lacks segments", "'tiny'", "'nano'")),
     (table_of_another_device, PHONE, ("table.json", "'tablet'", "(phone has)")),
     (table, (*SEARCH, "--latency-table", "table.json"), ("table.json", "'phone'", "(none has)")),
-    (table_of_another_dtype, PHONE, ("table.json", "dtype", "'float16'", "'float32'")),
-    (table, (*PHONE, "--latency-dtype", "bfloat16"), ("dtype", "'float32'", "'bfloat16'")),
+    (nothing, (*SEARCH, "--latency", "../x=15ms"), ("--latency", "'../x'", "no name of a device")),
+    (table_of_another_dtype, HERE, ("table.json", "dtype", "'float16'", "'float32'")),
+    (
+        table_of_this_cpu,
+        (*HERE, "--latency-dtype", "bfloat16"),
+        ("dtype", "'float32'", "'bfloat16'"),
+    ),
     (table_of_another_batch, PHONE, ("table.json", "batch_size 8", "1")),
     (table, (*PHONE, "--latency-batch", "4"), ("table.json", "batch_size 1", "4")),
     (table_of_another_image_size, PHONE, ("table.json", "image_size 64", "224")),
     (table, (*PHONE, "--image-size", "96"), ("table.json", "image_size 224", "96")),
-    (table_of_another_runtime, PHONE, ("table.json", "runtime 'compile'", "'eager'")),
+    (table_of_another_runtime, HERE, ("table.json", "runtime 'compile'", "'eager'")),
     (
         table_of_another_chip,
         (*SEARCH, "--latency", "40ms", "--latency-table", "table.json"),

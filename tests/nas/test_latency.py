@@ -231,9 +231,16 @@ def test_of_a_device_that_is_not_here_nothing_is_made_up() -> None:
         check_runtime(elsewhere)
 
 
+@pytest.mark.parametrize("field", [{"runtime": "tensorrt"}, {"dtype": "int8"}])
+def test_what_only_another_device_can_run_is_refused_here(field: dict[str, str]) -> None:
+    ((name, value),) = field.items()
+    with pytest.raises(InputError, match=f"{name} '{value}'.* legal: "):
+        check_runtime(conditions(**field))
+
+
 @pytest.mark.parametrize(
     "field",
-    [{"runtime": "tensorrt"}, {"dtype": "int8"}, {"threads": 0}, {"batch_size": 0}, {"size": 1}],
+    [{"threads": 0}, {"batch_size": 0}, {"size": 1}],
 )
 def test_conditions_that_cannot_be_are_refused_by_name(field: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(field))):
