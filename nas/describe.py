@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nas.latency import LatencyConditions
     from nas.latency_table import LatencyTable
 
-BAR_WIDTH = 24
+BAR_WIDTH = 20
 """Characters of the longest bar."""
 
 

@@ -5,7 +5,14 @@ import io
 import pytest
 from rich.console import Console
 
-from nas.describe import PartLatency, described, predicted_parts, print_description, timed_parts
+from nas.describe import (
+    BAR_WIDTH,
+    PartLatency,
+    described,
+    predicted_parts,
+    print_description,
+    timed_parts,
+)
 from nas.errors import InputError
 from nas.latency import LatencyConditions
 from nas.latency_table import LatencyTable
@@ -80,5 +87,5 @@ def test_shares_of_macs_and_latency_are_drawn_side_by_side() -> None:
     print_description(described(ARCHITECTURE, **SIZES, latency=latency), ARCHITECTURE, console)
     drawn = text.getvalue().split("where it goes")[1]
     head = next(line for line in drawn.splitlines() if line.strip().startswith("head"))
-    assert "90.0% " + "█" * 24 in head
+    assert "90.0% " + "█" * BAR_WIDTH in head
     assert "latency: 10 ms, made up" in text.getvalue()
