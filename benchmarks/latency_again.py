@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-import torch
 
-from nas.latency import LatencyConditions, devices_here, measure_latency
+from nas.latency import is_here, measure_latency
+from nas.latency_table import LatencyTable
 from nas.report import LatencyColumns
 from nas.run_folder import RunFolder
 from supernet import load_exported
@@ -29,23 +29,16 @@ def main() -> int:
         "run,network,device,limit_ms,predicted_ms,measured_ms,iqr_ms,again_ms,again_iqr_ms,within"
     )
     for path in options.runs:
-        config = RunFolder(path).config
+        folder = RunFolder(path)
         front = pd.read_csv(path / "pareto.csv")
         front = front.sort_values(["accuracy", "macs"], ascending=[False, True])
         for number, (_, row) in enumerate(front.iterrows(), start=1):
             network, _ = load_exported(path / "front" / str(number))
-            for device, limit in config.latency_ms.items():
-                if device not in devices_here():
+            for device, limit in folder.config.latency_ms.items():
+                if not is_here(device):
                     continue
                 columns = LatencyColumns(device)
-                conditions = LatencyConditions(
-                    device=device,
-                    image_size=config.image_size,
-                    batch_size=config.latency_batch,
-                    dtype=config.latency_dtype,
-                    runtime=config.runtime,
-                    threads=torch.get_num_threads(),
-                )
+                conditions = LatencyTable.load(folder.latency_table(device)).conditions
                 again = measure_latency(network, conditions)
                 spread = max(float(row[columns.iqr]), again.iqr_ms)
                 within = again.median_ms <= limit + spread

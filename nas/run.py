@@ -26,7 +26,7 @@ from nas.evaluation import SubnetEvaluator
 from nas.export import export_front
 from nas.files import write_json, write_text
 from nas.interrupt import StopRequest
-from nas.latency import Latency, LatencyConditions, devices_here, measure_latency
+from nas.latency import Latency, LatencyConditions, is_here, measure_latency
 from nas.latency_table import LatencyTable
 from nas.problem import Problem
 from nas.profiling import SMALL, profile
@@ -117,7 +117,7 @@ def run(
         console.print(f"run folder: {folder.path}", highlight=False, soft_wrap=True)
         write_json(folder.environment, environment(config.device))
         tables = latency_tables(config, folder, given=tables, stop=stop, console=console)
-        problem = problem.with_tables(tables, measured=[d for d in tables if d in devices_here()])
+        problem = problem.with_tables(tables, measured=filter(is_here, tables))
         notes = [*problem.check(), *data.notes]
         for note in notes:
             console.print(f"[dim]{note}", highlight=False)
