@@ -2,9 +2,10 @@
 
     python -m benchmarks.latency_again results/RUN ... > results/reference/...
 
-Measures the exported networks of runs, from their folders, in this fresh process. A network counts
-as within the limit if its median is, or exceeds it by no more than the wider of the two
-interquartile ranges. Exits with status 1 if one does not.
+Measures the exported networks of runs, from their folders, in this fresh process, at the speed of
+the run's latency table as the run did. A network counts as within the limit if its median is, or
+exceeds it by no more than the wider of the two interquartile ranges. `pace` is the time of the
+table's reference network, relative to the table's. Exits with status 1 if one does not.
 """
 
 import argparse
@@ -13,8 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from nas.latency import is_here, measure_latency
+from nas.latency import is_here
 from nas.latency_table import LatencyTable
+from nas.pace import latency_meter
 from nas.report import LatencyColumns
 from nas.run_folder import RunFolder
 from supernet import load_exported
@@ -26,28 +28,29 @@ def main() -> int:
     options = parser.parse_args()
     over = networks = 0
     print(
-        "run,network,device,limit_ms,predicted_ms,measured_ms,iqr_ms,again_ms,again_iqr_ms,within"
+        "run,network,device,limit_ms,predicted_ms,measured_ms,iqr_ms,pace,"
+        "again_ms,again_iqr_ms,again_pace,within"
     )
     for path in options.runs:
         folder = RunFolder(path)
         front = pd.read_csv(path / "pareto.csv")
         front = front.sort_values(["accuracy", "macs"], ascending=[False, True])
-        for number, (_, row) in enumerate(front.iterrows(), start=1):
-            network, _ = load_exported(path / "front" / str(number))
-            for device, limit in folder.config.latency_ms.items():
-                if not is_here(device):
-                    continue
-                columns = LatencyColumns(device)
-                conditions = LatencyTable.load(folder.latency_table(device)).conditions
-                again = measure_latency(network, conditions)
-                spread = max(float(row[columns.iqr]), again.iqr_ms)
-                within = again.median_ms <= limit + spread
+        for device, limit in folder.config.latency_ms.items():
+            if not is_here(device):
+                continue
+            columns = LatencyColumns(device)
+            meter = latency_meter(LatencyTable.load(folder.latency_table(device)))
+            for number, (_, row) in enumerate(front.iterrows(), start=1):
+                network, _ = load_exported(path / "front" / str(number))
+                again = meter(network)
+                within = again.median_ms <= limit + max(float(row[columns.iqr]), again.iqr_ms)
                 networks += 1
                 over += not within
                 print(
                     f"{path.name},{network.architecture.hash},{device},{limit:g},"
                     f"{row[columns.predicted]:.2f},{row[columns.measured]:.2f},"
-                    f"{row[columns.iqr]:.2f},{again.median_ms:.2f},{again.iqr_ms:.2f},{within}",
+                    f"{row[columns.iqr]:.2f},{row[columns.pace]:.3f},{again.median_ms:.2f},"
+                    f"{again.iqr_ms:.2f},{again.pace:.3f},{within}",
                     flush=True,
                 )
     print(f"\n{networks - over} of {networks} are within their limits when measured again")

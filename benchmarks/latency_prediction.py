@@ -11,7 +11,6 @@ their figures flatter them.
 
 import argparse
 import random
-import statistics
 import time
 from pathlib import Path
 
@@ -21,7 +20,8 @@ import torch
 from nas.interrupt import StopRequest
 from nas.latency import LatencyConditions
 from nas.latency_table import prediction_error
-from nas.profiling import THOROUGH, Pace, blank_network, profile
+from nas.pace import Pace, blank_network
+from nas.profiling import THOROUGH, profile
 from search_space import PRESETS, total_cost
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     )
     print(conditions)
     start = time.perf_counter()
-    pace = Pace(space, conditions)
+    pace = Pace(space.scaled(0.5), conditions)
     table = profile(
         space,
         conditions,
@@ -61,14 +61,13 @@ def main() -> None:
     predicted, measured, macs = [], [], []
     for _ in range(options.networks):
         architecture = space.sample(rng)
-        correction = statistics.median(pace.correction() for _ in range(5))
         latency = pace.measure(blank_network(architecture, conditions))
         predicted.append(table.predict(architecture))
         measured.append(latency.median_ms)
         macs.append(total_cost(architecture, image_size=options.image_size).macs)
         print(
             f"{architecture.hash},{macs[-1]},{predicted[-1]:.3f},{measured[-1]:.3f},"
-            f"{latency.iqr_ms:.3f},{latency.unstable},{correction:.3f}",
+            f"{latency.iqr_ms:.3f},{latency.unstable},{latency.pace:.3f}",
             flush=True,
         )
     slope, intercept = np.polyfit(macs, measured, 1)

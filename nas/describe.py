@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nas.units import format_milliseconds
 from search_space import Architecture, cost_table, total_cost
 from search_space.segments import part_names, segments
 
@@ -138,7 +139,8 @@ def print_description(facts: Mapping[str, Any], architecture: Architecture, to: 
         highlight=False,
     )
     if timed:
-        to.print(f"latency: {facts['latency_ms']:.3g} ms, {facts['latency_conditions']}")
+        latency = format_milliseconds(facts["latency_ms"])
+        to.print(f"latency: {latency}, {facts['latency_conditions']}")
 
 
 def _cells(costs: Mapping[str, Any]) -> list[str]:

@@ -83,6 +83,8 @@ class Latency:
         warm_up_seconds: Spent on calls that were not counted.
         unstable: Whether the interquartile range stayed above `WIDEST_SPREAD` of the median, so
             that the number is not to be relied on.
+        pace: Time of a reference network meanwhile, relative to the speed that the latency is told
+            at; above 1 the device was slower. 1 where there is no reference: told as it was.
         conditions: Under which a network was timed; None for a call of anything else.
     """
 
@@ -91,6 +93,7 @@ class Latency:
     repeats: int
     warm_up_seconds: float = WARM_UP_SECONDS
     unstable: bool = False
+    pace: float = 1.0
     conditions: LatencyConditions | None = None
 
     @property

@@ -32,6 +32,20 @@ MARGIN_COVERS = 0.9
 """Share of the networks whose relative error the margin covers."""
 
 
+class Reference(BaseModel):
+    """A network that tells how fast the device was when the table was measured.
+
+    Attributes:
+        architecture: Of the network.
+        milliseconds: Its median over the whole of that time.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    architecture: Architecture
+    milliseconds: Factor
+
+
 class TimedNetwork(BaseModel):
     """A whole network that was measured, and what the table said before.
 
@@ -103,6 +117,8 @@ class LatencyTable(BaseModel):
         schema_version: Of this format.
         space: Name of the space that was profiled.
         conditions: Device, data type, batch, image size, threads, runtime.
+        reference: What measurements of other hours are corrected by; they are told as they are
+            where there is none.
         segments: Milliseconds by label; `search_space.segments` says what a label stands for.
         factors: Learned correction by kind of segment; 1 where there is none.
         overhead_ms: What every network takes beside its segments.
@@ -114,6 +130,7 @@ class LatencyTable(BaseModel):
     schema_version: Literal[1] = 1
     space: str
     conditions: LatencyConditions
+    reference: Reference | None = None
     segments: dict[str, Milliseconds] = Field(min_length=1)
     factors: dict[SegmentKind, Factor] = {}
     overhead_ms: Annotated[float, Field(allow_inf_nan=False)] = 0.0

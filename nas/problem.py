@@ -9,7 +9,7 @@ from functools import cached_property
 from nas.errors import InputError
 from nas.latency_table import LatencyTable
 from nas.limits import Limits
-from nas.units import format_count
+from nas.units import format_count, format_milliseconds
 from search_space import Architecture, Cost, SearchSpace, total_cost
 from search_space.segments import fastest
 
@@ -154,7 +154,7 @@ class Problem:
     def _costs_in_words(self, architecture: Architecture) -> str:
         cost = self.cost(architecture)
         latency = "".join(
-            f", {milliseconds:.3g} ms on {device}"
+            f", {format_milliseconds(milliseconds)} on {device}"
             for device, milliseconds in self.predict(architecture).items()
         )
         return f"{_amount(cost.macs, 'MACs')}, {_amount(cost.params, 'parameters')}{latency}"
@@ -239,9 +239,9 @@ class Problem:
         nearest = self._with_margin(device, least)
         raise InputError(
             f"--latency {device}={limit:g}ms is out of reach: space {self.space.name!r} spans "
-            f"{least:.3g} to {most:.3g} ms at {self.image_size} px by prediction (give or take "
-            f"{table.margin:.0%}; {table.conditions}); the nearest legal value is "
-            f"{_rounded_up(nearest):g}ms"
+            f"{format_milliseconds(least)} to {format_milliseconds(most)} at {self.image_size} px "
+            f"by prediction (give or take {table.margin:.0%}; {table.conditions}); the nearest "
+            f"legal value is {_rounded_up(nearest):g}ms"
         )
 
     def _candidates(self, rng: random.Random, novelty: float) -> Iterator[Architecture]:

@@ -4,8 +4,7 @@ Every network is timed segment by segment in one forward pass, so that caches an
 are in use. Networks are drawn until each segment was seen often enough; then whole networks are
 timed to learn a correction, and others to know the error.
 
-A machine's speed drifts by a tenth and more within minutes. So every pass of a network is followed
-by one of a reference network, and counts relative to it.
+Every pass is followed by one of a reference network and counts relative to it: see `nas.pace`.
 """
 
 import logging
@@ -14,41 +13,27 @@ import statistics
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from nas.interrupt import StopRequest
-from nas.latency import (
-    MOST_ROUNDS,
-    Latency,
-    LatencyConditions,
-    is_stable,
-    seconds_of,
-    threads,
-)
-from nas.latency_table import LatencyTable, TimedNetwork, fitted
-from nas.runtimes import prepare
+from nas.latency import Latency, LatencyConditions, threads
+from nas.latency_table import LatencyTable, Reference, TimedNetwork, fitted
+from nas.pace import WARM_UP_PASSES, Pace, blank_network
 from search_space import Architecture, SearchSpace, total_cost
 from search_space.segments import segments
 from supernet import Network
-from supernet.network import skeleton
 
 logger = logging.getLogger(__name__)
 
-WARM_UP_PASSES = 2
 PASSES = 7
 """Timed forward passes of a network whose segments are timed, each with one of the reference."""
-WHOLE_PASSES = 15
-"""The same of a network that is timed as a whole, in each of up to `MOST_ROUNDS` rounds."""
-FIRST_PASSES = 25
-"""Forward passes of the reference at first."""
 
 CANDIDATES = 32
 """Random architectures of which the one with the most segments still wanted is timed."""
-
 
 MOST_ATTEMPTS = 2
 """Networks that are timed at most for each one wanted, since unstable ones are left out."""
@@ -84,7 +69,7 @@ def profile(
     seed: int,
     stop: StopRequest,
     on_progress: Callable[[float], None],
-    pace: "Pace | None" = None,
+    pace: Pace | None = None,
 ) -> LatencyTable:
     """Measure a table.
 
@@ -104,7 +89,7 @@ def profile(
         InputError: If the runtime cannot run the networks.
         Interrupted: If a stop was requested.
     """
-    pace = pace or Pace(space, conditions)
+    pace = pace or Pace(space.scaled(0.5), conditions)
     rng = random.Random(f"profile-{seed}")
     wanted = _examples(space, conditions.image_size)
     whole = effort.fitted + effort.held_out
@@ -116,12 +101,7 @@ def profile(
             seen[label].append(milliseconds)
         sightings = sum(min(len(seen[label]), effort.sightings) for label in wanted)
         on_progress(segments_share * sightings / (effort.sightings * len(wanted)))
-    table = LatencyTable(
-        space=space.name,
-        conditions=conditions,
-        segments={label: statistics.median(seen[label]) for label in sorted(wanted)},
-    )
-    timed: list[tuple[Architecture, float, float]] = []
+    timed: list[tuple[Architecture, Latency]] = []
     drawn: set[str] = set()
     attempts = 0
     while len(timed) < whole and attempts < MOST_ATTEMPTS * whole:
@@ -130,14 +110,25 @@ def profile(
         architecture = _unseen(space, drawn, rng)
         latency = pace.measure(blank_network(architecture, conditions))
         if not latency.unstable:
-            timed.append((architecture, latency.median_ms, latency.iqr_ms))
+            timed.append((architecture, latency))
         on_progress(segments_share + (1 - segments_share) * len(timed) / whole)
     if unstable := attempts - len(timed):
         logger.warning("%d of %d networks were left out as unstable", unstable, attempts)
+    usual = pace.settle()
+    table = LatencyTable(
+        space=space.name,
+        conditions=conditions,
+        reference=Reference(architecture=pace.reference, milliseconds=pace.milliseconds),
+        segments={label: usual * statistics.median(seen[label]) for label in sorted(wanted)},
+    )
     learned, rest = timed[: effort.fitted], timed[effort.fitted :]
     if learned:
-        table = fitted(table, [a for a, _, _ in learned], [median for _, median, _ in learned])
-    known = {architecture.hash for architecture, _, _ in learned}
+        table = fitted(
+            table,
+            [architecture for architecture, _ in learned],
+            [usual * latency.median_ms for _, latency in learned],
+        )
+    known = {architecture.hash for architecture, _ in learned}
     return table.model_copy(
         update={
             "networks": tuple(
@@ -145,10 +136,10 @@ def profile(
                     hash=architecture.hash,
                     macs=total_cost(architecture, image_size=conditions.image_size).macs,
                     predicted_ms=table.predict(architecture),
-                    measured_ms=median,
-                    iqr_ms=iqr,
+                    measured_ms=usual * latency.median_ms,
+                    iqr_ms=usual * latency.iqr_ms,
                 )
-                for architecture, median, iqr in rest
+                for architecture, latency in rest
                 if architecture.hash not in known
             )
         }
@@ -164,57 +155,6 @@ def _unseen(space: SearchSpace, drawn: set[str], rng: random.Random) -> Architec
         architecture = space.sample(rng)
     drawn.add(architecture.hash)
     return architecture
-
-
-def blank_network(architecture: Architecture, conditions: LatencyConditions) -> Network:
-    """A network to be timed: small weights, since a latency doesn't depend on them.
-
-    Drawn by the network's own rules they would take longer than the timing.
-    """
-    network = skeleton(architecture, num_classes=1000).to_empty(device=conditions.device)
-    with torch.no_grad():
-        for tensor in network.state_dict().values():
-            if tensor.is_floating_point():
-                tensor.fill_(0.01)  # no denormal numbers, no variance of zero
-    return network.to(dtype=getattr(torch, conditions.dtype)).eval()
-
-
-class Pace:
-    """The speed of a device as a reference network shows it, now and at first.
-
-    Args:
-        space: Whose middle architecture is the reference.
-        conditions: Under which everything is timed.
-    """
-
-    def __init__(self, space: SearchSpace, conditions: LatencyConditions) -> None:
-        self.conditions = conditions
-        reference = blank_network(space.scaled(0.5), conditions)
-        with threads(conditions.threads):
-            self._run = prepare(reference, conditions)
-        self._seconds = statistics.median(self._pass() for _ in range(FIRST_PASSES))
-
-    def correction(self) -> float:
-        """Time the reference once: how much faster the device was at first than it is now."""
-        return self._seconds / self._pass()
-
-    def measure(self, network: Network) -> Latency:
-        """Latency of a network at the device's first speed."""
-        with threads(self.conditions.threads):
-            run = prepare(network, self.conditions)
-        for _ in range(WARM_UP_PASSES):
-            self._pass(run)
-        rounds: list[Latency] = []
-        while len(rounds) < MOST_ROUNDS and not (rounds and is_stable(rounds[-1])):
-            times = [1e3 * self._pass(run) * self.correction() for _ in range(WHOLE_PASSES)]
-            low, median, high = statistics.quantiles(times, n=4)
-            rounds.append(Latency(median_ms=median, iqr_ms=high - low, repeats=len(times)))
-        best = min(rounds, key=lambda latency: latency.spread)
-        return replace(best, unstable=not is_stable(best), conditions=self.conditions)
-
-    def _pass(self, run: Callable[[], object] | None = None) -> float:
-        with threads(self.conditions.threads):
-            return seconds_of(run or self._run, torch.device(self.conditions.device))
 
 
 @torch.inference_mode()

@@ -8,9 +8,10 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import cache
 
 import torch
 from rich.console import Console
@@ -26,11 +27,13 @@ from nas.evaluation import SubnetEvaluator
 from nas.export import export_front
 from nas.files import write_json, write_text
 from nas.interrupt import StopRequest
-from nas.latency import Latency, LatencyConditions, is_here, measure_latency
+from nas.latency import Latency, LatencyConditions, is_here
 from nas.latency_table import LatencyTable
+from nas.pace import latency_meter
 from nas.problem import Problem
 from nas.profiling import SMALL, profile
 from nas.report import (
+    NOTABLE_DRIFT,
     LatencyFacts,
     RunFacts,
     best,
@@ -45,10 +48,10 @@ from nas.search import Search, measure_front
 from nas.study import MeasuredLatency, Record, load_study, open_study, records, trials_table
 from nas.terminal import LiveLine
 from nas.training import Progress, train_supernet
-from nas.units import format_count, format_seconds
+from nas.units import format_count, format_milliseconds, format_seconds
 from nas.workers import EvaluationSetup, InProcess, RayWorkers, Workers, check_cluster
 from search_space import Architecture
-from supernet import Store
+from supernet import Network, Store
 
 logger = logging.getLogger(__name__)
 
@@ -340,16 +343,21 @@ class _Job:
         limits, study = self.config.latency_ms, load_study(self.folder.journal)
         seconds = self.clock.measuring("measuring_seconds")
 
+        @cache
+        def meter(device: str) -> Callable[[Network], Latency]:
+            return latency_meter(self.problem.tables[device])
+
         def measure(architecture: Architecture, device: str) -> Latency:
-            conditions = self.problem.tables[device].conditions
-            return measure_latency(store.extract(architecture), conditions)
+            return meter(device)(store.extract(architecture))
 
         def show(record: Record, device: str, latency: MeasuredLatency) -> None:
             verdict = "within" if latency.excess <= 0 else "over"
             unstable = " [yellow](unstable)[/]" if latency.unstable else ""
+            drift = f" (pace {latency.pace:.2f})" if abs(latency.pace - 1) > NOTABLE_DRIFT else ""
+            measured = f"{format_milliseconds(latency.median_ms)}{drift}{unstable}"
             self.console.print(
-                f"measured on {device}: {latency.median_ms:.3g} ms{unstable}, {verdict} the limit "
-                f"of {limits[device]:g} ms; predicted {record.predicted_ms[device]:.3g} ms; "
+                f"measured on {device}: {measured}, {verdict} the limit of {limits[device]:g} ms; "
+                f"predicted {format_milliseconds(record.predicted_ms[device])}; "
                 f"accuracy {record.accuracy or 0:.1%}",
                 highlight=False,
             )

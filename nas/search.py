@@ -293,6 +293,7 @@ def measure_front(
             iqr_ms=latency.iqr_ms,
             unstable=latency.unstable,
             excess=latency.median_ms / problem.limits.latency_ms[device] - 1,
+            pace=latency.pace,
         )
         keep_measured(study, record.hash, device, measured)
         on_measured(record, device, measured)

@@ -44,12 +44,14 @@ class MeasuredLatency:
         iqr_ms: Interquartile range.
         unstable: Whether the spread stayed too wide to be trusted.
         excess: By how much the median exceeds the limit, relative to it.
+        pace: As in `nas.latency.Latency`.
     """
 
     median_ms: float
     iqr_ms: float
     unstable: bool
     excess: float
+    pace: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,6 +280,7 @@ def _latency_cells(record: Record, device: str) -> dict[str, float | None]:
         cells.measured: measured.median_ms if measured else None,
         cells.iqr: measured.iqr_ms if measured else None,
         cells.unstable: float(measured.unstable) if measured else None,
+        cells.pace: measured.pace if measured else None,
     }
 
 

@@ -62,6 +62,11 @@ def format_count(count: float) -> str:
     return f"{count:.3g} "
 
 
+def format_milliseconds(milliseconds: float) -> str:
+    """A latency for people: `7.25 ms`, `412 ms`, `1250 ms`."""
+    return f"{milliseconds:.3g} ms" if milliseconds < 999.5 else f"{milliseconds:.0f} ms"
+
+
 def format_seconds(seconds: float) -> str:
     """A duration for people: `48 s`, `5 min 02 s`, `3 h 10 min`."""
     whole = round(seconds)

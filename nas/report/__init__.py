@@ -7,7 +7,14 @@ draw; a model card needs neither.
 """
 
 from nas.report.card import ModelFacts, model_card, retrained_card
-from nas.report.facts import LatencyColumns, LatencyFacts, RunFacts, latency_text, trial_columns
+from nas.report.facts import (
+    NOTABLE_DRIFT,
+    LatencyColumns,
+    LatencyFacts,
+    RunFacts,
+    latency_text,
+    trial_columns,
+)
 from nas.report.figure import (
     hypervolume_figure,
     macs_latency_figure,
@@ -19,6 +26,7 @@ from nas.report.page import next_commands, write_report
 from nas.report.terminal import summary_table
 
 __all__ = [
+    "NOTABLE_DRIFT",
     "LatencyColumns",
     "LatencyFacts",
     "ModelFacts",

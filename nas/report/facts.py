@@ -40,13 +40,17 @@ largest, middle or a published design's name; `violation` says which limit was e
 much.
 """
 
+NOTABLE_DRIFT = 0.05
+"""How far a device's pace lies from its latency table's where people are told."""
+
 
 @dataclass(frozen=True)
 class LatencyColumns:
-    """The columns of a device with a limit on latency, all in milliseconds of one forward pass.
+    """The columns of a device with a limit on latency, in milliseconds of one forward pass.
 
     `value` is the measured latency where there is one, else the predicted one; `unstable` is 1
-    where the spread of the measurement stayed too wide to be trusted, else 0.
+    where the spread of the measurement stayed too wide to be trusted, else 0; `pace` is the time of
+    the latency table's reference network during the measurement, relative to the table's.
     """
 
     device: str
@@ -76,13 +80,22 @@ class LatencyColumns:
         """Whether the measurement is unstable."""
         return f"latency_{self.device}_unstable"
 
+    @property
+    def pace(self) -> str:
+        """How much slower the device was than when its table was measured; corrected for."""
+        return f"latency_{self.device}_pace"
+
+    @property
+    def columns(self) -> list[str]:
+        """All of them, in the order of a table."""
+        return [self.value, self.predicted, self.measured, self.iqr, self.unstable, self.pace]
+
 
 def trial_columns(devices: Iterable[str]) -> list[str]:
     """All columns of a table of trials of a run with limits on these devices' latency."""
-    names = [LatencyColumns(device) for device in devices]
     return [
         *TRIAL_COLUMNS[:6],
-        *(n for c in names for n in (c.value, c.predicted, c.measured, c.iqr, c.unstable)),
+        *(name for device in devices for name in LatencyColumns(device).columns),
         *TRIAL_COLUMNS[6:],
     ]
 
@@ -169,7 +182,11 @@ class RunFacts:
         """How the costs were counted, in one line."""
         text = f"MACs are multiply-adds of one image at {self.image_size} px"
         for device, latency in self.latency.items():
-            how = "median of repeats on what reached the front, else predicted"
+            how = (
+                "median of repeats on what reached the front, at the speed of the latency table "
+                "(pace: the device's time for a reference network then, relative to the table's), "
+                "else predicted"
+            )
             text += f"; latency on {device}: {how if latency.measured else 'predicted'}"
         return text
 
@@ -211,10 +228,15 @@ def percent(share: float) -> str:
 
 def latency_text(row: pd.Series | Mapping[str, Any], columns: LatencyColumns) -> str:
     """The latency of a trial on a device: predicted, and measured with its interquartile range."""
-    predicted, measured, iqr = (
-        row[name] for name in (columns.predicted, columns.measured, columns.iqr)
-    )
+    predicted, measured = row[columns.predicted], row[columns.measured]
     if math.isnan(measured):
         return f"{predicted:.2f} ms predicted"
+    return f"{measured:.2f} ms ({spread_text(row, columns)}), {predicted:.2f} predicted"
+
+
+def spread_text(row: pd.Series | Mapping[str, Any], columns: LatencyColumns) -> str:
+    """How far a measured latency may be relied on, as in `IQR 0.25, unstable, pace 1.30`."""
     unstable = ", unstable" if row[columns.unstable] else ""
-    return f"{measured:.2f} ms (IQR {iqr:.2f}{unstable}), {predicted:.2f} predicted"
+    pace = row[columns.pace]
+    drifted = f", pace {pace:.2f}" if abs(pace - 1) > NOTABLE_DRIFT else ""
+    return f"IQR {row[columns.iqr]:.2f}{unstable}{drifted}"

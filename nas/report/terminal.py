@@ -12,7 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from nas.report.facts import LatencyColumns, RunFacts
+from nas.report.facts import LatencyColumns, RunFacts, spread_text
 from nas.report.front import anchors, count_text
 from nas.units import format_count
 
@@ -73,8 +73,7 @@ def _predicted(columns: LatencyColumns, row: pd.Series) -> str:
 def _measured(columns: LatencyColumns, row: pd.Series) -> str:
     if math.isnan(row[columns.measured]):
         return "not measured"
-    unstable = ", unstable" if row[columns.unstable] else ""
-    return f"{row[columns.measured]:.2f} (IQR {row[columns.iqr]:.2f}{unstable})"
+    return f"{row[columns.measured]:.2f} ({spread_text(row, columns)})"
 
 
 def _caption(trials: pd.DataFrame, facts: RunFacts) -> list[str]:

@@ -625,8 +625,8 @@ def quick_profile(monkeypatch: pytest.MonkeyPatch) -> None:
     """Profiles that take seconds."""
     effort = ProfilingEffort(sightings=1, fitted=2, held_out=1)
     monkeypatch.setattr("nas.profiling.SMALL", effort)
-    for name in ("WARM_UP_PASSES", "PASSES", "WHOLE_PASSES", "FIRST_PASSES"):
-        monkeypatch.setattr(f"nas.profiling.{name}", 2)
+    for name in ("profiling.PASSES", "pace.ROUND_PASSES", "pace.FIRST_PASSES"):
+        monkeypatch.setattr(f"nas.{name}", 2)
 
 
 @pytest.mark.slow

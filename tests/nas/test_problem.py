@@ -306,7 +306,7 @@ def test_a_latency_below_the_fastest_is_refused_with_the_range_and_the_nearest_l
         on_phone(share * FASTEST, here=here).check()
     message = str(raised.value)
     assert "\n" not in message
-    assert f"'nano' spans {FASTEST:.3g} to {SLOWEST:.3g} ms at 224 px" in message
+    assert f"'nano' spans {FASTEST:.3g} ms to {SLOWEST:.3g} ms at 224 px" in message
     assert "5%" in message
     told = re.search(r"nearest legal value is (\S+)ms$", message)
     assert told is not None

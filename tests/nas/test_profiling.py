@@ -10,18 +10,13 @@ import pytest
 import torch
 from runs import NANO
 
+import nas.pace
 import nas.profiling
 from nas.interrupt import Interrupted, StopRequest
 from nas.latency import Latency, LatencyConditions
 from nas.latency_table import LatencyTable
-from nas.profiling import (
-    MOST_ATTEMPTS,
-    Pace,
-    ProfilingEffort,
-    blank_network,
-    profile,
-    time_segments,
-)
+from nas.pace import Pace
+from nas.profiling import MOST_ATTEMPTS, ProfilingEffort, profile, time_segments
 from search_space import DESIGNS, PRESETS, Architecture
 from search_space.segments import segments, space_segments
 from supernet import Network
@@ -37,8 +32,14 @@ class Bench(Pace):
     """
 
     def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, *, stops_after: int = 10**9, stable: int = 1
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        *,
+        stops_after: int = 10**9,
+        stable: int = 1,
+        settled: float = 1.0,
     ) -> None:
+        self.reference, self.milliseconds, self.settled = NANO.scaled(0.5), 8.0, settled
         self.stop, self.stops_after, self.stable = StopRequest(), stops_after, stable
         self.segmented: list[Architecture] = []
         self.whole: list[Architecture] = []
@@ -64,6 +65,10 @@ class Bench(Pace):
             repeats=10,
             unstable=not self.stable or len(self.whole) % self.stable != 0,
         )
+
+    def settle(self) -> float:
+        self.milliseconds *= self.settled
+        return self.settled
 
     def _count(self) -> None:
         self.stop.requested = len(self.segmented) + len(self.whole) >= self.stops_after
@@ -205,31 +210,24 @@ def test_a_stop_is_heeded_before_the_next_network(
     assert bool(bench.whole) == (among == "whole networks")
 
 
-# --- the pace of a device ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("slower", [1.0, 2.0, 0.5])
-def test_what_is_measured_is_told_at_the_device_s_first_speed(
-    monkeypatch: pytest.MonkeyPatch, slower: float
+def test_a_table_is_told_at_the_usual_speed_and_keeps_what_its_reference_took(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    reference: list[object] = []
-    factor = 1.0
-
-    def seconds_of(run: object, device: torch.device) -> float:
-        if not reference:
-            reference.append(run)
-        return (0.010 if run is reference[0] else 0.040) * factor
-
-    monkeypatch.setattr(nas.profiling, "seconds_of", seconds_of)
-    pace = Pace(NANO, AT_64)
-    factor = slower
-    assert pace.correction() == pytest.approx(1 / slower)
-    latency = pace.measure(blank_network(NANO.scaled(1.0), AT_64))
-    assert latency.median_ms == pytest.approx(40.0)
-    assert (latency.unstable, latency.conditions) == (False, AT_64)
+    plain = Bench(monkeypatch).profile()
+    assert plain.reference is not None
+    assert plain.reference.architecture == NANO.scaled(0.5)
+    assert plain.reference.milliseconds == 8.0
+    slower = Bench(monkeypatch, settled=1.5).profile()
+    assert slower.reference is not None
+    assert slower.reference.milliseconds == 12.0
+    assert slower.segments == {k: pytest.approx(1.5 * v) for k, v in plain.segments.items()}
+    for one, other in zip(plain.networks, slower.networks, strict=True):
+        assert other.measured_ms == pytest.approx(1.5 * one.measured_ms)
+        assert other.predicted_ms == pytest.approx(1.5 * one.predicted_ms)
+        assert other.iqr_ms == pytest.approx(1.5 * one.iqr_ms)
 
 
-def test_segments_are_told_at_the_device_s_first_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_segments_are_told_at_the_pace_s_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     class MuchFaster(Pace):
         def __init__(self) -> None:
             pass
@@ -304,31 +302,11 @@ def test_timing_leaves_the_number_of_threads_as_it_was(
     assert torch.get_num_threads() == before
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_blank_network_is_the_architecture_in_the_data_type_without_odd_numbers(
-    dtype: str,
-) -> None:
-    conditions = LatencyConditions.model_validate({**AT_64.model_dump(), "dtype": dtype})
-    network = blank_network(NANO.scaled(1.0), conditions)
-    drawn = Network(NANO.scaled(1.0), num_classes=1000)
-    assert {name: tensor.shape for name, tensor in network.state_dict().items()} == {
-        name: tensor.shape for name, tensor in drawn.state_dict().items()
-    }
-    assert not network.training
-    for name, tensor in network.state_dict().items():
-        if tensor.is_floating_point():
-            assert tensor.dtype == getattr(torch, dtype), name
-            assert (tensor.abs() > 1e-3).all(), name  # denormal numbers take longer
-    with torch.inference_mode():
-        logits = network(torch.rand(2, 3, 64, 64).to(getattr(torch, dtype)))
-    assert logits.isfinite().all()
-
-
 @pytest.mark.slow
 def test_a_real_profile_has_a_positive_time_for_every_segment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(nas.profiling, "WHOLE_PASSES", 3)
+    monkeypatch.setattr(nas.pace, "ROUND_PASSES", 3)
     effort = ProfilingEffort(sightings=1, fitted=3, held_out=2)
     stop = StopRequest()
     table = profile(NANO, AT_64, effort, seed=0, stop=stop, on_progress=lambda share: None)

@@ -62,6 +62,7 @@ def timed(
     iqr: float = float("nan"),
     *,
     unstable: bool = False,
+    pace: float = 1.0,
     on: LatencyColumns = CPU,
 ) -> dict[str, float]:
     """The columns of a latency, that was measured or was not."""
@@ -72,6 +73,7 @@ def timed(
         on.measured: measured,
         on.iqr: iqr,
         on.unstable: float(unstable) if known else float("nan"),
+        on.pace: pace if known else float("nan"),
     }
 
 
@@ -417,9 +419,10 @@ def test_columns_of_a_device_stand_between_costs_and_source() -> None:
         "latency_cuda:1_measured_ms",
         "latency_cuda:1_iqr_ms",
         "latency_cuda:1_unstable",
+        "latency_cuda:1_pace",
         *trial_columns([])[6:],
     ]
-    assert len(set(trial_columns(["cpu", "phone"]))) == len(trial_columns([])) + 10
+    assert len(set(trial_columns(["cpu", "phone"]))) == len(trial_columns([])) + 12
 
 
 def test_latency_is_told_as_predicted_until_it_is_measured() -> None:
@@ -427,6 +430,12 @@ def test_latency_is_told_as_predicted_until_it_is_measured() -> None:
     assert latency_text(timed(4.0, 4.5, 0.1), CPU) == "4.50 ms (IQR 0.10), 4.00 predicted"
     shaky = timed(4.0, 4.5, 2.0, unstable=True)
     assert latency_text(shaky, CPU) == "4.50 ms (IQR 2.00, unstable), 4.00 predicted"
+
+
+def test_a_device_s_pace_is_told_where_it_is_not_that_of_its_table() -> None:
+    assert "pace" not in latency_text(timed(4.0, 4.5, 0.1, pace=1.04), CPU)
+    slower = timed(4.0, 4.5, 0.1, pace=1.3)
+    assert latency_text(slower, CPU) == "4.50 ms (IQR 0.10, pace 1.30), 4.00 predicted"
 
 
 def test_facts_survive_json(facts: Callable[..., RunFacts]) -> None:

@@ -4,6 +4,7 @@ import re
 import shutil
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +207,7 @@ def table_by_formula(space: object, conditions: LatencyConditions, *_: object, *
 
 
 class Clock:
-    """Stands for `measure_latency`: what is measured takes so long.
+    """Stands for `latency_meter`: what is measured takes so long.
 
     Args:
         milliseconds: Of each measurement in turn; the last goes on.
@@ -216,11 +217,14 @@ class Clock:
         self.milliseconds = list(milliseconds)
         self.conditions: list[LatencyConditions] = []
 
-    def __call__(self, network: object, conditions: LatencyConditions) -> Latency:
-        self.conditions.append(conditions)
-        first, *rest = self.milliseconds
-        self.milliseconds = rest or [first]
-        return Latency(median_ms=first, iqr_ms=0.25, repeats=10)
+    def __call__(self, table: LatencyTable) -> Callable[[object], Latency]:
+        def measure(network: object) -> Latency:
+            self.conditions.append(table.conditions)
+            first, *rest = self.milliseconds
+            self.milliseconds = rest or [first]
+            return Latency(median_ms=first, iqr_ms=0.25, repeats=10)
+
+        return measure
 
 
 @pytest.mark.slow
@@ -228,8 +232,6 @@ def test_a_run_with_a_latency_measures_a_table_and_the_front_and_measures_nothin
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nas.run.SMALL", ProfilingEffort(sightings=1, fitted=3, held_out=5))
-    monkeypatch.setattr("nas.latency.MEASURED_SECONDS", 0.05)
-    monkeypatch.setattr("nas.latency.WARM_UP_SECONDS", 0.02)
     out = tmp_path / "run"
     command_line = (*AT_64, "--latency", "10s", "--out", out)
     outcome = command(*command_line)
@@ -247,13 +249,15 @@ def test_a_run_with_a_latency_measures_a_table_and_the_front_and_measures_nothin
     front = pd.read_csv(out / "pareto.csv")
     assert (front["latency_cpu_measured_ms"] > 0).all()
     assert (front["latency_cpu_iqr_ms"] >= 0).all()
+    assert table.reference is not None
+    assert (front["latency_cpu_pace"] > 0).all()
     assert (front["latency_cpu_ms"] == front["latency_cpu_measured_ms"]).all()
     conditions = "float32, batch 1"
     for text in (outcome.out, (out / "best" / "README.md").read_text()):
         assert conditions in " ".join(text.split())
 
     monkeypatch.setattr("nas.run.profile", never)
-    monkeypatch.setattr("nas.run.measure_latency", never)
+    monkeypatch.setattr("nas.run.latency_meter", never)
     outcome = command(*command_line)
     assert outcome.status == 0, outcome.err
     assert (out / "latency" / "cpu.json").read_bytes() == kept
@@ -264,7 +268,7 @@ def test_with_a_table_that_was_given_nothing_is_measured_for_a_device_that_is_no
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nas.run.profile", never)
-    monkeypatch.setattr("nas.run.measure_latency", never)
+    monkeypatch.setattr("nas.run.latency_meter", never)
     given = fake_table("phone", image_size=64, margin=0.05)
     (tmp_path / "phone.json").write_text(given.to_json())
     flags = ("--latency", "phone=1s", "--latency-table", tmp_path / "phone.json")
@@ -289,7 +293,7 @@ def test_with_a_table_that_was_given_the_front_is_measured_where_the_device_is_h
 ) -> None:
     clock = Clock(77.5)
     monkeypatch.setattr("nas.run.profile", never)
-    monkeypatch.setattr("nas.run.measure_latency", clock)
+    monkeypatch.setattr("nas.run.latency_meter", clock)
     given = fake_table("cpu", image_size=64, margin=0.05, batch_size=2, dtype="bfloat16")
     (tmp_path / "cpu.json").write_text(given.to_json())
     flags = ("--latency", "1s", "--latency-table", tmp_path / "cpu.json")
@@ -308,7 +312,7 @@ def test_what_is_measured_to_be_too_slow_is_not_exported_and_the_run_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nas.run.profile", table_by_formula)
-    monkeypatch.setattr("nas.run.measure_latency", Clock(990.0, 20.0))
+    monkeypatch.setattr("nas.run.latency_meter", Clock(990.0, 20.0))
     outcome = command(*AT_64, "--latency", "900ms", "--out", tmp_path / "run")
     assert outcome.status == 0, outcome.err
     text = " ".join(outcome.out.split())
@@ -327,7 +331,7 @@ def test_if_all_are_measured_to_be_too_slow_the_run_ends_without_a_best(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nas.run.profile", table_by_formula)
-    monkeypatch.setattr("nas.run.measure_latency", Clock(1250.0))
+    monkeypatch.setattr("nas.run.latency_meter", Clock(1250.0))
     outcome = command(*AT_64, "--latency", "1s", "--out", tmp_path / "run")
     assert outcome.status == 1
     assert len(outcome.err.splitlines()) == 1
@@ -364,7 +368,7 @@ def test_a_table_that_was_not_finished_is_measured_by_the_same_command_again(
 
     out = tmp_path / "run"
     monkeypatch.setattr("nas.run.profile", interrupted)
-    monkeypatch.setattr("nas.run.measure_latency", Clock(20.0))
+    monkeypatch.setattr("nas.run.latency_meter", Clock(20.0))
     outcome = command(*AT_64, "--latency", "1s", "--out", out)
     assert outcome.status == 130
     assert "To go on" in outcome.out

@@ -141,7 +141,9 @@ def test_a_prediction_over_the_limit_within_the_margin_is_no_violation() -> None
 
 def timed(median_ms: float, *, limit_ms: float = 10.0, unstable: bool = False) -> MeasuredLatency:
     excess = median_ms / limit_ms - 1
-    return MeasuredLatency(median_ms=median_ms, iqr_ms=0.5, unstable=unstable, excess=excess)
+    return MeasuredLatency(
+        median_ms=median_ms, iqr_ms=0.5, unstable=unstable, excess=excess, pace=1.25
+    )
 
 
 def decide_with(study: optuna.Study, accuracies: list[float]) -> list[str]:
@@ -230,7 +232,8 @@ def test_the_table_holds_predicted_and_measured_latency_of_each_device(memory_pa
     row = table.loc[first]
     assert row["latency_phone_measured_ms"] == 9.5
     assert (row["latency_phone_iqr_ms"], row["latency_phone_unstable"]) == (0.5, 1.0)
-    columns = ["latency_phone_measured_ms", "latency_phone_iqr_ms", "latency_phone_unstable"]
+    assert row["latency_phone_pace"] == 1.25
+    columns = [f"latency_phone_{name}" for name in ("measured_ms", "iqr_ms", "unstable", "pace")]
     assert table.loc[second, columns].isna().all()
 
 

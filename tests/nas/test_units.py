@@ -1,7 +1,14 @@
 import pytest
 
 from nas.errors import InputError
-from nas.units import format_count, format_seconds, parse_latency, parse_macs, parse_params
+from nas.units import (
+    format_count,
+    format_milliseconds,
+    format_seconds,
+    parse_latency,
+    parse_macs,
+    parse_params,
+)
 
 
 @pytest.mark.parametrize(
@@ -146,3 +153,11 @@ def test_a_count_that_is_shown_can_be_typed(macs: int) -> None:
 )
 def test_durations_never_show_sixty_seconds_or_minutes(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "text"),
+    [(0.012345, "0.0123 ms"), (7.25, "7.25 ms"), (999.4, "999 ms"), (1250.4, "1250 ms")],
+)
+def test_latencies_are_written_without_exponents(milliseconds: float, text: str) -> None:
+    assert format_milliseconds(milliseconds) == text

@@ -1,0 +1,65 @@
+"""The command line: `python -m nas COMMAND`, of which `run_search.py` is `search`.
+
+A module for each command, whose `add` describes its arguments and says what runs it.
+"""
+
+import argparse
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+
+from nas.cli import describe, designs, export, plot, profile, retrain, sample, search
+from nas.cli.arguments import Parser
+from nas.errors import InputError, NothingFound
+from search_space import ArchitectureError
+
+
+def main(command: Sequence[str] = (), program: str = "python -m nas") -> int:
+    """Run what the process's arguments ask for, after those of `command`.
+
+    Returns:
+        The exit status: 0, 1 for a search that found nothing, 2 for bad input, 130 when
+        interrupted.
+    """
+    try:
+        options = _parser().parse_args([*command, *_with_negative_values(sys.argv[1:])])
+        action: Callable[[argparse.Namespace], None] = options.action
+        options.command_line = f"{program} {shlex.join(sys.argv[1:])}"
+        action(options)
+    except (InputError, ArchitectureError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except NothingFound as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return int(getattr(options, "status", 0))
+
+
+def _with_negative_values(arguments: Sequence[str]) -> list[str]:
+    """Join a flag and a value such as `-2GFLOPs`, which argparse would take for another flag."""
+    joined: list[str] = []
+    for argument in arguments:
+        if re.match(r"-[\d.]", argument) and joined and joined[-1].startswith("--"):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="python -m nas",
+        description="Architecture search for vision transformers over token pooling and attention "
+        "sharing.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in (search, retrain, plot, profile, export, sample, describe, designs):
+        command.add(commands)
+    return parser

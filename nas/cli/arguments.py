@@ -1,0 +1,128 @@
+"""What the commands' arguments have in common: values, groups, and what they stand for."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, TypeAlias, get_args
+
+from nas.config import DtypeName, RuntimeName
+from nas.errors import InputError
+from search_space import PRESETS, SearchSpace
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+BUDGET_HELP = (
+    "limit on multiply-adds of one image at --image-size; a FLOP is a multiply-add, as in the "
+    "papers: 2GFLOPs, 600MFLOPs, 2GMACs, 2e9"
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what `main` prints."""
+        raise InputError(f"{message} (see {self.prog} --help)")
+
+
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+"""What a command adds itself to."""
+
+
+def add_latency_conditions(parser: argparse._ActionsContainer) -> None:
+    """Add what a run's networks are timed under."""
+    parser.add_argument(
+        "--latency-batch", type=positive, default=1, help="images in the pass that is timed"
+    )
+    parser.add_argument(
+        "--latency-dtype",
+        choices=get_args(DtypeName),
+        default="float32",
+        help="data type of the network that is timed",
+    )
+    parser.add_argument(
+        "--runtime",
+        choices=get_args(RuntimeName),
+        default="eager",
+        help="what runs the network that is timed",
+    )
+
+
+def space_named(name: str) -> SearchSpace:
+    """The preset of that name, or the space of a JSON file."""
+    if name in PRESETS:
+        return PRESETS[name]
+    if Path(name).suffix == ".json":
+        return SearchSpace.load(name)
+    raise InputError(f"--space {name!r} is unknown; {', '.join(PRESETS)}, or a JSON file")
+
+
+def default_device() -> str:
+    """Where networks run unless asked otherwise."""
+    return "cuda" if gpus() else "cpu"
+
+
+def gpus() -> int:
+    """How many GPUs there are."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def loader_workers(options: argparse.Namespace, data: str) -> int:
+    """Processes that load images, as asked for or as the data needs."""
+    if options.loader_workers is not None:
+        return int(options.loader_workers)
+    return 0 if data == "digits" else min(os.cpu_count() or 1, 8)
+
+
+def say_how_to_go_on(options: argparse.Namespace, console: "Console") -> None:
+    """After an interruption: what to type, and the exit status."""
+    console.print("\n[yellow]stopped; everything is saved. To go on:")
+    console.print(f"    [bold]{options.command_line}", highlight=False, soft_wrap=True)
+    options.status = 130
+
+
+def positive(text: str) -> int:
+    """A whole number above zero."""
+    return _whole(text, at_least=1)
+
+
+def count(text: str) -> int:
+    """A whole number from zero up."""
+    return _whole(text, at_least=0)
+
+
+def seed(text: str) -> int:
+    """What seeds generators of random numbers."""
+    value = _whole(text, at_least=0)
+    if value >= 1 << 32:
+        raise argparse.ArgumentTypeError(f"{value} is not below 2^32")
+    return value
+
+
+def size(text: str) -> int:
+    """The side of an image in pixels."""
+    return _whole(text, at_least=32)
+
+
+def rate(text: str) -> float:
+    """A number between 0 and 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def _whole(text: str, *, at_least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+    if value < at_least:
+        raise argparse.ArgumentTypeError(f"{value} is below {at_least}")
+    return value

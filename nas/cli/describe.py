@@ -1,0 +1,72 @@
+"""`describe`: one architecture, its stages and costs."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas.cli.arguments import Commands, count, size
+from nas.errors import InputError
+from search_space import Architecture
+
+if TYPE_CHECKING:
+    from nas.describe import PartLatency
+
+
+def add(commands: Commands) -> None:
+    """Describe the command's arguments."""
+    parser = commands.add_parser(
+        "describe", help="one architecture: its stages and costs", allow_abbrev=False
+    )
+    parser.set_defaults(action=_describe)
+    parser.add_argument("file", type=Path, help="an architecture's JSON file, or its folder")
+    parser.add_argument("--image-size", type=size, default=224)
+    parser.add_argument("--num-classes", type=count, default=1000)
+    parser.add_argument("--device", help="where to time the parts: cpu (default), cuda, cuda:N")
+    parser.add_argument("--latency-table", metavar="FILE", help="a table to take their times from")
+    parser.add_argument("--no-latency", action="store_true", help="leave times out")
+    parser.add_argument("--json", action="store_true")
+
+
+def _describe(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from nas.describe import described, print_description
+
+    if sum((options.no_latency, bool(options.latency_table), options.device is not None)) > 1:
+        raise InputError("--device, --latency-table, --no-latency: give one of them at most")
+    architecture = Architecture.load(options.file)
+    facts = described(
+        architecture,
+        image_size=options.image_size,
+        num_classes=options.num_classes,
+        latency=None if options.no_latency else _part_latency(architecture, options),
+    )
+    if options.json:
+        print(json.dumps(facts, indent=2))
+    else:
+        print_description(facts, architecture, Console())
+
+
+def _part_latency(architecture: Architecture, options: argparse.Namespace) -> "PartLatency":
+    from nas.describe import predicted_parts, timed_parts
+
+    if options.latency_table:
+        from nas.latency_table import LatencyTable
+
+        table = LatencyTable.load(options.latency_table)
+        if table.conditions.image_size != options.image_size:
+            raise InputError(
+                f"{options.latency_table}: taken at {table.conditions.image_size} px, but "
+                f"--image-size is {options.image_size}"
+            )
+        return predicted_parts(architecture, table, options.latency_table)
+    import torch
+
+    from nas.latency import LatencyConditions, check_device
+
+    device = check_device(options.device or "cpu")
+    conditions = LatencyConditions(
+        device=device, image_size=options.image_size, threads=torch.get_num_threads()
+    )
+    return timed_parts(architecture, conditions)

@@ -1,0 +1,22 @@
+"""`plot`: redraw a run's report."""
+
+import argparse
+from pathlib import Path
+
+from nas.cli.arguments import Commands
+
+
+def add(commands: Commands) -> None:
+    """Describe the command's arguments."""
+    parser = commands.add_parser("plot", help="redraw a run's report", allow_abbrev=False)
+    parser.set_defaults(action=_plot)
+    parser.add_argument("run", type=Path, help="the run's folder")
+
+
+def _plot(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from nas.run import report
+    from nas.run_folder import RunFolder
+
+    report(RunFolder.existing(options.run), Console())

@@ -1,0 +1,103 @@
+"""`retrain`: train the exported architectures alone."""
+
+import argparse
+from pathlib import Path
+
+from nas.cli.arguments import (
+    Commands,
+    count,
+    loader_workers,
+    positive,
+    rate,
+    say_how_to_go_on,
+    seed,
+    size,
+)
+from nas.errors import InputError
+
+
+def add(commands: Commands) -> None:
+    """Describe the command's arguments."""
+    parser = commands.add_parser(
+        "retrain",
+        help="train the exported architectures alone",
+        description="Train the most accurate architectures of a run's front alone and measure them "
+        "on the test split, beside the weights inherited from the supernet.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(action=_retrain)
+    parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument("--top", type=positive, default=1, help="how many architectures")
+    parser.add_argument(
+        "--name", default="retrain", help="folder in the run's for this recipe's results"
+    )
+    parser.add_argument(
+        "--from",
+        dest="start",
+        choices=("scratch", "supernet"),
+        default="scratch",
+        help="fresh weights, or the inherited ones",
+    )
+    parser.add_argument(
+        "--steps", type=positive, help="training steps; by default as many as the supernet had"
+    )
+    parser.add_argument("--epochs", type=positive, help="the same, in passes over the train split")
+    parser.add_argument(
+        "--batch-size", type=positive, help="images in a step; by default as in the run"
+    )
+    parser.add_argument("--lr", type=rate, default=1e-3, help="peak learning rate")
+    parser.add_argument("--drop-path", type=float, default=0.05, help="stochastic depth")
+    parser.add_argument(
+        "--augment",
+        choices=("light", "full"),
+        default="light",
+        help="full: RandAugment, mixup, cutmix and erasing, for long trainings",
+    )
+    parser.add_argument(
+        "--train-size", type=size, help="pixels of training; by default the run's proxy size"
+    )
+    parser.add_argument("--seed", type=seed, default=0)
+    parser.add_argument("--device", help="cpu, cuda or cuda:N; by default that of the run")
+    parser.add_argument("--loader-workers", type=count, help="processes that load images")
+
+
+def _retrain(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from nas.interrupt import Interrupted, stop_on_signals
+    from nas.retrain import Recipe, retrain
+    from nas.run_folder import RunFolder
+
+    folder = RunFolder.existing(options.run)
+    config = folder.config
+    if options.steps and options.epochs:
+        raise InputError("--steps and --epochs say the same thing; give one of them")
+    if not 0 <= options.drop_path < 1:
+        raise InputError(f"--drop-path {options.drop_path} is outside 0 to 1")
+    recipe = Recipe(
+        start=options.start,
+        steps=options.steps or config.steps,
+        batch_size=options.batch_size or config.batch_size,
+        lr=options.lr,
+        drop_path=options.drop_path,
+        augment=options.augment,
+        image_size=options.train_size or config.proxy_size,
+        seed=options.seed,
+        device=options.device or config.device,
+    )
+    console = Console()
+    with stop_on_signals() as stop:
+        try:
+            retrain(
+                folder,
+                top=options.top,
+                recipe=recipe,
+                name=options.name,
+                epochs=options.epochs,
+                loader_workers=loader_workers(options, config.data),
+                stop=stop,
+                console=console,
+            )
+        except Interrupted:
+            say_how_to_go_on(options, console)

@@ -1,0 +1,65 @@
+"""`sample`: random architectures as JSON files."""
+
+import argparse
+import json
+import random
+from pathlib import Path
+
+from nas.cli.arguments import BUDGET_HELP, Commands, positive, seed, size, space_named
+from nas.errors import InputError
+from nas.units import parse_macs
+from search_space import PRESETS, Architecture
+
+
+def add(commands: Commands) -> None:
+    """Describe the command's arguments."""
+    parser = commands.add_parser(
+        "sample", help="random architectures as JSON files", allow_abbrev=False
+    )
+    parser.set_defaults(action=_sample)
+    parser.add_argument("--space", default="base", help=f"{', '.join(PRESETS)}, or a JSON file")
+    parser.add_argument("-n", "--number", type=positive, default=1, help="how many")
+    parser.add_argument("--seed", type=seed, default=0)
+    parser.add_argument("--budget", metavar="MACS", help=BUDGET_HELP)
+    parser.add_argument("--image-size", type=size, default=224)
+    parser.add_argument("--out", type=Path, help="folder for the files, named by their hashes")
+    parser.add_argument("--json", action="store_true", help="print a list of architectures")
+
+
+def _sample(options: argparse.Namespace) -> None:
+    from nas.files import write_text
+    from nas.limits import Limits
+    from nas.problem import Problem
+
+    limits = Limits(macs=parse_macs(options.budget) if options.budget is not None else None)
+    problem = Problem(
+        space=space_named(options.space),
+        limits=limits,
+        image_size=options.image_size,
+        num_classes=1000,
+    )
+    problem.smallest()  # refuses a budget that is out of reach
+    rng = random.Random(options.seed)
+    found: dict[str, Architecture] = {}
+    for _ in range(20 * options.number):  # draws repeat in small spaces
+        architecture = problem.sample(rng)
+        found[architecture.hash] = architecture
+        if len(found) == options.number:
+            break
+    else:
+        raise InputError(f"-n {options.number}: found only {len(found)} different architectures")
+    if options.out:
+        try:
+            for architecture in found.values():
+                write_text(options.out / f"{architecture.hash}.json", architecture.to_json())
+        except OSError as error:
+            raise InputError(f"--out {options.out}: cannot be written ({error.strerror})") from None
+    if options.json:
+        print(json.dumps([a.model_dump(mode="json") for a in found.values()], indent=2))
+        return
+    for architecture in found.values():
+        cost = problem.cost(architecture)
+        print(
+            f"{architecture.hash}  {cost.macs:>13,} MACs  {cost.params:>11,} params  "
+            f"{architecture.summary}"
+        )
