@@ -4,7 +4,14 @@ import torch
 from torch import Tensor, nn
 
 from search_space.parts import FeedForwardKind
-from supernet.blocks.layout import BranchNorm, DepthwiseConv, MapLinear, add, gelu
+from supernet.blocks.layout import (
+    BranchNorm,
+    DepthwiseConv,
+    MapLinear,
+    ResidualDepthwiseConv,
+    add,
+    gelu,
+)
 
 
 def build_feed_forward(kind: FeedForwardKind, width: int, hidden: int) -> nn.Module:
@@ -39,12 +46,11 @@ class DetailSpecificFeedForward(FeedForward):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__(width, hidden)
-        self.detail = DepthwiseConv(hidden)
+        self.detail = ResidualDepthwiseConv(hidden)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) → the same shape."""
-        h = self.fc1(x)
-        x = self.fc2(gelu(add(h, self.detail(h))))
+        x = self.fc2(gelu(self.detail(self.fc1(x))))
         return x
 
 

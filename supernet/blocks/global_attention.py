@@ -8,6 +8,7 @@ from supernet.blocks.layout import (
     BranchNorm,
     DepthwiseConv,
     MapConv,
+    ResidualDepthwiseConv,
     add,
     gelu,
     map_linear,
@@ -44,7 +45,7 @@ class ReducedHeads(HeadGroup):
         self.rate = rate
         self.reduce = MapConv(width, width, kernel_size=rate, stride=rate)
         self.norm = BranchNorm(width)
-        self.value_conv = DepthwiseConv(heads * head_dim) if shunted else None
+        self.value_conv = ResidualDepthwiseConv(heads * head_dim) if shunted else None
 
     def forward(
         self, x: Tensor, borrowed: Tensor | None, bias: Tensor | None
@@ -57,7 +58,7 @@ class ReducedHeads(HeadGroup):
             reduced = gelu(reduced)
         v = self.v(reduced)
         if self.value_conv is not None:
-            v = add(v, self.value_conv(v))
+            v = self.value_conv(v)
         v, reduced = v.flatten(1, 2), reduced.flatten(1, 2)
         if self.role is MapRole.BORROW:
             y, attention = self.attend(v, v, v, borrowed)

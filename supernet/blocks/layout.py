@@ -78,7 +78,12 @@ class MapConv(nn.Conv2d):
         """Convolve a channels-last map."""
         if self.groups == 1 and torch.is_grad_enabled() and x.device.type == "cpu":
             return self._as_product(x)
-        return to_channels_last(super().forward(to_channels_first(x)))
+        return to_channels_last(self._conv_forward(to_channels_first(x), self.kernel, self.bias))
+
+    @property
+    def kernel(self) -> Tensor:
+        """What the map is convolved with, (C', C, k, k)."""
+        return self.weight
 
     def _as_product(self, x: Tensor) -> Tensor:
         """The same function as one matrix product, for training on a CPU.
@@ -106,7 +111,7 @@ class MapConv(nn.Conv2d):
                 ],
                 dim=-1,
             )
-        return F.linear(patches, self.weight.permute(0, 2, 3, 1).flatten(1), self.bias)
+        return F.linear(patches, self.kernel.permute(0, 2, 3, 1).flatten(1), self.bias)
 
 
 class DepthwiseConv(MapConv):
@@ -129,10 +134,22 @@ class DepthwiseConv(MapConv):
 
         On a map of 2×2 the backward convolution takes up to six times as long.
         """
-        kernel = F.pad(self.weight.flatten(1), (0, 1)).T[_kernel_places(*x.shape[1:3])]
+        kernel = F.pad(self.kernel.flatten(1), (0, 1)).T[_kernel_places(*x.shape[1:3])]
         y = torch.bmm(x.flatten(1, 2).permute(2, 0, 1), kernel.permute(2, 1, 0))
         y = y.permute(1, 2, 0).reshape(x.shape)
         return y if self.bias is None else y + self.bias.to(y.dtype)
+
+
+class ResidualDepthwiseConv(DepthwiseConv):
+    """A map and its depthwise 3×3 convolution, added: (B, H, W, C) → the same shape.
+
+    The kernel adds the map itself, which saves a pass over it, and another of its gradient.
+    """
+
+    @property
+    def kernel(self) -> Tensor:
+        """The weights, and 1 in the middle of each channel's."""
+        return self.weight + F.pad(self.weight.new_ones(1, 1, 1, 1), (1, 1, 1, 1))
 
 
 @lru_cache(maxsize=64)

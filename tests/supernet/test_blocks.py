@@ -20,7 +20,15 @@ from search_space import (
 )
 from supernet.blocks.feed_forward import GlobalResponseNorm, build_feed_forward
 from supernet.blocks.global_attention import AdaptiveHeads, FullHeads, ReducedHeads
-from supernet.blocks.layout import SEVERAL_TOKENS, DepthwiseConv, MapConv, MapLinear, add, gelu
+from supernet.blocks.layout import (
+    SEVERAL_TOKENS,
+    DepthwiseConv,
+    MapConv,
+    MapLinear,
+    ResidualDepthwiseConv,
+    add,
+    gelu,
+)
 from supernet.blocks.local_attention import WindowHeads
 from supernet.blocks.local_global import LocalGlobalAttention
 from supernet.blocks.pooling import build_pooling
@@ -374,6 +382,23 @@ def test_depthwise_convolution_of_few_tokens_is_the_same_in_training(
     torch.testing.assert_close(gradients[1], gradients[0], atol=1e-4, rtol=1e-4)
     with torch.autocast("cpu", torch.bfloat16):
         assert conv.train()(x).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("size", [(2, 2), (4, 5)])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_residual_depthwise_convolution_adds_the_map_in_its_kernel(
+    size: tuple[int, int], training: bool
+) -> None:
+    plain, residual = DepthwiseConv(WIDTH), ResidualDepthwiseConv(WIDTH).train(training)
+    randomise(plain.state_dict())
+    residual.load_state_dict(plain.state_dict())
+    x = image_map(*size).requires_grad_()
+    weights = torch.randn(x.shape)
+    results = []
+    for conv, y in ((plain, x + plain.eval()(x)), (residual, residual(x))):
+        gradients = torch.autograd.grad((y * weights).sum(), (x, *conv.parameters()))
+        results.append((y, *gradients))
+    torch.testing.assert_close(results[1], results[0], atol=1e-4, rtol=1e-4)
 
 
 def test_sums_and_activations_write_over_what_nobody_else_reads_alone() -> None:
