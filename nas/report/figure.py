@@ -452,7 +452,7 @@ def _hover(row: dict[Any, Any], devices: Sequence[LatencyColumns]) -> str:
     head = f"<b>trial {row['number']}</b>"
     if row["source"] != "sampler":
         head += f" ({html.escape(str(row['source']))})"
-    if row["state"] == "evaluated":
+    if not math.isnan(row["accuracy"]):
         head += f": {percent(row['accuracy'])}"
     lines = [head, f"{macs_text(row['macs'])}, {params_text(row['params'])}"]
     lines += [f"{c.device}: {latency_text(row, c)}" for c in devices]

@@ -387,6 +387,7 @@ def test_what_was_measured_to_be_too_slow_stands_at_its_accuracy_under_a_name_of
     assert list(on_latency.y) == [pytest.approx(80.0)]
     assert "latency_cpu_ms +25.0% over" in on_latency.hovertext[0]
     assert "15.00 ms (IQR 0.20), 11.00 predicted" in on_latency.hovertext[0]
+    assert "<b>trial 1</b>: 80.0 %" in on_latency.hovertext[0]
     for over in traces(figure, "over a limit"):
         (text,) = over.hovertext
         assert "trial 2" in text
