@@ -244,7 +244,7 @@ class SearchSpace(Spec):
         if len(self.layout) > 1:
             genotype["layout"] = layout
         for index, stage in enumerate(wanted.stages):
-            genes = _stage_options(self, index, layout).get(stage)
+            genes = _genes_of(self, index, layout, stage)
             if genes is None:
                 raise ArchitectureError(
                     f"stage {index + 1} ({stage}) is not among the choices of space {self.name!r}"
@@ -264,7 +264,10 @@ class SearchSpace(Spec):
     def count(self) -> int:
         """Number of different architectures."""
         return sum(
-            math.prod(len(_stage_options(self, index, layout)) for index in range(len(self.stages)))
+            math.prod(
+                len(_bodies(self, index, layout)) * len(_poolings(self, index, layout))
+                for index in range(len(self.stages))
+            )
             for layout in self.layout
         )
 
@@ -277,7 +280,14 @@ class SearchSpace(Spec):
         if self.count() > ENUMERABLE:
             raise ValueError(f"space {self.name!r} holds {self.count():,} architectures")
         for layout in self.layout:
-            options = (_stage_options(self, index, layout) for index in range(len(self.stages)))
+            options = (
+                [
+                    _entered(self, body, pooling)
+                    for body in _bodies(self, index, layout)
+                    for pooling in _poolings(self, index, layout)
+                ]
+                for index in range(len(self.stages))
+            )
             yield from map(self._assembled, product(*options))
 
     def sample(self, rng: random.Random, *, novelty: float = 1.0) -> Architecture:
@@ -398,14 +408,19 @@ class SearchSpace(Spec):
         for layout in self.layout:
             smallest: dict[int, tuple[float, tuple[Stage, ...]]] = {0: (0.0, ())}
             for index, size in enumerate(self.map_sizes(layout == "sequence", image_size)):
-                best: dict[tuple[int, str | None], tuple[float, Stage]] = {}
-                for stage in _stage_options(self, index, layout):
-                    group, value = (stage.width, stage.pooling), body(stage, size)
-                    if group not in best or value < best[group][0]:
-                        best[group] = value, stage
+                best: dict[int, tuple[float, Stage]] = {}
+                for option in _bodies(self, index, layout):
+                    value = body(option, size)
+                    if option.width not in best or value < best[option.width][0]:
+                        best[option.width] = value, option
+                entered = [
+                    (value, _entered(self, option, pooling))
+                    for value, option in best.values()
+                    for pooling in _poolings(self, index, layout)
+                ]
                 by_width: dict[int, tuple[float, tuple[Stage, ...]]] = {}
                 for previous, (total, stages) in smallest.items():
-                    for value, stage in best.values():
+                    for value, stage in entered:
                         value += total + around(stage, index, previous or self._first_width(stage))
                         if stage.width not in by_width or value < by_width[stage.width][0]:
                             by_width[stage.width] = (value, (*stages, stage))
@@ -437,13 +452,10 @@ class SearchSpace(Spec):
             kept: dict[int, list[_Prefix]] = {0: [(Cost(), ())]}
             for index in range(len(self.stages)):
                 by_width: dict[int, list[_Prefix]] = {}
-                alike = [
-                    _unbeaten([(body, (stage,)) for stage, body in options])
-                    for options in _alike(self, index, layout, image_size)
-                ]
+                alike = _alike(self, index, layout, image_size)
                 for previous, prefixes in kept.items():
                     for options in alike:
-                        (stage,) = options[0][1]
+                        _, (stage,) = options[0]
                         width = previous or self._first_width(stage)
                         around = self._around(stage, index, width, image_size, num_classes)
                         by_width.setdefault(stage.width, []).extend(
@@ -474,21 +486,28 @@ class SearchSpace(Spec):
         everything else of its stage. Stages beside the one in question are the first of their kind.
         """
         for layout in self.layout:
-            options = [
-                list(_stage_options(self, index, layout)) for index in range(len(self.stages))
+            bodies = [list(_bodies(self, index, layout)) for index in range(len(self.stages))]
+            poolings = [_poolings(self, index, layout) for index in range(len(self.stages))]
+            first = [
+                _entered(self, body, pooling)
+                for (body, *_), (pooling, *_) in zip(bodies, poolings, strict=True)
             ]
-            first = [stages[0] for stages in options]
-            for index, stages in enumerate(options):
-                ends = {(stage.width, stage.pooling): stage for stage in stages}
-                bodies = {stage.model_copy(update={"pooling": None}): stage for stage in stages}
-                before = {stage.width: stage for stage in options[max(index - 1, 0)]}
-                for stage in bodies.values():
-                    yield self._assembled([*first[:index], stage, *first[index + 1 :]])
-                for stage, earlier in product(ends.values(), before.values()):
-                    link = (earlier, stage) if index else (stage,)
-                    yield self._assembled(
-                        [*first[: index + 1 - len(link)], *link, *first[index + 1 :]]
-                    )
+            for index, found in enumerate(bodies):
+                before = first[:index]
+                for body in found:
+                    stage = _entered(self, body, poolings[index][0])
+                    yield self._assembled([*before, stage, *first[index + 1 :]])
+                of_width = {body.width: body for body in found}
+                earlier = (
+                    {body.width: body for body in bodies[index - 1]} if index else {0: found[0]}
+                )
+                for body, pooling, link in product(
+                    of_width.values(), poolings[index], earlier.values()
+                ):
+                    stage = _entered(self, body, pooling)
+                    if index:
+                        before[-1] = _entered(self, link, poolings[index - 1][0])
+                    yield self._assembled([*before, stage, *first[index + 1 :]])
 
     def _assembled(self, stages: Iterable[Stage]) -> Architecture:
         stages = tuple(stages)
@@ -603,26 +622,64 @@ def _mixer(
 
 
 @lru_cache(maxsize=64)
-def _stage_options(space: SearchSpace, index: int, layout: str) -> dict[Stage, dict[str, Value]]:
-    """Every different stage at that index, each with the first genes that describe it."""
-    genes = space.stages[index].genes()
-    options: dict[Stage, dict[str, Value]] = {}
+def _bodies(space: SearchSpace, index: int, layout: str) -> dict[Stage, dict[str, Value]]:
+    """Every different stage at that index but for its pooling, with the first genes that say so.
+
+    How a stage is entered changes nothing in it, so `_poolings` needs no stages of its own.
+    """
+    genes = {g: values for g, values in space.stages[index].genes().items() if g != "pooling"}
+    bodies: dict[Stage, dict[str, Value]] = {}
     for values in product(*genes.values()):
         chosen = dict(zip(genes, values, strict=True))
-        options.setdefault(_stage(space, index, layout, chosen), chosen)
-    return options
+        bodies.setdefault(_body(_stage(space, index, layout, chosen)), chosen)
+    return bodies
+
+
+def _poolings(space: SearchSpace, index: int, layout: str) -> tuple[Pooling | None, ...]:
+    """The ways to enter the stage at that index; None where the stem does it all."""
+    if layout == "sequence" and index > 0:
+        return ("max_pool_1d",)
+    return space.stages[index].pooling or (None,)
+
+
+def _body(stage: Stage) -> Stage:
+    """A stage without its pooling."""
+    return stage.model_copy(update={"pooling": None}).canonical()
+
+
+def _entered(space: SearchSpace, body: Stage, pooling: Pooling | None) -> Stage:
+    """The stage of a body that is entered so."""
+    changes = {"pooling": pooling, "conv_norm": space.conv_norm}
+    return body.model_copy(update=changes).canonical()
+
+
+def _genes_of(space: SearchSpace, index: int, layout: str, stage: Stage) -> dict[str, Value] | None:
+    """The first genes that describe a stage at that index; None if there are none."""
+    body = _body(stage)
+    genes = _bodies(space, index, layout).get(body)
+    known = stage.pooling in _poolings(space, index, layout)
+    if genes is None or not known or stage != _entered(space, body, stage.pooling):
+        return None
+    choices = space.stages[index].pooling
+    if not choices:
+        return genes
+    return {"pooling": stage.pooling if stage.pooling in choices else choices[0], **genes}
 
 
 def _alike(
     space: SearchSpace, index: int, layout: str, image_size: int | Sequence[int]
-) -> list[list[tuple[Stage, Cost]]]:
-    """Every stage at that index with the cost of its body, those with the same entry together."""
+) -> list[list[_Prefix]]:
+    """The unbeaten bodies at that index with their costs, those of one entry together."""
     size = space.map_sizes(layout == "sequence", image_size)[index]
-    groups: dict[tuple[int, str | None], list[tuple[Stage, Cost]]] = {}
-    for stage in _stage_options(space, index, layout):
-        group = groups.setdefault((stage.width, stage.pooling), [])
-        group.append((stage, body_cost(stage, size)))
-    return list(groups.values())
+    by_width: dict[int, list[_Prefix]] = {}
+    for body in _bodies(space, index, layout):
+        by_width.setdefault(body.width, []).append((body_cost(body, size), (body,)))
+    unbeaten = [_unbeaten(candidates) for candidates in by_width.values()]
+    return [
+        [(cost, (_entered(space, body, pooling),)) for cost, (body,) in candidates]
+        for candidates in unbeaten
+        for pooling in _poolings(space, index, layout)
+    ]
 
 
 def _corner_stages(space: SearchSpace, index: int, layout: str) -> list[Stage]:
