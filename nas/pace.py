@@ -38,7 +38,8 @@ class Pace:
 
     Args:
         reference: The reference network.
-        conditions: Under which everything is timed.
+        conditions: Under which networks are timed, and the reference too, but that it is never
+            compiled.
         milliseconds: What the reference takes at the speed to tell times at; by default what it
             takes now.
 
@@ -54,8 +55,11 @@ class Pace:
     ) -> None:
         self.reference, self.conditions = reference, conditions
         self._passes: list[float] = []
+        # Torch forgets what it compiled when it compiles another network.
+        runtime = "eager" if conditions.runtime == "compile" else conditions.runtime
+        beside = conditions.model_copy(update={"runtime": runtime})
         with threads(conditions.threads):
-            self._run = prepare(blank_network(reference, conditions), conditions)
+            self._run = prepare(blank_network(reference, beside), beside)
         for _ in range(WARM_UP_PASSES):
             self._pass(self._run)
         first = statistics.median(self._reference_pass() for _ in range(FIRST_PASSES))

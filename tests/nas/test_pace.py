@@ -1,5 +1,7 @@
 """The pace of a device: what is timed counts relative to a reference network."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from runs import NANO, fake_table
@@ -50,6 +52,26 @@ def test_what_is_measured_is_told_at_a_given_speed(monkeypatch: pytest.MonkeyPat
     latency = device.pace(milliseconds=8.0).measure(blank_network(LARGEST, AT_64))
     assert latency.median_ms == pytest.approx(32.0)
     assert latency.pace == pytest.approx(10 / 8)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "beside"), [("eager", "eager"), ("onnx", "onnx"), ("compile", "eager")]
+)
+def test_the_reference_runs_as_the_networks_do_but_is_not_compiled(
+    monkeypatch: pytest.MonkeyPatch, runtime: str, beside: str
+) -> None:
+    seen: list[str] = []
+
+    def prepare(network: object, conditions: LatencyConditions) -> Callable[[], None]:
+        seen.append(conditions.runtime)
+        return lambda: None
+
+    Device(monkeypatch)
+    monkeypatch.setattr(nas.pace, "prepare", prepare)
+    conditions = AT_64.model_copy(update={"runtime": runtime})
+    latency = Pace(NANO.scaled(0.5), conditions).measure(blank_network(LARGEST, AT_64))
+    assert seen == [beside, runtime]
+    assert latency.conditions == conditions
 
 
 def test_times_are_told_at_the_median_speed_once_it_is_settled(
