@@ -10,6 +10,7 @@ from supernet.blocks.layout import (
     add,
     build_conv_norm,
     gelu,
+    linear_between_norms,
 )
 
 
@@ -42,7 +43,7 @@ class InvertedResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, inputs) → (B, H, W, outputs), with sides ⌈side/2⌉ at stride 2."""
         h = self.norm1(gelu(self.expand(x)))
-        h = self.norm2(gelu(self.depthwise(h)))
-        h = self.squeeze(self.norm3(self.project(h)))
+        h = gelu(self.depthwise(h))
+        h = self.squeeze(linear_between_norms(h, self.norm2, self.project, self.norm3))
         assert isinstance(h, Tensor)
         return add(x, h) if self.is_residual else h

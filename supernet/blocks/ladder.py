@@ -5,7 +5,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from search_space.parts import LADDER_BRANCHES, ConvNormKind, Ladder
-from supernet.blocks.layout import DepthwiseConv, MapLinear, add, build_conv_norm, gelu
+from supernet.blocks.layout import (
+    DepthwiseConv,
+    MapLinear,
+    add,
+    build_conv_norm,
+    gelu,
+    linear_between_norms,
+)
 from supernet.blocks.positions import RelativePositionBias
 from supernet.blocks.sharing import attend
 from supernet.blocks.windows import Windows
@@ -127,6 +134,5 @@ class LightFeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, c) → the same shape."""
         x = self.norm1(gelu(self.fc1(x)))
-        x = self.norm2(gelu(self.depthwise(x)))
-        x = self.norm3(self.fc2(x))
-        return x
+        x = gelu(self.depthwise(x))
+        return linear_between_norms(x, self.norm2, self.fc2, self.norm3)

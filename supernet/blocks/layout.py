@@ -167,12 +167,41 @@ class MapBatchNorm(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) → the same shape."""
-        if self.training or torch.is_grad_enabled():
+        if not self.is_affine:
             return to_channels_last(super().forward(to_channels_first(x)))
+        scale, shift = self.scale_and_shift()
+        return torch.addcmul(shift, x, scale, out=x if x.dtype == scale.dtype else None)
+
+    @property
+    def is_affine(self) -> bool:
+        """Whether it does no more than `scale_and_shift` says: in evaluation, without gradients."""
+        return not (self.training or torch.is_grad_enabled())
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """Scale and shift (C) of each channel, by the running statistics."""
         assert self.running_mean is not None and self.running_var is not None
         scale = self.weight * (self.running_var + self.eps).rsqrt()
-        shift = self.bias - self.running_mean * scale
-        return torch.addcmul(shift, x, scale, out=x if x.dtype == scale.dtype else None)
+        return scale, self.bias - self.running_mean * scale
+
+
+def linear_between_norms(
+    x: Tensor, before: nn.Module, linear: nn.Linear, after: nn.Module
+) -> Tensor:
+    """The norm of a linear layer of the norm of a map, (B, H, W, C) → (B, H, W, C').
+
+    Batch norms that are but scale and shift go into the layer's weights, which saves two passes.
+    """
+    if not (
+        isinstance(before, MapBatchNorm) and isinstance(after, MapBatchNorm) and before.is_affine
+    ):
+        y: Tensor = after(linear(before(x)))
+        return y
+    (scale, shift), (out_scale, out_shift) = before.scale_and_shift(), after.scale_and_shift()
+    bias = (linear.weight * shift).sum(1)
+    if linear.bias is not None:
+        bias = bias + linear.bias
+    weight = out_scale[:, None] * linear.weight * scale
+    return map_linear(x, weight, out_scale * bias + out_shift)
 
 
 def build_conv_norm(kind: ConvNormKind, channels: int) -> nn.Module:

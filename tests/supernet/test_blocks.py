@@ -18,6 +18,7 @@ from search_space import (
     Rates,
     Stage,
 )
+from search_space.parts import ConvNormKind
 from supernet.blocks.feed_forward import GlobalResponseNorm, build_feed_forward
 from supernet.blocks.global_attention import AdaptiveHeads, FullHeads, ReducedHeads
 from supernet.blocks.layout import (
@@ -27,7 +28,9 @@ from supernet.blocks.layout import (
     MapLinear,
     ResidualDepthwiseConv,
     add,
+    build_conv_norm,
     gelu,
+    linear_between_norms,
 )
 from supernet.blocks.local_attention import WindowHeads
 from supernet.blocks.local_global import LocalGlobalAttention
@@ -399,6 +402,29 @@ def test_a_residual_depthwise_convolution_adds_the_map_in_its_kernel(
         gradients = torch.autograd.grad((y * weights).sum(), (x, *conv.parameters()))
         results.append((y, *gradients))
     torch.testing.assert_close(results[1], results[0], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["batch", "layer"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_linear_layer_between_norms_is_the_same_with_and_without_gradients(
+    kind: ConvNormKind, bias: bool
+) -> None:
+    before, after = build_conv_norm(kind, WIDTH), build_conv_norm(kind, 12)
+    linear = MapLinear(WIDTH, 12, bias=bias)
+    parts = nn.ModuleList((before, linear, after)).eval()
+    randomise(parts.state_dict())
+    x = image_map(4, 5)
+    expected = after(linear(before(x)))
+    assert expected.requires_grad
+    torch.testing.assert_close(linear_between_norms(x, before, linear, after), expected)
+    with torch.no_grad():
+        found = linear_between_norms(x, before, linear, after)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    if kind == "batch":  # in training by the statistics of the batch
+        parts.train()
+        with torch.no_grad():
+            trained = linear_between_norms(x, before, linear, after)
+        assert not torch.allclose(trained, expected, atol=1e-2)
 
 
 def test_sums_and_activations_write_over_what_nobody_else_reads_alone() -> None:
