@@ -349,6 +349,7 @@ def test_a_latency_out_of_reach_is_refused_and_leaves_no_folder_behind(
     if not here:
         (tmp_path / "phone.json").write_text(fake_table("phone", image_size=64).to_json())
         flags = ("--latency", "phone=1us", "--latency-table", tmp_path / "phone.json")
+        monkeypatch.setattr(RunFolder, "claimed_for", never)  # it is known before
     before = files(tmp_path)
     outcome = command(*AT_64, *flags, "--out", tmp_path / "run")
     assert outcome.status == 2
