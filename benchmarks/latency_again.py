@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from nas.latency import is_here
+from nas.devices import is_here
 from nas.latency_table import LatencyTable
 from nas.pace import latency_meter
 from nas.report import LatencyColumns

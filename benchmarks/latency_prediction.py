@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from nas.conditions import LatencyConditions
 from nas.interrupt import StopRequest
-from nas.latency import LatencyConditions
 from nas.latency_table import prediction_error
 from nas.pace import Pace, blank_network
 from nas.profiling import THOROUGH, profile

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import torch
 
+from nas.conditions import LatencyConditions
 from nas.errors import InputError
-from nas.latency import LatencyConditions
 from nas.onnx_export import LARGEST_DIFFERENCE, export_onnx, onnx_difference
 from nas.runtimes import prepare
 from search_space import DESIGNS, PRESETS, Architecture, SearchSpace

@@ -13,7 +13,7 @@ from search_space.segments import part_names, segments
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from nas.latency import LatencyConditions
+    from nas.conditions import LatencyConditions
     from nas.latency_table import LatencyTable
 
 BAR_WIDTH = 20

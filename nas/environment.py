@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from nas.latency import chip_name
+from nas.devices import chip_name
 
 PACKAGES = (
     "torch",

@@ -1,21 +1,16 @@
 """How long a stand-alone network takes, with the conditions beside the number."""
 
 import logging
-import platform
 import statistics
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
-from torch import nn
 
-from nas.errors import InputError
-from nas.runtimes import Forward, prepare, runtime_version
+from nas.conditions import LatencyConditions
+from nas.devices import threads
+from nas.runtimes import Forward, prepare
 
 logger = logging.getLogger(__name__)
 
@@ -27,49 +22,6 @@ LEAST_REPEATS, MOST_REPEATS = 10, 200
 WIDEST_SPREAD = 0.1
 """Interquartile range, relative to the median, above which a round is measured again."""
 MOST_ROUNDS = 3
-
-
-def _chip(fields: dict[str, Any]) -> str:
-    return chip_name(fields["device"])
-
-
-def _version(fields: dict[str, Any]) -> str:
-    return runtime_version(fields["runtime"]) if is_here(fields["device"]) else ""
-
-
-class LatencyConditions(BaseModel):
-    """Under which conditions networks are timed.
-
-    Attributes:
-        device: `cpu`, `cuda` or `cuda:N`.
-        chip: What the device is called by its maker. Unless given it is read off this machine, and
-            empty if the device is not here.
-        runtime: What runs the networks: one of `nas.config.RuntimeName` for a device that is here,
-            any name for another.
-        version: Of the runtime; likewise.
-        dtype: Of weights and images: one of `nas.config.DtypeName` for a device that is here, any
-            name for another.
-        batch_size: Images in one forward pass.
-        image_size: Side of the images in pixels.
-        threads: CPU threads.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    device: str
-    chip: str = Field(default_factory=_chip)
-    runtime: str = "eager"
-    version: str = Field(default_factory=_version)
-    dtype: str = "float32"
-    batch_size: PositiveInt = 1
-    image_size: PositiveInt
-    threads: PositiveInt
-
-    def __str__(self) -> str:
-        return (
-            f"{self.chip or self.device}, {self.dtype}, batch {self.batch_size}, "
-            f"{self.threads} CPU threads, {self.image_size} px, {self.runtime} ({self.version})"
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,17 +104,6 @@ def is_stable(latency: Latency) -> bool:
     return latency.spread <= WIDEST_SPREAD
 
 
-@contextmanager
-def threads(number: int) -> Iterator[None]:
-    """Let torch use that many CPU threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _repeat(
     run: Callable[[], object], device: torch.device, *, seconds: float, least: int
 ) -> list[float]:
@@ -187,53 +128,3 @@ def seconds_of(run: Callable[[], object], device: torch.device) -> float:
     begin = perf_counter()
     run()
     return perf_counter() - begin
-
-
-def devices_here() -> list[str]:
-    """Names of the devices of this machine: `cpu`, and `cuda` and `cuda:N` where there are any."""
-    numbered = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    return ["cpu", *(["cuda"] if torch.cuda.is_available() else []), *numbered]
-
-
-def is_here(device: str) -> bool:
-    """Whether networks can be timed on a device of that name."""
-    return device in devices_here()
-
-
-def check_device(name: str) -> str:
-    """The name of a device that is there.
-
-    Raises:
-        InputError: If it is unknown to torch or absent, with what there is.
-    """
-    if not is_here(name):
-        raise InputError(f"--device {name!r} is not here; available: {', '.join(devices_here())}")
-    return name
-
-
-def check_runtime(conditions: LatencyConditions) -> None:
-    """Check that this machine can time networks under such conditions, before anything is trained.
-
-    Raises:
-        InputError: If device or runtime are not here, or the runtime doesn't know the data type.
-    """
-    check_device(conditions.device)
-    with threads(conditions.threads):
-        prepare(nn.Conv2d(3, 8, kernel_size=4, stride=4), conditions)()
-
-
-def chip_name(device: str) -> str:
-    """What the device is called by its maker, as far as the system tells; empty if it is not here.
-
-    So conditions for another machine's device can be written down; `check_device` refuses them.
-    """
-    if not is_here(device):
-        return ""
-    if device != "cpu":
-        return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

@@ -16,8 +16,8 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
+from nas.conditions import LatencyConditions
 from nas.errors import InputError
-from nas.latency import LatencyConditions
 from search_space import Architecture, SearchSpace
 from search_space.architecture import first_error
 from search_space.segments import Segment, SegmentKind, segments, space_segments

@@ -11,15 +11,9 @@ from dataclasses import replace
 
 import torch
 
-from nas.latency import (
-    MOST_ROUNDS,
-    Latency,
-    LatencyConditions,
-    is_stable,
-    measure_latency,
-    seconds_of,
-    threads,
-)
+from nas.conditions import LatencyConditions
+from nas.devices import threads
+from nas.latency import MOST_ROUNDS, Latency, is_stable, measure_latency, seconds_of
 from nas.latency_table import LatencyTable
 from nas.runtimes import prepare
 from search_space import Architecture

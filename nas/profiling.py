@@ -19,8 +19,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from nas.conditions import LatencyConditions
+from nas.devices import threads
 from nas.interrupt import StopRequest
-from nas.latency import Latency, LatencyConditions, threads
+from nas.latency import Latency
 from nas.latency_table import LatencyTable, Reference, TimedNetwork, fitted
 from nas.pace import WARM_UP_PASSES, Pace, blank_network
 from search_space import Architecture, SearchSpace, total_cost

@@ -27,12 +27,12 @@ from torch.nn import functional as F
 
 from nas.data import Augment, Data, load_data, materialise, normalise, train_batches
 from nas.data.seeding import derived_seed, seed_global_generators
+from nas.devices import check_device
 from nas.errors import InputError
 from nas.evaluation import count_correct
 from nas.export import export_network, stage_rows
 from nas.files import replacing, write_json
 from nas.interrupt import StopRequest
-from nas.latency import check_device
 from nas.report import retrained_card
 from nas.run_folder import RunFolder, logging_to
 from nas.terminal import LiveLine

@@ -19,15 +19,17 @@ from rich.markup import escape
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from nas.conditions import LatencyConditions
 from nas.config import RunConfig
 from nas.data import Data, materialise
+from nas.devices import is_here
 from nas.environment import environment
 from nas.errors import InputError, NothingFound
 from nas.evaluation import SubnetEvaluator
 from nas.export import export_front
 from nas.files import write_json, write_text
 from nas.interrupt import StopRequest
-from nas.latency import Latency, LatencyConditions, is_here
+from nas.latency import Latency
 from nas.latency_table import LatencyTable
 from nas.pace import latency_meter
 from nas.problem import Problem

@@ -5,26 +5,24 @@ queued on the device's stream, when it returns.
 """
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from textwrap import shorten
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
+from nas.conditions import LatencyConditions
 from nas.config import DtypeName, RuntimeName
+from nas.devices import check_device, threads
 from nas.errors import InputError
-
-if TYPE_CHECKING:
-    from nas.latency import LatencyConditions
 
 Forward = nn.Module | Callable[[Tensor], object]
 ForwardPass = Callable[[], object]
 
 
-def prepare(network: Forward, conditions: "LatencyConditions") -> ForwardPass:
+def prepare(network: Forward, conditions: LatencyConditions) -> ForwardPass:
     """A call that does one forward pass of a network on images that are the same every time.
 
     Torch's number of threads must already be that of the conditions: compiled code keeps it.
@@ -47,24 +45,24 @@ def prepare(network: Forward, conditions: "LatencyConditions") -> ForwardPass:
             raise InputError(f"runtime {unknown!r} is not here; legal: {legal}")
 
 
-def runtime_version(runtime: str) -> str:
-    """The package behind a runtime and its version; without a version if it is not installed."""
-    if runtime != "onnx":
-        return f"torch {torch.__version__}"
-    if not find_spec("onnxruntime"):
-        return "onnxruntime"
-    import onnxruntime
+def check_runtime(conditions: LatencyConditions) -> None:
+    """Check that this machine can time networks under such conditions, before anything is trained.
 
-    return f"onnxruntime {onnxruntime.__version__}"
+    Raises:
+        InputError: If device or runtime are not here, or the runtime doesn't know the data type.
+    """
+    check_device(conditions.device)
+    with threads(conditions.threads):
+        prepare(nn.Conv2d(3, 8, kernel_size=4, stride=4), conditions)()
 
 
-def _eager(network: Forward, conditions: "LatencyConditions") -> ForwardPass:
+def _eager(network: Forward, conditions: LatencyConditions) -> ForwardPass:
     _place(network, conditions, conditions.device)
     images = _random_images(conditions).to(conditions.device)
     return torch.inference_mode()(lambda: network(images))
 
 
-def _compiled(network: Forward, conditions: "LatencyConditions") -> ForwardPass:
+def _compiled(network: Forward, conditions: LatencyConditions) -> ForwardPass:
     _place(network, conditions, conditions.device)
     images = _random_images(conditions).to(conditions.device)
     # After a few networks the compiler would give up on their common code and run it as it is.
@@ -78,7 +76,7 @@ def _compiled(network: Forward, conditions: "LatencyConditions") -> ForwardPass:
     return run
 
 
-def _onnx(network: Forward, conditions: "LatencyConditions") -> ForwardPass:
+def _onnx(network: Forward, conditions: LatencyConditions) -> ForwardPass:
     from nas.onnx_export import INPUT, OUTPUT, check_onnx_installed, export_onnx
 
     check_onnx_installed("runtime 'onnx'", "onnxruntime")
@@ -120,12 +118,12 @@ def _onnx(network: Forward, conditions: "LatencyConditions") -> ForwardPass:
     return run
 
 
-def _place(network: Forward, conditions: "LatencyConditions", device: str) -> None:
+def _place(network: Forward, conditions: LatencyConditions, device: str) -> None:
     if isinstance(network, nn.Module):
         network.to(device, getattr(torch, conditions.dtype)).eval()
 
 
-def _random_images(conditions: "LatencyConditions") -> Tensor:
+def _random_images(conditions: LatencyConditions) -> Tensor:
     """Images (B, 3, S, S) that depend on nothing but their shape."""
     size = conditions.image_size
     generator = torch.Generator().manual_seed(0)

@@ -63,7 +63,8 @@ def _part_latency(architecture: Architecture, options: argparse.Namespace) -> "P
         return predicted_parts(architecture, table, options.latency_table)
     import torch
 
-    from nas.latency import LatencyConditions, check_device
+    from nas.conditions import LatencyConditions
+    from nas.devices import check_device
 
     device = check_device(options.device or "cpu")
     conditions = LatencyConditions(

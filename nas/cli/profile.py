@@ -41,10 +41,12 @@ def _profile(options: argparse.Namespace) -> None:
     import torch
     from rich.console import Console
 
+    from nas.conditions import LatencyConditions
+    from nas.devices import check_device
     from nas.files import write_text
     from nas.interrupt import Interrupted, stop_on_signals
-    from nas.latency import LatencyConditions, check_device, check_runtime
     from nas.profiling import SMALL, THOROUGH, profile
+    from nas.runtimes import check_runtime
     from nas.terminal import LiveLine
 
     space = space_named(options.space)

@@ -119,7 +119,7 @@ def add(commands: Commands) -> None:
 
 
 def _search(options: argparse.Namespace) -> None:
-    from nas.latency import check_device
+    from nas.devices import check_device
 
     limits = {
         "budget": parse_macs(options.budget),
@@ -204,8 +204,10 @@ def _latency_limits(
     options: argparse.Namespace, default_device: str, space: SearchSpace
 ) -> "tuple[dict[str, float], dict[str, LatencyTable]]":
     """Limits in milliseconds by device, and the tables that were given for some of them."""
-    from nas.latency import LatencyConditions, check_runtime, chip_name, devices_here
+    from nas.conditions import LatencyConditions
+    from nas.devices import chip_name, devices_here
     from nas.latency_table import LatencyTable
+    from nas.runtimes import check_runtime
 
     latency: dict[str, float] = {}
     for text in options.latency:

@@ -15,8 +15,8 @@ from typing import IO, Any, NamedTuple
 import pytest
 
 from nas.cli import main
+from nas.conditions import LatencyConditions
 from nas.config import RunConfig
-from nas.latency import LatencyConditions
 from nas.latency_table import LatencyTable, TimedNetwork
 from nas.limits import Limits
 from nas.problem import Problem

@@ -5,6 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
+from nas.conditions import LatencyConditions
 from nas.describe import (
     BAR_WIDTH,
     PartLatency,
@@ -14,7 +15,6 @@ from nas.describe import (
     timed_parts,
 )
 from nas.errors import InputError
-from nas.latency import LatencyConditions
 from nas.latency_table import LatencyTable
 from search_space import PRESETS, cost_table, total_cost
 from search_space.segments import segments

@@ -8,6 +8,8 @@ from runs import NANO
 from torch import Tensor, nn
 
 import nas.latency
+from nas.conditions import LatencyConditions
+from nas.devices import check_device, chip_name, devices_here, is_here
 from nas.errors import InputError
 from nas.latency import (
     LEAST_REPEATS,
@@ -16,15 +18,10 @@ from nas.latency import (
     WARM_UP_SECONDS,
     WIDEST_SPREAD,
     Latency,
-    LatencyConditions,
-    check_device,
-    check_runtime,
-    chip_name,
-    devices_here,
-    is_here,
     measure_latency,
     time_calls,
 )
+from nas.runtimes import check_runtime
 from supernet import Network
 
 

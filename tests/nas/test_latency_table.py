@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from nas.conditions import LatencyConditions
 from nas.errors import InputError
-from nas.latency import LatencyConditions
 from nas.latency_table import (
     UNKNOWN_MARGIN,
     LatencyTable,

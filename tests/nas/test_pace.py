@@ -7,7 +7,8 @@ import torch
 from runs import NANO, fake_table
 
 import nas.pace
-from nas.latency import Latency, LatencyConditions
+from nas.conditions import LatencyConditions
+from nas.latency import Latency
 from nas.latency_table import LatencyTable, Reference
 from nas.pace import Pace, blank_network, latency_meter
 from supernet import Network

@@ -12,8 +12,9 @@ from runs import NANO
 
 import nas.pace
 import nas.profiling
+from nas.conditions import LatencyConditions
 from nas.interrupt import Interrupted, StopRequest
-from nas.latency import Latency, LatencyConditions
+from nas.latency import Latency
 from nas.latency_table import LatencyTable
 from nas.pace import Pace
 from nas.profiling import MOST_ATTEMPTS, ProfilingEffort, profile, time_segments

@@ -13,9 +13,10 @@ import pytest
 from runs import NANO, ROOT, SMALL, command, fake_table, finish, start, wait_for
 from safetensors.torch import load_file
 
+from nas.conditions import LatencyConditions
 from nas.evaluation import SubnetEvaluator
 from nas.interrupt import Interrupted
-from nas.latency import Latency, LatencyConditions
+from nas.latency import Latency
 from nas.latency_table import LatencyTable
 from nas.profiling import ProfilingEffort
 from nas.run_folder import RunFolder

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 import nas.onnx_export
+from nas.conditions import LatencyConditions
 from nas.errors import InputError
-from nas.latency import LatencyConditions, check_runtime, measure_latency
-from nas.runtimes import prepare
+from nas.latency import measure_latency
+from nas.runtimes import check_runtime, prepare
 from search_space import Ladder
 from supernet.blocks.ladder import LadderBlock
 
