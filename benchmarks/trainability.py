@@ -25,7 +25,7 @@ from nas.training import learning_rate
 from search_space import DESIGNS, PRESETS, Architecture
 from supernet import Network
 
-PEAK_RATE, CLIP_NORM = 1e-3, 5.0
+PEAK_RATE, CLIP_NORM = 2e-4, 5.0
 
 
 def losses_of(

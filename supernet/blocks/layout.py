@@ -170,7 +170,8 @@ class MapBatchNorm(nn.BatchNorm2d):
         if not self.is_affine:
             return to_channels_last(super().forward(to_channels_first(x)))
         scale, shift = self.scale_and_shift()
-        return torch.addcmul(shift, x, scale, out=x if x.dtype == scale.dtype else None)
+        in_place = x.dtype == scale.dtype and not torch.compiler.is_compiling()
+        return torch.addcmul(shift, x, scale, out=x if in_place else None)
 
     @property
     def is_affine(self) -> bool:

@@ -1,9 +1,9 @@
 """Windows of a map: cutting it into them, putting it together, and who sees whom."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, wraps
+from typing import TypeVar, TypeVarTuple
 
 import torch
 from torch import Tensor
@@ -69,28 +69,33 @@ class Windows:
 
     def visible(self, device: torch.device) -> Tensor | None:
         """Boolean (windows, 1, queries or 1, keys), False hides; None where all is visible."""
-        sides = self.height, self.width, self.window, self.shift
-        visible: Tensor | None = _visible_in(*sides, device)
-        return visible
+        return _visible(self, device)
 
 
-@contextmanager
-def _in_no_mode() -> Iterator[None]:
-    """What is cached may be used in training, whatever mode it was first asked for in."""
-    with torch.inference_mode(False), torch.device("cpu"):
-        yield
+Built = TypeVar("Built")
+Given = TypeVarTuple("Given")
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _visible_in(
-    height: int, width: int, window: int, shift: int, device: torch.device
-) -> Tensor | None:
-    """What `torch.compile` takes for granted, since it can't follow the cache."""
-    return _visible(Windows(height, width, window, shift), device)
+def _kept(build: Callable[[*Given], Built]) -> Callable[[*Given], Built]:
+    """Keep what a function builds of arguments that can be hashed.
+
+    It may be used in training, whatever mode it was first asked for in. Compiled code builds it
+    anew: torch's compiler can't follow the cache.
+    """
+
+    @lru_cache(maxsize=256)
+    def keep(*args: *Given) -> Built:
+        with torch.inference_mode(False), torch.device("cpu"):
+            return build(*args)
+
+    @wraps(build)
+    def get(*args: *Given) -> Built:
+        return build(*args) if torch.compiler.is_dynamo_compiling() else keep(*args)
+
+    return get
 
 
-@lru_cache(maxsize=256)
-@_in_no_mode()
+@_kept
 def _visible(windows: Windows, device: torch.device) -> Tensor | None:
     rows, high, columns, wide = windows.grid
     padded = (windows.height, windows.width) != (rows * high, columns * wide)
@@ -122,7 +127,7 @@ def _runs(side: int, padded: int, shift: int) -> Tensor:
     return torch.cat((runs, runs[-1:].expand(padded - side)))
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@_kept
 def relative_places(height: int, width: int, side: int) -> Tensor:
     """Where a table of (2·side − 1)² relative positions holds that of each query and key.
 
@@ -130,12 +135,6 @@ def relative_places(height: int, width: int, side: int) -> Tensor:
         int64 (H·W, H·W): the place of (row of query − row of key, column likewise), which for a
         map smaller than `side` is in the middle of the table.
     """
-    return _relative_places(height, width, side)
-
-
-@lru_cache(maxsize=256)
-@_in_no_mode()
-def _relative_places(height: int, width: int, side: int) -> Tensor:
     rows = torch.arange(height).repeat_interleave(width)
     columns = torch.arange(width).repeat(height)
     down = rows[:, None] - rows + side - 1

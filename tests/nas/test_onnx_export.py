@@ -5,42 +5,15 @@ import onnx
 import pytest
 import torch
 from runs import NANO, command
+from shortened import SHORTENED, random_network
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import nas.onnx_export
 from nas.errors import InputError
 from nas.onnx_export import export_onnx, onnx_difference
-from search_space import DESIGNS, Architecture
 from supernet import ExportedNetwork, Network, save_exported
 from supernet.blocks.global_attention import adaptive_max_pool
-
-NAMES = ("shunted_t", "lit_s", "pslt_tiny", "pvt_tiny", "plg_vit_t", "lw_plg_vit_a", "psvit_1d_ti")
-SHORTENED = {
-    design.timm_name: design.architecture.model_copy(
-        update={
-            "stages": tuple(
-                stage.model_copy(update={"depth": min(stage.depth, stage.sharing)})
-                for stage in design.architecture.stages[:: len(design.architecture.stages) - 1]
-            )
-        }
-    )
-    for design in DESIGNS
-    if design.timm_name in NAMES
-}
-"""Designs with every kind of block: first and last stage, with as few as show what they do."""
-
-
-def random_network(architecture: Architecture) -> Network:
-    """A network with weights other than those of an initialisation, which hide errors."""
-    network = Network(architecture, num_classes=5)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, tensor in network.state_dict().items():
-            if tensor.is_floating_point():
-                noise = torch.rand(tensor.shape, generator=generator)
-                tensor.add_(0.2 * (noise if name.endswith("var") else noise - 0.5))
-    return network.eval()
 
 
 @pytest.fixture
@@ -57,7 +30,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SHORTENED)
 def test_every_kind_of_block_gives_the_outputs_of_torch_at_an_odd_size(
     name: str, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 import onnxruntime
 import pytest
 import torch
+from shortened import SHORTENED, random_network
 from torch import Tensor, nn
 
 import nas.onnx_export
@@ -11,8 +12,6 @@ from nas.conditions import LatencyConditions
 from nas.errors import InputError
 from nas.latency import measure_latency
 from nas.runtimes import check_runtime, prepare
-from search_space import Ladder
-from supernet.blocks.ladder import LadderBlock
 
 
 def conditions(runtime: str, **changes: object) -> LatencyConditions:
@@ -103,13 +102,15 @@ def test_a_network_that_cannot_be_compiled_is_refused_with_the_reason_in_one_lin
     assert "\n" not in str(raised.value)
 
 
-def test_the_compiler_can_follow_windows_shifts_and_relative_positions() -> None:
-    mixer = Ladder(heads=2, window=3)
-    block = LadderBlock(mixer, 12, "layer", norm_eps=1e-6, drop_path=nn.Identity()).eval()
-    compiled = torch.compile(block, backend="eager", fullgraph=True, dynamic=False)
-    tokens = torch.randn(1, 7, 8, 12)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHORTENED)
+def test_the_compiler_can_follow_every_kind_of_block(name: str) -> None:
+    network = random_network(SHORTENED[name])
+    torch.compiler.reset()
+    compiled = torch.compile(network, backend="aot_eager", fullgraph=True, dynamic=False)
+    images = torch.randn(1, 3, 97, 97, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
-        torch.testing.assert_close(compiled(tokens), block(tokens))
+        torch.testing.assert_close(compiled(images), network(images), atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.slow
