@@ -2,7 +2,7 @@
 
 import logging
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -76,32 +76,36 @@ def measure_latency(network: Forward, conditions: LatencyConditions) -> Latency:
 
 
 def time_calls(run: Callable[[], object], device: str) -> Latency:
-    """Time calls of anything that works on a device, one by one after a warm-up.
+    """Time calls of anything that works on a device, one by one after a warm-up, as `steadiest`."""
+    on = torch.device(device)
+    warm_up = _repeat(run, on, seconds=WARM_UP_SECONDS, least=3)
+
+    def time_round() -> Latency:
+        times = _repeat(run, on, seconds=MEASURED_SECONDS, least=LEAST_REPEATS)
+        latency = from_times([1e3 * seconds for seconds in times])
+        return replace(latency, warm_up_seconds=sum(warm_up))
+
+    return steadiest(time_round)
+
+
+def steadiest(time_round: Callable[[], Latency]) -> Latency:
+    """The steadiest of some rounds of measurement.
 
     A round whose spread is above `WIDEST_SPREAD` is followed by another, up to `MOST_ROUNDS`; the
     one with the smallest spread counts, and is unstable if that is still above.
     """
-    on = torch.device(device)
-    warm_up = _repeat(run, on, seconds=WARM_UP_SECONDS, least=3)
-    rounds: list[Latency] = []
-    while len(rounds) < MOST_ROUNDS and not any(is_stable(r) for r in rounds):
-        times = _repeat(run, on, seconds=MEASURED_SECONDS, least=LEAST_REPEATS)
-        low, median, high = statistics.quantiles(times, n=4)
-        rounds.append(
-            Latency(
-                median_ms=median * 1e3,
-                iqr_ms=(high - low) * 1e3,
-                repeats=len(times),
-                warm_up_seconds=sum(warm_up),
-            )
-        )
-    best = min(rounds, key=lambda r: r.spread)
-    return replace(best, unstable=not is_stable(best))
+    best = time_round()
+    for _ in range(1, MOST_ROUNDS):
+        if best.spread <= WIDEST_SPREAD:
+            break
+        best = min(best, time_round(), key=lambda latency: latency.spread)
+    return replace(best, unstable=best.spread > WIDEST_SPREAD)
 
 
-def is_stable(latency: Latency) -> bool:
-    """Whether the spread is narrow enough for the median to be relied on."""
-    return latency.spread <= WIDEST_SPREAD
+def from_times(milliseconds: Sequence[float]) -> Latency:
+    """The latency that timed calls, at least two, tell."""
+    low, median, high = statistics.quantiles(milliseconds, n=4)
+    return Latency(median_ms=median, iqr_ms=high - low, repeats=len(milliseconds))
 
 
 def _repeat(

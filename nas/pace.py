@@ -13,7 +13,7 @@ import torch
 
 from nas.conditions import LatencyConditions
 from nas.devices import threads
-from nas.latency import MOST_ROUNDS, Latency, is_stable, measure_latency, seconds_of
+from nas.latency import Latency, from_times, measure_latency, seconds_of, steadiest
 from nas.latency_table import LatencyTable
 from nas.runtimes import prepare
 from search_space import Architecture
@@ -22,7 +22,7 @@ from supernet.network import skeleton
 
 WARM_UP_PASSES = 2
 ROUND_PASSES = 15
-"""Timed forward passes of a network in each of up to `MOST_ROUNDS` rounds."""
+"""Timed forward passes of a network in each round, as many of the reference beside them."""
 FIRST_PASSES = 25
 """Forward passes of the reference at first."""
 
@@ -73,21 +73,13 @@ class Pace:
             run = prepare(network, self.conditions)
         for _ in range(WARM_UP_PASSES):
             self._pass(run)
-        rounds: list[Latency] = []
-        while len(rounds) < MOST_ROUNDS and not (rounds and is_stable(rounds[-1])):
+
+        def time_round() -> Latency:
             pairs = [(self._pass(run), self.correction()) for _ in range(ROUND_PASSES)]
-            times = [milliseconds * correction for milliseconds, correction in pairs]
-            low, median, high = statistics.quantiles(times, n=4)
-            rounds.append(
-                Latency(
-                    median_ms=median,
-                    iqr_ms=high - low,
-                    repeats=len(times),
-                    pace=1 / statistics.median(correction for _, correction in pairs),
-                )
-            )
-        best = min(rounds, key=lambda latency: latency.spread)
-        return replace(best, unstable=not is_stable(best), conditions=self.conditions)
+            latency = from_times([milliseconds * correction for milliseconds, correction in pairs])
+            return replace(latency, pace=1 / statistics.median(c for _, c in pairs))
+
+        return replace(steadiest(time_round), conditions=self.conditions)
 
     def settle(self) -> float:
         """Tell times from now on at the median speed of all passes of the reference so far.

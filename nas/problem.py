@@ -218,7 +218,7 @@ class Problem:
             ("--params", "parameters", self.limits.params, lambda cost: cost.params),
         ]
         for flag, unit, limit, key in keys:
-            most = key(self.cost(self.extreme(lambda cost, key=key: -key(cost))))  # type: ignore[misc]
+            most = self._most(key)
             if limit is not None and limit >= most:
                 notes.append(
                     f"{flag} {format_count(limit).rstrip()} does not bind: the largest "
@@ -255,9 +255,12 @@ class Problem:
                 current = mutant
                 yield mutant
 
+    def _most(self, key: Callable[[Cost], int]) -> int:
+        return key(self.cost(self.extreme(lambda cost: -key(cost))))
+
     def _refuse(self, flag: str, unit: str, limit: int, key: Callable[[Cost], int]) -> None:
         least = key(self.cost(self.extreme(key)))
-        most = key(self.cost(self.extreme(lambda cost: -key(cost))))
+        most = self._most(key)
         raise InputError(
             f"{flag} {_amount(limit, unit)} is out of reach: space {self.space.name!r} spans "
             f"{_amount(least, unit)} to {_amount(most, unit)} at {self.image_size} px with "
