@@ -19,7 +19,7 @@ from optuna.trial import Trial
 from nas.interrupt import StopRequest
 from nas.latency import Latency
 from nas.problem import Problem
-from nas.report import pareto_front
+from nas.report import RANDOM_SOURCE, pareto_front
 from nas.study import (
     MeasuredLatency,
     Record,
@@ -238,7 +238,7 @@ class Search:
             candidates = [self.problem.sample(rng) for _ in range(PATIENCE)]
         new = [candidate for candidate in candidates if candidate.hash not in self._known]
         if new:
-            enqueue(self.study, space.genotype(rng.choice(new)), "random feasible")
+            enqueue(self.study, space.genotype(rng.choice(new)), RANDOM_SOURCE)
 
     def _feasible_count(self) -> int:
         """How many architectures meet the closed-form limits, where the space can be listed."""

@@ -9,6 +9,7 @@ draw; a model card needs neither.
 from nas.report.card import ModelFacts, model_card, retrained_card
 from nas.report.facts import (
     NOTABLE_DRIFT,
+    RANDOM_SOURCE,
     LatencyColumns,
     LatencyFacts,
     RunFacts,
@@ -27,6 +28,7 @@ from nas.report.terminal import summary_table
 
 __all__ = [
     "NOTABLE_DRIFT",
+    "RANDOM_SOURCE",
     "LatencyColumns",
     "LatencyFacts",
     "ModelFacts",

@@ -17,6 +17,12 @@ from nas.units import format_count, latency_name
 if TYPE_CHECKING:
     import pandas as pd
 
+RANDOM_SOURCE = "random feasible"
+"""The source of what the driver drew because the sampler found nothing feasible."""
+
+UNNAMED_SOURCES = ("sampler", RANDOM_SOURCE)
+"""Sources of trials that stand for nothing in particular; the others are landmarks and designs."""
+
 STATES = ("evaluated", "infeasible", "duplicate", "failed")
 """How a decided trial ended."""
 
@@ -34,10 +40,9 @@ TRIAL_COLUMNS = (
 )
 """Columns of a table of trials, beside those of latency: one row for each decided trial.
 
-`state` is one of `STATES`; `accuracy` is a share (0 to 1), NaN where
-there is none; `macs` counts multiply-adds at the run's image size; `source` is sampler, smallest,
-largest, middle or a published design's name; `violation` says which limit was exceeded and by how
-much.
+`state` is one of `STATES`; `accuracy` is a share (0 to 1), NaN where there is none; `macs` counts
+multiply-adds at the run's image size; `source` is one of `UNNAMED_SOURCES`, smallest, largest,
+middle or a published design's name; `violation` says which limit was exceeded and by how much.
 """
 
 NOTABLE_DRIFT = 0.05

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nas.report.facts import (
+    UNNAMED_SOURCES,
     LatencyColumns,
     RunFacts,
     latency_text,
@@ -256,7 +257,7 @@ def _draw_panel(figure: go.Figure, panel: _Panel, trials: pd.DataFrame, facts: R
         star = best(trials).to_frame().T
         accuracy = percent(float(star["accuracy"].iloc[0]))
         _points(figure, panel, star, f"best, {accuracy}", size=21, color=ORANGE, symbol="star")
-    _labels(figure, panel, rows[rows["source"] != "sampler"])
+    _labels(figure, panel, rows[~rows["source"].isin(UNNAMED_SOURCES)])
     too_slow = over.dropna(subset=["accuracy"])
     _points(figure, panel, too_slow, "too slow when measured", size=9, color="#FFFFFF", edge=ORANGE)
     over = over[over["accuracy"].isna()]

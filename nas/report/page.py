@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from nas.files import write_text
 from nas.report.facts import (
+    UNNAMED_SOURCES,
     RunFacts,
     latency_text,
     limit_text,
@@ -188,7 +189,7 @@ def _statistics(trials: pd.DataFrame) -> str:
     if len(seconds):
         middle, total = format_seconds(seconds.median()), format_seconds(seconds.sum())
         rows.append(("evaluation", f"median {middle} per architecture, {total} together"))
-    sources = trials.loc[trials["source"] != "sampler", "source"]
+    sources = trials.loc[~trials["source"].isin(UNNAMED_SOURCES), "source"]
     if len(sources):
         names = ", ".join(html.escape(str(source)) for source in sources)
         rows.append(("given first", names))
@@ -205,7 +206,7 @@ def _code(text: str) -> str:
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table of plain strings: text columns align left, numbers right."""
-    sides = [" class='text'" if head in _TEXT_COLUMNS else "" for head in heads]
+    sides = list(map(_side, heads))
 
     def line(tag: str, cells: Sequence[str]) -> str:
         pairs = zip(sides, cells, strict=True)
@@ -216,6 +217,13 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         f"<div class='wide'><table><thead>{line('th', heads)}</thead>"
         f"<tbody>{body}</tbody></table></div>"
     )
+
+
+def _side(head: str) -> str:
+    """The class of a column's cells: text, a latency, or a number."""
+    if head in _TEXT_COLUMNS:
+        return " class='text'"
+    return " class='timed'" if head.startswith("latency on") else ""
 
 
 def _unbroken(text: str) -> str:
@@ -260,6 +268,7 @@ th, td {{ text-align: right; padding: 6px 12px 6px 0; border-bottom: 1px solid #
 th {{ color: #555; font-weight: 600; border-bottom-color: #999; }}
 .text {{ text-align: left; }}
 td span {{ white-space: nowrap; }}
+td.timed, td.timed span {{ white-space: normal; min-width: 120px; }}
 td.text:last-child {{ white-space: normal; min-width: 260px; }}
 dl {{ display: grid; grid-template-columns: 110px 1fr; gap: 6px 20px; margin: 0;
   font-size: 15px; }}

@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from nas.report import (
+    RANDOM_SOURCE,
     LatencyColumns,
     LatencyFacts,
     ModelFacts,
@@ -398,6 +399,18 @@ def test_what_was_measured_to_be_too_slow_stands_at_its_accuracy_under_a_name_of
         assert "trial 0" in text
     for line in traces(figure, "best accuracy up to"):
         assert max(line.y) == pytest.approx(60.0)
+
+
+def test_only_landmarks_and_designs_are_named_in_the_figure(
+    tmp_path: Path, facts: Callable[..., RunFacts]
+) -> None:
+    sources = ("sampler", RANDOM_SOURCE, "smallest", "Shunted-T")
+    trials = table(*(row(i, hash=str(i), source=s) for i, s in enumerate(sources)))
+    named = [t for trace in pareto_figure(trials, facts()).data for t in trace.text or ()]
+    write_report(tmp_path, trials, facts())
+    page = Tags((tmp_path / "report.html").read_text()).text
+    assert [name.strip() for name in named] == ["smallest", "Shunted-T"]
+    assert "smallest, Shunted-T" in page
 
 
 def test_a_run_without_a_limit_on_latency_speaks_of_none(
