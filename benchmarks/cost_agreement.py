@@ -2,9 +2,9 @@
 
 Parameters, MACs, activations and largest working sets of random architectures of every preset, and
 of every published design, are held against what is counted while the network runs on the `meta`
-device: MACs by torch's FlopCounterMode, elements by a dispatch mode. Of the first `--fvcore` architectures of
-each space fvcore, which reads a trace of the network on the CPU, counts MACs and activations as
-well: some two seconds for each at each size.
+device: MACs by torch's FlopCounterMode, elements by a dispatch mode. Of the first `--fvcore`
+architectures of each space fvcore, which reads a trace of the network on the CPU, counts MACs and
+activations as well: some two seconds for each at each size.
 
 Before that the closed form is timed alone, in CPU time of one core: on 10,000 architectures with
 nothing in its caches (cold), then on 10,000 others (warm); of the designs, on all and then on
@@ -42,9 +42,7 @@ TIMED = 10_000
 def disagreements(architecture: Architecture, *, fvcore: bool) -> list[tuple[Size, str]]:
     """What is counted otherwise than the closed form says: size, and the two figures."""
     found: list[tuple[Size, str]] = []
-    costs = {
-        size: total_cost(architecture, image_size=size, num_classes=CLASSES) for size in SIZES
-    }
+    costs = {size: total_cost(architecture, image_size=size, num_classes=CLASSES) for size in SIZES}
     network = skeleton(architecture, num_classes=CLASSES).eval()
     for size, cost in costs.items():
         counted = counted_cost(network, torch.zeros(1, 3, *size, device="meta"))
