@@ -97,6 +97,8 @@ def _onnx(network: Forward, conditions: LatencyConditions) -> ForwardPass:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = conditions.threads
     options.log_severity_level = 3  # it warns of every constant that it doesn't fold
+    # By default its threads wait at full load for the next pass, and slow what is timed in turn.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     index = device.index or 0
     settings = {"device_id": index} if device.type == "cuda" else {}
     with TemporaryDirectory() as folder:

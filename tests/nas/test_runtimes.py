@@ -41,16 +41,19 @@ def test_onnx_runtime_times_a_network_with_the_threads_it_is_told(
     dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[int] = []
+    stops: list[str] = []
     session = onnxruntime.InferenceSession
 
     def noting(path: object, options: onnxruntime.SessionOptions, **rest: Any) -> Any:
         threads.append(options.intra_op_num_threads)
+        stops.append(options.get_session_config_entry("session.force_spinning_stop"))
         return session(path, options, **rest)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", noting)
     told = conditions("onnx", dtype=dtype, batch_size=2, threads=2)
     latency = measure_latency(Scores(), told)
     assert threads == [2]
+    assert stops == ["1"]  # its threads leave the processor to what is timed next
     assert latency.median_ms > 0
     assert latency.conditions == told
 
