@@ -53,8 +53,6 @@ def main() -> None:
     if options.keep:
         options.keep.write_text(table.to_json())
     print(f"by the table itself: {table.error}")
-    factors = ", ".join(f"{kind} {factor:.3f}" for kind, factor in table.factors.items())
-    print(f"factors: {factors}; overhead {table.overhead_ms:.3f} ms")
 
     rng = random.Random("held out")
     print("\nhash,macs,predicted_ms,measured_ms,iqr_ms,unstable,pace")

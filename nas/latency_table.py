@@ -6,7 +6,6 @@ Python may come from any tool, with nothing but `conditions` and `segments` in i
 
 import hashlib
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,10 +19,10 @@ from nas.conditions import LatencyConditions
 from nas.errors import InputError
 from search_space import Architecture, SearchSpace
 from search_space.architecture import first_error
-from search_space.segments import Segment, SegmentKind, segments, space_segments
+from search_space.segments import Segment, segments, space_segments
 
 Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Factor = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+PositiveMilliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 UNKNOWN_MARGIN = 0.1
 """Relative error that is assumed of a table without networks to know it from."""
@@ -43,7 +42,7 @@ class Reference(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     architecture: Architecture
-    milliseconds: Factor
+    milliseconds: PositiveMilliseconds
 
 
 class TimedNetwork(BaseModel):
@@ -62,7 +61,7 @@ class TimedNetwork(BaseModel):
     hash: str
     macs: PositiveInt
     predicted_ms: Milliseconds
-    measured_ms: Factor
+    measured_ms: PositiveMilliseconds
     iqr_ms: Milliseconds = 0.0
 
 
@@ -110,8 +109,7 @@ def prediction_error(predicted: Sequence[float], measured: Sequence[float]) -> P
 class LatencyTable(BaseModel):
     """What the segments of a space take under stated conditions.
 
-    The predicted latency of a network is `overhead_ms`, and the time of each segment times the
-    factor of its kind.
+    The predicted latency of a network is `overhead_ms` and the sum of its segments' times.
 
     Attributes:
         schema_version: Of this format.
@@ -120,7 +118,6 @@ class LatencyTable(BaseModel):
         reference: What measurements of other hours are corrected by; they are told as they are
             where there is none.
         segments: Milliseconds by label; `search_space.segments` says what a label stands for.
-        factors: Learned correction by kind of segment; 1 where there is none.
         overhead_ms: What every network takes beside its segments.
         networks: Networks that nothing above was fitted to, so that the error is known.
     """
@@ -132,7 +129,6 @@ class LatencyTable(BaseModel):
     conditions: LatencyConditions
     reference: Reference | None = None
     segments: dict[str, Milliseconds] = Field(min_length=1)
-    factors: dict[SegmentKind, Factor] = {}
     overhead_ms: Annotated[float, Field(allow_inf_nan=False)] = 0.0
     networks: tuple[TimedNetwork, ...] = ()
 
@@ -188,10 +184,8 @@ class LatencyTable(BaseModel):
         return self.overhead_ms + self.time(found)
 
     def time(self, found: Iterable[Segment]) -> float:
-        """Milliseconds of some segments, corrected."""
-        return sum(
-            self.factors.get(segment.kind, 1.0) * self.segments[segment.label] for segment in found
-        )
+        """Milliseconds of some segments."""
+        return sum(self.segments[segment.label] for segment in found)
 
     @cached_property
     def error(self) -> PredictionError | None:
@@ -213,45 +207,6 @@ class LatencyTable(BaseModel):
     def margin(self) -> float:
         """Relative error to allow for: a network predicted further over a limit is over it."""
         return self.error.covers if self.error else UNKNOWN_MARGIN
-
-
-def fitted(
-    table: LatencyTable, architectures: Sequence[Architecture], measured_ms: Sequence[float]
-) -> LatencyTable:
-    """The table with factors and overhead that suit measured networks.
-
-    Least squares of the relative error, drawn towards factors of 1 and no overhead, with large
-    residuals weighed down (Huber), since some measurements of a busy machine are wrong.
-    """
-    sums = [_sums(table, architecture) for architecture in architectures]
-    kinds = sorted({kind for found in sums for kind in found})
-    y = np.asarray(measured_ms, dtype=float)
-    x = np.array([[*(found.get(kind, 0.0) for kind in kinds), 0.02 * y.mean()] for found in sums])
-    x = x / y[:, None]  # relative: the target is 1
-    neutral = np.array([1.0] * len(kinds) + [0.0])
-    scale = float(np.median(x[:, :-1].sum(axis=1)))  # from segment time to network time
-    neutral[:-1] /= scale
-    ridge = 0.05 * math.sqrt(len(y)) * np.eye(len(neutral))
-    weights = np.ones(len(y))
-    solution = neutral
-    for _ in range(5):
-        rows = np.vstack([x * weights[:, None], ridge])
-        target = np.concatenate([weights, ridge @ neutral])
-        solution = np.linalg.lstsq(rows, target, rcond=None)[0]
-        residual = np.abs(x @ solution - 1)
-        typical = max(float(np.median(residual)), 1e-3)
-        weights = np.sqrt(np.minimum(1.0, 2 * typical / np.maximum(residual, 1e-9)))
-    factors = {kind: max(float(f), 0.05) for kind, f in zip(kinds, solution, strict=False)}
-    return table.model_copy(
-        update={"factors": factors, "overhead_ms": float(solution[-1]) * 0.02 * float(y.mean())}
-    )
-
-
-def _sums(table: LatencyTable, architecture: Architecture) -> dict[SegmentKind, float]:
-    sums: dict[SegmentKind, float] = defaultdict(float)
-    for segment in segments(architecture, image_size=table.conditions.image_size):
-        sums[segment.kind] += table.segments[segment.label]
-    return sums
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> float:

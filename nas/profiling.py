@@ -20,13 +20,14 @@ import torch
 from torch import Tensor
 
 from nas.conditions import LatencyConditions
+from nas.correction import corrected
 from nas.devices import threads
 from nas.interrupt import StopRequest
 from nas.latency import Latency
-from nas.latency_table import LatencyTable, Reference, TimedNetwork, fitted
+from nas.latency_table import LatencyTable, Reference, TimedNetwork
 from nas.pace import WARM_UP_PASSES, Pace, blank_network
 from search_space import Architecture, SearchSpace, total_cost
-from search_space.segments import segments
+from search_space.segments import segments, space_segments
 from supernet import Network
 
 logger = logging.getLogger(__name__)
@@ -125,8 +126,9 @@ def profile(
     )
     learned, rest = timed[: effort.fitted], timed[effort.fitted :]
     if learned:
-        table = fitted(
+        table = corrected(
             table,
+            space_segments(space, image_size=conditions.image_size),
             [architecture for architecture, _ in learned],
             [usual * latency.median_ms for _, latency in learned],
         )

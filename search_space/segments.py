@@ -8,7 +8,6 @@ label do the same work on the same map, wherever they stand.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
 from search_space.architecture import Architecture, MeanHead, Stage, map_sizes, stem_size
 from search_space.cost import Size
@@ -24,21 +23,22 @@ from search_space.parts import (
 )
 from search_space.space import SearchSpace
 
-SegmentKind = Literal["stem", "entry", "mixer", "feed_forward", "block", "norm", "head"]
-
 
 @dataclass(frozen=True, order=True)
 class Segment:
     """One stretch of a network.
 
     Attributes:
-        kind: Which part of a network it is.
+        operator: Which part of a network it is and how it works, whatever its numbers, such as
+            `mixer rates own`.
         label: All that its latency depends on, for people and as the key of a table, such as
             `mixer 64 heads 2 rates-8-4 own @56x56`.
+        size: Height and width in tokens of the map that it writes; None of the head.
     """
 
-    kind: SegmentKind
+    operator: str
     label: str
+    size: Size | None
 
 
 def segments(architecture: Architecture, *, image_size: int | Sequence[int] = 224) -> list[Segment]:
@@ -57,7 +57,7 @@ def segments(architecture: Architecture, *, image_size: int | Sequence[int] = 22
         previous = stage.width
     head = architecture.head
     wide = f" to {head.expansion}" if isinstance(head, MeanHead) and head.expansion else ""
-    found.append(Segment("head", f"head {head.kind} {previous}{wide}"))
+    found.append(_head(head.kind, f"{previous}{wide}"))
     return found
 
 
@@ -85,7 +85,7 @@ def fastest(
             found.append(_stem(space.stem, stage.width, stem_size(image_size, space.stem)))
         if index + 1 == len(sizes):
             head = "class_token" if stage.class_token else "mean"
-            found.append(Segment("head", f"head {head} {stage.width}"))
+            found.append(_head(head, f"{stage.width}"))
         return time(found)
 
     return space.minimum(
@@ -102,7 +102,8 @@ def entry_segments(stage: Stage, previous_width: int, size: Size) -> list[Segmen
         parts.append(f"position {stage.position}")
     if stage.class_token and stage.pooling != "max_pool_1d":
         parts.append("class token")
-    return [Segment("entry", f"entry {' '.join(parts)}{_at(size)}")] if parts else []
+    operator = f"entry {stage.pooling or 'tokens'}"
+    return [_on_map(operator, f"entry {' '.join(parts)}", size)] if parts else []
 
 
 @lru_cache(maxsize=1 << 17)
@@ -110,7 +111,7 @@ def body_segments(stage: Stage, size: Size) -> tuple[Segment, ...]:
     """The blocks of a canonical stage on its map, and its closing norm."""
     found = [segment for index in range(stage.depth) for segment in _block(stage, index, size)]
     if stage.norm:
-        found.append(Segment("norm", f"norm {stage.width}{_at(size)}"))
+        found.append(_on_map("norm", f"norm {stage.width}", size))
     return tuple(found)
 
 
@@ -135,34 +136,41 @@ def _stem(stem: Stem, width: int, size: Size) -> Segment:
             what = f"patch {stem.patch_size} to {width}{' norm' if stem.norm else ''}"
         case HalfStem():
             what = f"half {stem.width} convs {stem.convs}"
-    return Segment("stem", f"stem {what}{_at(size)}")
+    return _on_map(f"stem {stem.kind}", f"stem {what}", size)
 
 
 def _block(stage: Stage, index: int, size: Size) -> Iterator[Segment]:
-    width, mixer, at = stage.width, stage.mixer, _at(size)
+    width, mixer = stage.width, stage.mixer
     if isinstance(mixer, WHOLE_BLOCKS):
         match mixer:
             case Ladder():
                 what = f"ladder {width} heads {mixer.heads} window {mixer.window}"
             case InvertedResidual():
                 what = f"mv2-se {width} expansion {mixer.expansion}"
-        yield Segment("block", f"block {what} {stage.conv_norm} norm{at}")
+        yield _on_map(f"block {mixer.kind}", f"block {what} {stage.conv_norm} norm", size)
         return
     if isinstance(mixer, LocalGlobal):
-        parts = [f"mixer {width} heads {mixer.heads}"]
+        operator, parts = ["mixer"], [f"mixer {width} heads {mixer.heads}"]
         if mixer.local_heads:
+            operator.append("local")
             parts.append(f"local {mixer.local_heads} window {mixer.window}")
         if mixer.aggregation is not None:
+            operator.append(mixer.aggregation.kind)
             parts.append(mixer.aggregation.label)
         if mixer.global_split > 1:
             parts.append(f"split {mixer.global_split}")
         own = "lend" if stage.lends_map(index) else "own"
-        parts.append(own if stage.owns_map(index) else "borrow")
-        yield Segment("mixer", " ".join(parts) + at)
+        role = own if stage.owns_map(index) else "borrow"
+        yield _on_map(" ".join([*operator, role]), " ".join([*parts, role]), size)
     assert stage.feed_forward is not None
     kind, ratio = stage.feed_forward.kind, stage.feed_forward.ratio
-    yield Segment("feed_forward", f"feed-forward {kind} {width} ratio {ratio:g}{at}")
+    operator_name = f"feed-forward {kind}"
+    yield _on_map(operator_name, f"{operator_name} {width} ratio {ratio:g}", size)
 
 
-def _at(size: Size) -> str:
-    return f" @{size[0]}x{size[1]}"
+def _on_map(operator: str, what: str, size: Size) -> Segment:
+    return Segment(operator, f"{what} @{size[0]}x{size[1]}", size)
+
+
+def _head(kind: str, what: str) -> Segment:
+    return Segment(f"head {kind}", f"head {kind} {what}", None)

@@ -24,12 +24,12 @@ SIZES = {"image_size": 64, "num_classes": 10}
 
 
 def table(**times: float) -> LatencyTable:
-    """A table of this architecture alone; segments take 1 ms unless they are named by kind."""
+    """A table of this architecture alone; segments take 1 ms unless their part is named."""
     found = segments(ARCHITECTURE, image_size=64)
     return LatencyTable(
         space="nano",
         conditions=LatencyConditions(device="phone", image_size=64, threads=1),
-        segments={s.label: times.get(s.kind, 1.0) for s in found},
+        segments={s.label: times.get(s.operator.split()[0], 1.0) for s in found},
     )
 
 

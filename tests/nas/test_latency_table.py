@@ -2,7 +2,6 @@
 
 import json
 import math
-import random
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from nas.latency_table import (
     UNKNOWN_MARGIN,
     LatencyTable,
     TimedNetwork,
-    fitted,
     prediction_error,
 )
 from search_space import PRESETS
@@ -31,20 +29,17 @@ def table(**fields: Any) -> LatencyTable:
     return LatencyTable(**{"space": "nano", "conditions": conditions, "segments": times, **fields})
 
 
-def test_a_network_takes_the_sum_of_its_segments_times_the_factors_of_their_kinds() -> None:
-    plain, corrected = table(), table(factors={"mixer": 2.0}, overhead_ms=1.5)
+def test_a_network_takes_the_overhead_and_the_sum_of_its_segments() -> None:
     architecture = NANO.scaled(1.0)
     found = segments(architecture, image_size=64)
-    assert plain.predict(architecture) == pytest.approx(sum(0.01 * len(s.label) for s in found))
-    mixers = sum(0.01 * len(s.label) for s in found if s.kind == "mixer")
-    assert corrected.predict(architecture) == pytest.approx(
-        plain.predict(architecture) + mixers + 1.5
-    )
+    times = sum(0.01 * len(s.label) for s in found)
+    assert table().predict(architecture) == pytest.approx(times)
+    assert table(overhead_ms=1.5).predict(architecture) == pytest.approx(times + 1.5)
 
 
 def test_a_table_survives_its_file(tmp_path: Path) -> None:
     network = TimedNetwork(hash="a", macs=5, predicted_ms=1.0, measured_ms=1.1)
-    written = table(networks=(network,), factors={"entry": 1.1})
+    written = table(networks=(network,), overhead_ms=0.1)
     (tmp_path / "table.json").write_text(written.to_json())
     assert LatencyTable.load(tmp_path / "table.json") == written
     assert LatencyTable.load(tmp_path / "table.json").digest == written.digest
@@ -71,7 +66,7 @@ def test_conditions_and_segments_are_all_that_another_tool_must_write(tmp_path: 
         ({"segments": {}}, "segments"),
         ({"conditions": {"image_size": 224, "threads": 1}}, "conditions.device"),
         ({"speed": 1}, "speed"),
-        ({"factors": {"mixer": 0}}, "factors.mixer"),
+        ({"overhead_ms": math.inf}, "overhead_ms"),
         ({"networks": [{"hash": "a", "macs": 1, "predicted_ms": 1, "measured_ms": 0}]}, "networks"),
     ],
 )
@@ -119,29 +114,6 @@ def test_the_margin_covers_nine_networks_in_ten() -> None:
         for i in range(11)
     )
     assert table(networks=networks).margin == pytest.approx(0.09)
-
-
-def test_a_correction_is_learned_from_measurements_even_if_some_are_wrong() -> None:
-    rng = random.Random(0)
-    raw, truth = table(), table(factors={"mixer": 1.3, "entry": 0.8}, overhead_ms=0.4)
-    architectures = [NANO.sample(rng) for _ in range(60)]
-    measured = [truth.predict(architecture) * rng.gauss(1, 0.01) for architecture in architectures]
-    measured[3] *= 3  # something else ran
-    learned = fitted(raw, architectures, measured)
-    held_out = [NANO.sample(rng) for _ in range(40)]
-    expected = [truth.predict(a) for a in held_out]
-    before = prediction_error([raw.predict(a) for a in held_out], expected)
-    after = prediction_error([learned.predict(a) for a in held_out], expected)
-    assert before.mape > 0.05
-    assert after.mape < 0.01
-
-
-def test_few_measurements_hardly_move_the_correction() -> None:
-    raw = table()
-    architecture = NANO.scaled(1.0)
-    learned = fitted(raw, [architecture], [raw.predict(architecture)])
-    assert learned.predict(architecture) == pytest.approx(raw.predict(architecture), rel=0.01)
-    assert all(factor == pytest.approx(1.0, abs=0.05) for factor in learned.factors.values())
 
 
 def test_another_device_may_run_what_torch_does_not_know(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import itertools
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pytest
@@ -19,7 +19,7 @@ from nas.latency_table import LatencyTable
 from nas.pace import Pace
 from nas.profiling import MOST_ATTEMPTS, ProfilingEffort, profile, time_segments
 from search_space import DESIGNS, PRESETS, Architecture
-from search_space.segments import segments, space_segments
+from search_space.segments import Segment, segments, space_segments
 from supernet import Network
 
 AT_64 = LatencyConditions(device="cpu", image_size=64, threads=1)
@@ -129,15 +129,18 @@ def test_networks_that_the_error_is_known_from_are_not_among_those_that_were_lea
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     learned: list[Architecture] = []
-    fitted = nas.profiling.fitted
+    corrected = nas.profiling.corrected
 
     def noting(
-        table: LatencyTable, architectures: Sequence[Architecture], measured_ms: Sequence[float]
+        table: LatencyTable,
+        found: Collection[Segment],
+        architectures: Sequence[Architecture],
+        measured_ms: Sequence[float],
     ) -> LatencyTable:
         learned.extend(architectures)
-        return fitted(table, architectures, measured_ms)
+        return corrected(table, found, architectures, measured_ms)
 
-    monkeypatch.setattr(nas.profiling, "fitted", noting)
+    monkeypatch.setattr(nas.profiling, "corrected", noting)
     bench = Bench(monkeypatch)
     table = bench.profile(ProfilingEffort(sightings=1, fitted=40, held_out=40))
     assert len(learned) == len(table.networks) == 40

@@ -28,7 +28,9 @@ def test_a_label_tells_what_the_latency_depends_on() -> None:
     base = PRESETS["base"]
     genes = dict(base.genotype(base.scaled(0.5)))
     shared = base.decode({**genes, "stage3.sharing": 3})
-    labels = [s.label for s in segments(shared) if s.kind == "mixer" and "@14x14" in s.label]
+    labels = [
+        s.label for s in segments(shared) if s.operator.startswith("mixer") and s.size == (14, 14)
+    ]
     assert [label.split()[-2] for label in labels] == ["lend", "borrow", "borrow"] * 3
     narrow = base.decode({**genes, "stage3.width": 128})
     assert not set(labels) & {s.label for s in segments(narrow)}
