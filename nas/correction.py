@@ -24,6 +24,7 @@ OVERHEAD_UNIT = 0.02
 the mean network."""
 
 LEAST_FACTOR = 0.05
+"""Of a segment, so that none takes no time at all or less."""
 
 ALL = ""
 """The group of all segments."""

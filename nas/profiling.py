@@ -27,7 +27,7 @@ from nas.latency import Latency
 from nas.latency_table import LatencyTable, Reference, TimedNetwork
 from nas.pace import WARM_UP_PASSES, Pace, blank_network
 from search_space import Architecture, SearchSpace, total_cost
-from search_space.segments import segments, space_segments
+from search_space.segments import Segment, segments
 from supernet import Network
 
 logger = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ def profile(
         stop.check()
         for label, milliseconds in time_segments(architecture, conditions, pace):
             seen[label].append(milliseconds)
-        sightings = sum(min(len(seen[label]), effort.sightings) for label in wanted)
+        sightings = sum(min(len(seen[segment.label]), effort.sightings) for segment in wanted)
         on_progress(segments_share * sightings / (effort.sightings * len(wanted)))
     timed: list[tuple[Architecture, Latency]] = []
     drawn: set[str] = set()
@@ -122,13 +122,16 @@ def profile(
         space=space.name,
         conditions=conditions,
         reference=Reference(architecture=pace.reference, milliseconds=pace.milliseconds),
-        segments={label: usual * statistics.median(seen[label]) for label in sorted(wanted)},
+        segments={
+            label: usual * statistics.median(seen[label])
+            for label in sorted(segment.label for segment in wanted)
+        },
     )
     learned, rest = timed[: effort.fitted], timed[effort.fitted :]
     if learned:
         table = corrected(
             table,
-            space_segments(space, image_size=conditions.image_size),
+            wanted,
             [architecture for architecture, _ in learned],
             [usual * latency.median_ms for _, latency in learned],
         )
@@ -228,30 +231,30 @@ def _timed_pass(network: Network, images: Tensor, clock: _Clock) -> list[float]:
 
 def _covering(
     space: SearchSpace,
-    examples: Mapping[str, Architecture],
+    examples: Mapping[Segment, Architecture],
     image_size: int,
     times: int,
     rng: random.Random,
 ) -> Iterator[Architecture]:
     """Architectures in which every segment of the space is seen so many times."""
-    seen: Counter[str] = Counter()
+    seen: Counter[Segment] = Counter()
 
-    def lacking(architecture: Architecture) -> set[str]:
-        labels = {s.label for s in segments(architecture, image_size=image_size)}
-        return {label for label in labels if seen[label] < times}
+    def lacking(architecture: Architecture) -> set[Segment]:
+        found = segments(architecture, image_size=image_size)
+        return {segment for segment in found if seen[segment] < times}
 
-    while missing := [label for label in examples if seen[label] < times]:
+    while missing := [segment for segment in examples if seen[segment] < times]:
         # Random architectures first, of which one lacks much; what they leave is taken singly.
         drawn = [space.sample(rng) for _ in range(CANDIDATES)] + [examples[missing[0]]]
         best = max(drawn, key=lambda architecture: len(lacking(architecture)))
-        seen.update({s.label for s in segments(best, image_size=image_size)})
+        seen.update(set(segments(best, image_size=image_size)))
         yield best
 
 
-def _examples(space: SearchSpace, image_size: int) -> dict[str, Architecture]:
+def _examples(space: SearchSpace, image_size: int) -> dict[Segment, Architecture]:
     """For every segment of the space an architecture that has it."""
-    found: dict[str, Architecture] = {}
+    found: dict[Segment, Architecture] = {}
     for architecture in space.panorama():
         for segment in segments(architecture, image_size=image_size):
-            found.setdefault(segment.label, architecture)
+            found.setdefault(segment, architecture)
     return found
