@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 import nas  # noqa: F401  (tunes OpenMP before torch is loaded)
 from nas.data import load_data, normalise, train_batches
-from nas.training import learning_rate
+from nas.training.supernet import learning_rate
 from search_space import DESIGNS, PRESETS, Architecture
 from supernet import Network
 

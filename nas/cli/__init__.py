@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from nas.cli import describe, designs, export, plot, profile, retrain, sample, search
 from nas.cli.arguments import Parser
-from nas.errors import InputError, NothingFound
+from nas.utilities.errors import InputError, NothingFound
 from search_space import ArchitectureError
 
 
@@ -29,7 +29,7 @@ def main(command: Sequence[str] = (), program: str = "python -m nas") -> int:
         options.command_line = f"{program} {shlex.join(sys.argv[1:])}"
         action(options)
     except (InputError, ArchitectureError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {_with_flags(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     except NothingFound as error:
         print(f"error: {error}", file=sys.stderr)
@@ -39,6 +39,11 @@ def main(command: Sequence[str] = (), program: str = "python -m nas") -> int:
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return int(getattr(options, "status", 0))
+
+
+def _with_flags(message: str) -> str:
+    """An error of the library with its fields, which stand between backticks, as flags."""
+    return re.sub(r"`(\w+)`", lambda field: f"--{field[1].replace('_', '-')}", message)
 
 
 def _with_negative_values(arguments: Sequence[str]) -> list[str]:

@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeAlias, get_args
 
-from nas.config import DtypeName, RuntimeName
-from nas.errors import InputError
+from nas.latency.conditions import DtypeName, RuntimeName
+from nas.utilities.errors import InputError
 from search_space import PRESETS, SearchSpace
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nas.cli.arguments import Commands, size
-from nas.errors import InputError
+from nas.utilities.errors import InputError
 
 
 def add(commands: Commands) -> None:
@@ -32,7 +32,7 @@ def add(commands: Commands) -> None:
 def _export(options: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from nas.onnx_export import INPUT, OUTPUT, write_onnx
+    from nas.export.onnx import INPUT, OUTPUT, write_onnx
 
     folder = options.network if options.network.is_dir() else options.network.parent
     out = options.out or folder / "model.onnx"

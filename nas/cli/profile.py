@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import get_args
 
 from nas.cli.arguments import Commands, default_device, positive, seed, size, space_named
-from nas.config import DtypeName, RuntimeName
-from nas.errors import InputError
+from nas.latency.conditions import DtypeName, RuntimeName
+from nas.utilities.errors import InputError
 from search_space import PRESETS
 
 
@@ -41,13 +41,13 @@ def _profile(options: argparse.Namespace) -> None:
     import torch
     from rich.console import Console
 
-    from nas.conditions import LatencyConditions
-    from nas.devices import check_device
-    from nas.files import write_text
-    from nas.interrupt import Interrupted, stop_on_signals
-    from nas.profiling import SMALL, THOROUGH, profile
-    from nas.runtimes import check_runtime
-    from nas.terminal import LiveLine
+    from nas.latency.conditions import LatencyConditions
+    from nas.latency.profile import SMALL, THOROUGH, profile
+    from nas.latency.runtimes import check_runtime
+    from nas.utilities.devices import check_device
+    from nas.utilities.files import write_text
+    from nas.utilities.interrupt import Interrupted, stop_on_signals
+    from nas.utilities.progress import LiveLine
 
     space = space_named(options.space)
     device = check_device(options.device) if options.device is not None else default_device()

@@ -13,7 +13,7 @@ from nas.cli.arguments import (
     seed,
     size,
 )
-from nas.errors import InputError
+from nas.utilities.errors import InputError
 
 
 def add(commands: Commands) -> None:
@@ -65,9 +65,9 @@ def add(commands: Commands) -> None:
 def _retrain(options: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from nas.interrupt import Interrupted, stop_on_signals
-    from nas.retrain import Recipe, retrain
-    from nas.run_folder import RunFolder
+    from nas.runs.folder import RunFolder
+    from nas.runs.retraining import Recipe, retrain
+    from nas.utilities.interrupt import Interrupted, stop_on_signals
 
     folder = RunFolder.existing(options.run)
     config = folder.config

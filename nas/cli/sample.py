@@ -6,8 +6,8 @@ import random
 from pathlib import Path
 
 from nas.cli.arguments import BUDGET_HELP, Commands, positive, seed, size, space_named
-from nas.errors import InputError
-from nas.units import parse_macs
+from nas.utilities.errors import InputError
+from nas.utilities.units import parse_macs
 from search_space import PRESETS, Architecture
 
 
@@ -27,22 +27,22 @@ def add(commands: Commands) -> None:
 
 
 def _sample(options: argparse.Namespace) -> None:
-    from nas.files import write_text
-    from nas.limits import Limits
-    from nas.problem import Problem
+    from nas.objectives.constrained_space import ConstrainedSpace
+    from nas.objectives.limits import Limits
+    from nas.utilities.files import write_text
 
     limits = Limits(macs=parse_macs(options.budget) if options.budget is not None else None)
-    problem = Problem(
+    constrained = ConstrainedSpace(
         space=space_named(options.space),
         limits=limits,
         image_size=options.image_size,
         num_classes=1000,
     )
-    problem.smallest()  # refuses a budget that is out of reach
+    constrained.smallest()  # refuses a budget that is out of reach
     rng = random.Random(options.seed)
     found: dict[str, Architecture] = {}
     for _ in range(20 * options.number):  # draws repeat in small spaces
-        architecture = problem.sample(rng)
+        architecture = constrained.sample(rng)
         found[architecture.hash] = architecture
         if len(found) == options.number:
             break
@@ -58,7 +58,7 @@ def _sample(options: argparse.Namespace) -> None:
         print(json.dumps([a.model_dump(mode="json") for a in found.values()], indent=2))
         return
     for architecture in found.values():
-        cost = problem.cost(architecture)
+        cost = constrained.cost(architecture)
         print(
             f"{architecture.hash}  {cost.macs:>13,} MACs  {cost.params:>11,} params  "
             f"{architecture.summary}"

@@ -21,13 +21,13 @@ from nas.cli.arguments import (
     size,
     space_named,
 )
-from nas.config import DEFAULT, QUICK, RunConfig
-from nas.errors import InputError
-from nas.units import parse_latency, parse_macs, parse_params
+from nas.runs.config import DEFAULT, QUICK, RunConfig
+from nas.utilities.errors import InputError
+from nas.utilities.units import parse_latency, parse_macs, parse_params
 from search_space import PRESETS, SearchSpace
 
 if TYPE_CHECKING:
-    from nas.latency_table import LatencyTable
+    from nas.latency.table import LatencyTable
 
 
 def add(commands: Commands) -> None:
@@ -62,20 +62,20 @@ def add(commands: Commands) -> None:
         "not here; without one the run measures a small one first",
     )
     add_latency_conditions(limits)
-    problem = parser.add_argument_group("problem")
-    problem.add_argument(
+    constrained = parser.add_argument_group("constrained")
+    constrained.add_argument(
         "--data",
         default="digits",
         help="digits (embedded), fashion-mnist, a folder of class folders, or a timm dataset "
         "such as torch/cifar10",
     )
-    problem.add_argument(
+    constrained.add_argument(
         "--space", default="base", help=f"{', '.join(PRESETS)}, or the JSON file of a space"
     )
-    problem.add_argument(
+    constrained.add_argument(
         "--image-size", type=size, default=224, help="pixels at which MACs and latency count"
     )
-    problem.add_argument(
+    constrained.add_argument(
         "--proxy-size",
         type=size,
         help="pixels of training and evaluation; 64 for digits, else the image size",
@@ -119,7 +119,7 @@ def add(commands: Commands) -> None:
 
 
 def _search(options: argparse.Namespace) -> None:
-    from nas.devices import check_device
+    from nas.utilities.devices import check_device
 
     limits = {
         "budget": parse_macs(options.budget),
@@ -170,9 +170,9 @@ def _search(options: argparse.Namespace) -> None:
 
     from rich.console import Console
 
-    from nas.interrupt import Interrupted, stop_on_signals
-    from nas.run import Execution, run
-    from nas.run_folder import RunFolder
+    from nas.runs.folder import RunFolder
+    from nas.runs.pipeline import Execution, run
+    from nas.utilities.interrupt import Interrupted, stop_on_signals
 
     cores = os.cpu_count() or 1
     workers = options.workers
@@ -204,10 +204,10 @@ def _latency_limits(
     options: argparse.Namespace, default_device: str, space: SearchSpace
 ) -> "tuple[dict[str, float], dict[str, LatencyTable]]":
     """Limits in milliseconds by device, and the tables that were given for some of them."""
-    from nas.conditions import LatencyConditions
-    from nas.devices import chip_name, devices_here
-    from nas.latency_table import LatencyTable
-    from nas.runtimes import check_runtime
+    from nas.latency.conditions import LatencyConditions
+    from nas.latency.runtimes import check_runtime
+    from nas.latency.table import LatencyTable
+    from nas.utilities.devices import chip_name, devices_here
 
     latency: dict[str, float] = {}
     for text in options.latency:

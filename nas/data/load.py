@@ -11,7 +11,7 @@ from nas.data.folder import read_folder
 from nas.data.images import ImageSource, TransformedImages, eval_transform, train_transform
 from nas.data.splits import arrange
 from nas.data.timm_dataset import PREFIXES, read_timm_dataset
-from nas.errors import InputError
+from nas.utilities.errors import InputError
 
 
 def load_data(source: str, *, image_size: int, seed: int, augment: Augment = "light") -> Data:
@@ -57,7 +57,7 @@ def _find(source: str, *, image_size: int, seed: int) -> ImageSource:
     path = Path(source).expanduser()
     if not path.exists():
         raise InputError(
-            f"--data {source}: neither a folder nor a known name; give a folder of class folders, "
+            f"`data` {source}: neither a folder nor a known name; give a folder of class folders, "
             f"digits, fashion-mnist, or NAME with a prefix that timm knows: "
             f"{', '.join(f'{known}/NAME' for known in PREFIXES)}"
         )

@@ -7,102 +7,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import starmap
 from typing import TYPE_CHECKING, Any
 
-from nas.units import format_count, latency_name
+from nas.search.trials import STATES, LatencyColumns
+from nas.utilities.units import format_count
 
 if TYPE_CHECKING:
     import pandas as pd
 
-RANDOM_SOURCE = "random feasible"
-"""The source of what the driver drew because the sampler found nothing feasible."""
-
-UNNAMED_SOURCES = ("sampler", RANDOM_SOURCE)
-"""Sources of trials that stand for nothing in particular; the others are landmarks and designs."""
-
-STATES = ("evaluated", "infeasible", "duplicate", "failed")
-"""How a decided trial ended."""
-
-TRIAL_COLUMNS = (
-    "number",
-    "hash",
-    "state",
-    "accuracy",
-    "macs",
-    "params",
-    "source",
-    "seconds",
-    "violation",
-    "summary",
-)
-"""Columns of a table of trials, beside those of latency: one row for each decided trial.
-
-`state` is one of `STATES`; `accuracy` is a share (0 to 1), NaN where there is none; `macs` counts
-multiply-adds at the run's image size; `source` is one of `UNNAMED_SOURCES`, smallest, largest,
-middle or a published design's name; `violation` says which limit was exceeded and by how much.
-"""
-
-NOTABLE_DRIFT = 0.05
-"""How far a device's pace lies from its latency table's where people are told."""
-
-
-@dataclass(frozen=True)
-class LatencyColumns:
-    """The columns of a device with a limit on latency, in milliseconds of one forward pass.
-
-    `value` is the measured latency where there is one, else the predicted one; `unstable` is 1
-    where the spread of the measurement stayed too wide to be trusted, else 0; `pace` is the time of
-    the latency table's reference network during the measurement, relative to the table's.
-    """
-
-    device: str
-
-    @property
-    def value(self) -> str:
-        """What counts."""
-        return latency_name(self.device)
-
-    @property
-    def predicted(self) -> str:
-        """By the latency table."""
-        return f"latency_{self.device}_predicted_ms"
-
-    @property
-    def measured(self) -> str:
-        """Median of the extracted network; NaN where not measured."""
-        return f"latency_{self.device}_measured_ms"
-
-    @property
-    def iqr(self) -> str:
-        """Interquartile range of the measurement."""
-        return f"latency_{self.device}_iqr_ms"
-
-    @property
-    def unstable(self) -> str:
-        """Whether the measurement is unstable."""
-        return f"latency_{self.device}_unstable"
-
-    @property
-    def pace(self) -> str:
-        """How much slower the device was than when its table was measured; corrected for."""
-        return f"latency_{self.device}_pace"
-
-    @property
-    def columns(self) -> list[str]:
-        """All of them, in the order of a table."""
-        return [self.value, self.predicted, self.measured, self.iqr, self.unstable, self.pace]
-
-
-def trial_columns(devices: Iterable[str]) -> list[str]:
-    """All columns of a table of trials of a run with limits on these devices' latency."""
-    return [
-        *TRIAL_COLUMNS[:6],
-        *(name for device in devices for name in LatencyColumns(device).columns),
-        *TRIAL_COLUMNS[6:],
-    ]
+NOTABLE_SLOWDOWN = 0.05
+"""How far a device's slowdown lies from its latency table's where people are told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +106,7 @@ class RunFacts:
         for device, latency in self.latency.items():
             how = (
                 "median of repeats on what reached the front, at the speed of the latency table "
-                "(pace: the device's time for a reference network then, relative to the table's), "
+                "(slowdown: the device's time for a reference network then, over the table's), "
                 "else predicted"
             )
             text += f"; latency on {device}: {how if latency.measured else 'predicted'}"
@@ -240,8 +157,20 @@ def latency_text(row: pd.Series | Mapping[str, Any], columns: LatencyColumns) ->
 
 
 def spread_text(row: pd.Series | Mapping[str, Any], columns: LatencyColumns) -> str:
-    """How far a measured latency may be relied on, as in `IQR 0.25, unstable, pace 1.30`."""
+    """How far a measured latency may be relied on, as in `IQR 0.25, unstable, slowdown 1.30`."""
     unstable = ", unstable" if row[columns.unstable] else ""
-    pace = row[columns.pace]
-    drifted = f", pace {pace:.2f}" if abs(pace - 1) > NOTABLE_DRIFT else ""
+    slowdown = row[columns.slowdown]
+    drifted = f", slowdown {slowdown:.2f}" if abs(slowdown - 1) > NOTABLE_SLOWDOWN else ""
     return f"IQR {row[columns.iqr]:.2f}{unstable}{drifted}"
+
+
+def count_text(trials: pd.DataFrame) -> str:
+    """How many trials ended how, in one line; duplicates and failures have no feasible share."""
+    counts = trials["state"].value_counts()
+    n = {state: int(counts.get(state, 0)) for state in STATES}
+    tried = n["evaluated"] + n["infeasible"]
+    share = f", feasible share {n['evaluated'] / tried:.0%}" if tried else ""
+    return (
+        f"{len(trials)} decided ({n['evaluated']} evaluated, {n['infeasible']} over a limit, "
+        f"{n['duplicate']} duplicate, {n['failed']} failed){share}"
+    )

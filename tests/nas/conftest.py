@@ -3,7 +3,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from runs import SMALL, command
+from small_runs import SMALL, command
 
 
 @pytest.fixture(scope="session")

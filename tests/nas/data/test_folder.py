@@ -9,7 +9,7 @@ from PIL import Image
 
 import nas.data.folder
 from nas.data import load_data, materialise, train_batches
-from nas.errors import InputError
+from nas.utilities.errors import InputError
 
 COLOURS = {"ant": (250, 0, 0), "bee": (0, 250, 0), "cat": (0, 0, 250)}
 

@@ -13,7 +13,7 @@ from timm.data.dataset import ImageDataset, IterableImageDataset
 
 import nas.data.timm_dataset
 from nas.data import load_data, materialise
-from nas.errors import InputError
+from nas.utilities.errors import InputError
 
 
 def picture(label: int, side: int) -> Image.Image:

@@ -1,0 +1,1 @@
+"""Networks on disk: folders that stand alone, and files for other runtimes."""

@@ -1,0 +1,110 @@
+"""The configuration of a run: everything that its results depend on."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
+
+from nas.latency.conditions import DtypeName, RuntimeName
+from nas.objectives.limits import Limits
+from nas.search.samplers import SAMPLERS
+from search_space import SearchSpace
+
+
+def _known_sampler(name: str) -> str:
+    if name not in SAMPLERS:
+        raise ValueError(f"{name!r} is none of {', '.join(SAMPLERS)}")
+    return name
+
+
+SamplerName = Annotated[str, AfterValidator(_known_sampler)]
+
+
+class RunConfig(BaseModel):
+    """What a run's results depend on, and nothing else.
+
+    How the work is spread (workers, cluster, loader processes) is not here: the same configuration
+    gives the same results anywhere, and may be resumed with other workers.
+
+    Attributes:
+        budget: Limit on multiply-adds for one image at `image_size`.
+        params: Limit on parameters.
+        latency_ms: Limit on the latency of one forward pass, by device.
+        latency_tables: Digest of the table that was given for a device; others are measured.
+        latency_batch: Images in the forward pass that is timed.
+        latency_dtype: Of weights and images of the network that is timed.
+        runtime: What runs the network that is timed.
+        data: Where images come from: a name, or a folder's absolute path.
+        space: The search space.
+        image_size: Side in pixels at which MACs and latency are counted.
+        proxy_size: Side in pixels of training and evaluation.
+        seed: Of everything random.
+        device: Where networks are trained, evaluated and timed.
+        steps: Training steps of the supernet.
+        batch_size: Images in a step.
+        lr: Peak learning rate.
+        sampler: One of `nas.search.samplers.SAMPLERS`.
+        trials: Architectures to evaluate.
+        search_images: Images of the search split that each is evaluated on.
+        threads: CPU threads of one evaluation; scores may depend on it in the last digit.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    budget: int | None
+    params: int | None = None
+    latency_ms: dict[str, float] = {}
+    latency_tables: dict[str, str] = {}
+    latency_batch: int = 1
+    latency_dtype: DtypeName = "float32"
+    runtime: RuntimeName = "eager"
+    data: str = "digits"
+    space: SearchSpace
+    image_size: int = 224
+    proxy_size: int = 64
+    seed: int = 0
+    device: str = "cpu"
+    steps: int
+    batch_size: int = 64
+    lr: float = 7e-4
+    sampler: SamplerName = "nsga2"
+    trials: int
+    search_images: int
+    threads: int = 1
+
+    @property
+    def limits(self) -> Limits:
+        """The hard limits."""
+        return Limits(macs=self.budget, params=self.params, latency_ms=self.latency_ms)
+
+    @property
+    def digest(self) -> str:
+        """Six hex digits that tell configurations apart in folder names."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How much work a run does where the user doesn't say.
+
+    Attributes:
+        steps: Training steps of the supernet on embedded data.
+        epochs: Passes over the train split of other data.
+        trials: Architectures to evaluate.
+        search_images: Images of the search split that each is evaluated on, at most.
+    """
+
+    steps: int
+    epochs: int
+    trials: int
+    search_images: int
+
+
+DEFAULT = Effort(steps=540, epochs=50, trials=80, search_images=1000)
+"""Ten minutes on two CPU cores with the embedded data."""
+
+QUICK = Effort(steps=40, epochs=1, trials=10, search_images=200)
+"""A look at how everything works, within 90 seconds on two CPU cores."""

@@ -1,0 +1,1 @@
+"""The search: one driver over one Optuna study, who evaluates, and what comes out on the front."""
