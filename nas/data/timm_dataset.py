@@ -18,8 +18,8 @@ from nas.data.images import (
     SplitName,
     from_array,
     read_image,
-    to_rgb,
 )
+from nas.data.own_dataset import labelled_images
 from nas.utilities.errors import InputError
 
 PREFIXES = ("torch", "hfds", "hfids", "tfds", "wds")
@@ -140,21 +140,11 @@ def _labelled(dataset: Any, source: str, image_size: int) -> LabelledImages:
         # timm's own data set would pass over a broken image and give its neighbour instead.
         labels = [int(label) for label in dataset.reader.dataset[dataset.reader.label_key]]
         return LabelledImages(positions, labels, partial(_read_record, dataset.reader, source))
-    targets = np.asarray(getattr(dataset, "targets", ()))
-    labels = (
-        [int(target) for target in targets]
-        if targets.shape == (len(dataset),)
-        else [int(dataset[position][1]) for position in positions]
-    )
-    return LabelledImages(positions, labels, partial(_read_item, dataset))
+    return labelled_images(dataset)
 
 
 def _read_record(reader: Any, source: str, position: int) -> Image.Image:
     return read_image(reader[position][0], f"{source}, image {position}")
-
-
-def _read_item(dataset: Any, position: int) -> Image.Image:
-    return to_rgb(dataset[position][0])
 
 
 def _read_stream(dataset: Any, source: str, image_size: int) -> LabelledImages:

@@ -261,7 +261,7 @@ def test_a_device_that_is_there_is_taken_by_its_name() -> None:
 
 @pytest.mark.parametrize("name", ["tpu", "", "cuda:99", "CPU", "meta", "cpu:7"])
 def test_a_device_that_is_not_there_is_refused_with_what_there_is(name: str) -> None:
-    with pytest.raises(InputError, match=r"^--device '.*' is not here; available: cpu") as raised:
+    with pytest.raises(InputError, match=r"^`device` '.*' is not here; available: cpu") as raised:
         check_device(name)
     assert repr(name) in str(raised.value)
     assert "\n" not in str(raised.value)

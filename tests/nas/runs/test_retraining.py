@@ -164,7 +164,7 @@ def test_what_another_recipe_has_begun_or_done_is_not_replaced(
     run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = replace(SHORT, seed=1)
-    refused = r"retrain/1: was retrained otherwise \(seed is 0 there, 1 here\); give --name"
+    refused = r"retrain/1: was retrained otherwise \(seed is 0 there, 1 here\); give another `name`"
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         train(run, SHORT, stop=interrupt_after(2, patch))
     with pytest.raises(InputError, match=refused):
@@ -178,7 +178,7 @@ def test_what_another_recipe_has_begun_or_done_is_not_replaced(
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/tmp", "best", "front", "supernet"])
 def test_a_retraining_has_a_folder_of_its_own(run: RunFolder, name: str) -> None:
-    with pytest.raises(InputError, match="--name"):
+    with pytest.raises(InputError, match="`name`"):
         train(run, name=name)
 
 
@@ -228,13 +228,13 @@ def test_nothing_but_json_safetensors_and_the_card_is_left(run: RunFolder) -> No
 
 
 def test_an_odd_batch_cannot_be_mixed(run: RunFolder) -> None:
-    with pytest.raises(InputError, match=r"--batch-size 7.*even"):
+    with pytest.raises(InputError, match=r"`batch_size` 7.*even"):
         train(run, replace(FULL, batch_size=7))
     assert not run.retrained("retrain").exists()
 
 
 def test_a_device_that_is_not_there_is_refused_before_anything_is_read(run: RunFolder) -> None:
-    with pytest.raises(InputError, match="--device 'tpu'"):
+    with pytest.raises(InputError, match="`device` 'tpu'"):
         train(run, replace(SHORT, device="tpu"))
 
 
@@ -253,7 +253,7 @@ def test_a_loss_that_is_no_number_is_told_with_the_rate(run: RunFolder) -> None:
         for name, tensor in load_file(file).items()
     }
     save_file(tensors, file, metadata=metadata)
-    with pytest.raises(InputError, match=r"--lr 0\.001: the loss is nan"):
+    with pytest.raises(InputError, match=r"`lr` 0\.001: the loss is nan"):
         train(run, replace(SHORT, start="supernet"))
 
 

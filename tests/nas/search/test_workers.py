@@ -264,14 +264,14 @@ def test_three_workers_on_two_gpus_give_the_same_scores(
 
 @pytest.mark.slow
 def test_more_workers_than_the_cluster_has_cpus_are_refused(cluster: str) -> None:
-    with pytest.raises(InputError, match=r"--workers 2 needs 4 CPUs.*; Ray has 3 CPUs"):
+    with pytest.raises(InputError, match=r"`workers` 2 needs 4 CPUs.*; Ray has 3 CPUs"):
         RayWorkers(small_setup(threads=2), count=2, address=cluster)
 
 
 @pytest.mark.slow
 def test_a_cluster_is_checked_before_anything_is_trained_for_it(cluster: str) -> None:
     check_cluster(cluster, count=3, threads=1, device="cpu")
-    with pytest.raises(InputError, match=r"--workers 4 needs 4 CPUs; Ray has 3 CPUs"):
+    with pytest.raises(InputError, match=r"`workers` 4 needs 4 CPUs; Ray has 3 CPUs"):
         check_cluster(cluster, count=4, threads=1, device="cpu")
     check_cluster(cluster, count=3, threads=1, device="cuda")  # it pretends to have two GPUs
 
@@ -290,6 +290,6 @@ def test_without_an_address_a_cluster_in_the_environment_is_left_alone(
 
 @pytest.mark.parametrize("address", ["nowhere", "nowhere:port"])
 def test_an_address_that_is_none_is_refused_in_one_line(address: str) -> None:
-    with pytest.raises(InputError, match=f"--ray-address '{address}' ") as raised:
+    with pytest.raises(InputError, match=f"`ray_address` '{address}' ") as raised:
         check_cluster(address, count=1, threads=1, device="cpu")
     assert "\n" not in str(raised.value)

@@ -230,7 +230,7 @@ def test_a_loss_that_is_no_number_ends_the_training_without_a_checkpoint(
 ) -> None:
     store = Store(NANO, num_classes=10)
     store.parameters["head.bias"].fill_(float("nan"))
-    with pytest.raises(InputError, match=r"^--lr \S+: the loss is nan after step 1; "):
+    with pytest.raises(InputError, match=r"^`lr` \S+: the loss is nan after step 1; "):
         train(tmp_path, digits, store=store)
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 

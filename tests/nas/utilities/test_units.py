@@ -92,7 +92,7 @@ NO_POSITIVE_NUMBERS = ("", " ", "two", "G", "-2", "0", "0.0", "nan", "NaN", "inf
     ],
 )
 def test_a_budget_that_is_none_is_refused_in_one_line_that_names_the_flag(text: str) -> None:
-    with pytest.raises(InputError, match=r"^--budget .+") as raised:
+    with pytest.raises(InputError, match=r"^`budget` .+") as raised:
         parse_macs(text)
     assert repr(text) in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -102,7 +102,7 @@ def test_a_budget_that_is_none_is_refused_in_one_line_that_names_the_flag(text: 
     "text", [*NO_POSITIVE_NUMBERS, "-10M", "0M", "nan M", "10MB", "10MFLOPs", "10ms", "1e308B"]
 )
 def test_a_number_of_parameters_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match=r"^--params .+"):
+    with pytest.raises(InputError, match=r"^`params` .+"):
         parse_params(text)
 
 
@@ -110,13 +110,13 @@ def test_a_number_of_parameters_that_is_none_is_refused(text: str) -> None:
     "text", [*NO_POSITIVE_NUMBERS, "15", "1.5e1", "-15ms", "0ms", "nanms", "inf s", "15m", "1e308s"]
 )
 def test_a_latency_that_is_none_or_has_no_unit_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match=r"^--latency .+"):
+    with pytest.raises(InputError, match=r"^`latency` .+"):
         parse_latency(text)
 
 
 def test_a_refusal_names_the_flag_that_it_was_told() -> None:
-    with pytest.raises(InputError, match=r"^--elsewhere "):
-        parse_macs("much", flag="--elsewhere")
+    with pytest.raises(InputError, match=r"^`elsewhere` "):
+        parse_macs("much", field="elsewhere")
 
 
 @pytest.mark.parametrize(
