@@ -16,8 +16,14 @@ from nas.utilities.errors import InputError, NothingFound
 from search_space import ArchitectureError
 
 
-def main(command: Sequence[str] = (), program: str = "python -m nas") -> int:
+def main(command: Sequence[str] = (), program: str = "python -m nas", **handed: object) -> int:
     """Run what the process's arguments ask for, after those of `command`.
+
+    Args:
+        command: Arguments before those of the process.
+        program: What the user typed before them.
+        handed: Passed on to what runs the command, for a program that embeds this one: `methods`,
+            a `nas.runs.latency_tables.LatencyMethods`.
 
     Returns:
         The exit status: 0, 1 for a search that found nothing, 2 for bad input, 130 when
@@ -25,9 +31,9 @@ def main(command: Sequence[str] = (), program: str = "python -m nas") -> int:
     """
     try:
         options = _parser().parse_args([*command, *_with_negative_values(sys.argv[1:])])
-        action: Callable[[argparse.Namespace], None] = options.action
+        action: Callable[..., None] = options.action
         options.command_line = f"{program} {shlex.join(sys.argv[1:])}"
-        action(options)
+        action(options, **handed)
     except (InputError, ArchitectureError) as error:
         print(f"error: {_with_flags(' '.join(str(error).split()))}", file=sys.stderr)
         return 2

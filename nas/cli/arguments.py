@@ -1,13 +1,10 @@
 """What the commands' arguments have in common: values, groups, and what they stand for."""
 
 import argparse
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeAlias, get_args
 
 from nas.latency.conditions import DtypeName, RuntimeName
 from nas.utilities.errors import InputError
-from search_space import PRESETS, SearchSpace
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,34 +44,6 @@ def add_latency_conditions(parser: argparse._ActionsContainer) -> None:
         default="eager",
         help="what runs the network that is timed",
     )
-
-
-def space_named(name: str) -> SearchSpace:
-    """The preset of that name, or the space of a JSON file."""
-    if name in PRESETS:
-        return PRESETS[name]
-    if Path(name).suffix == ".json":
-        return SearchSpace.load(name)
-    raise InputError(f"--space {name!r} is unknown; {', '.join(PRESETS)}, or a JSON file")
-
-
-def default_device() -> str:
-    """Where networks run unless asked otherwise."""
-    return "cuda" if gpus() else "cpu"
-
-
-def gpus() -> int:
-    """How many GPUs there are."""
-    import torch
-
-    return torch.cuda.device_count()
-
-
-def loader_workers(options: argparse.Namespace, data: str) -> int:
-    """Processes that load images, as asked for or as the data needs."""
-    if options.loader_workers is not None:
-        return int(options.loader_workers)
-    return 0 if data == "digits" else min(os.cpu_count() or 1, 8)
 
 
 def say_how_to_go_on(options: argparse.Namespace, console: "Console") -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from nas.cli.arguments import (
     Commands,
     count,
-    loader_workers,
     positive,
     rate,
     say_how_to_go_on,
@@ -65,6 +64,7 @@ def add(commands: Commands) -> None:
 def _retrain(options: argparse.Namespace) -> None:
     from rich.console import Console
 
+    from nas.runs.configure import default_loader_workers
     from nas.runs.folder import RunFolder
     from nas.runs.retraining import Recipe, retrain
     from nas.utilities.interrupt import Interrupted, stop_on_signals
@@ -95,7 +95,11 @@ def _retrain(options: argparse.Namespace) -> None:
                 recipe=recipe,
                 name=options.name,
                 epochs=options.epochs,
-                loader_workers=loader_workers(options, config.data),
+                loader_workers=(
+                    default_loader_workers(config.data)
+                    if options.loader_workers is None
+                    else options.loader_workers
+                ),
                 stop=stop,
                 console=console,
             )

@@ -5,7 +5,7 @@ import json
 import random
 from pathlib import Path
 
-from nas.cli.arguments import BUDGET_HELP, Commands, positive, seed, size, space_named
+from nas.cli.arguments import BUDGET_HELP, Commands, positive, seed, size
 from nas.utilities.errors import InputError
 from nas.utilities.units import parse_macs
 from search_space import PRESETS, Architecture
@@ -29,6 +29,7 @@ def add(commands: Commands) -> None:
 def _sample(options: argparse.Namespace) -> None:
     from nas.objectives.constrained_space import ConstrainedSpace
     from nas.objectives.limits import Limits
+    from nas.runs.configure import space_named
     from nas.utilities.files import write_text
 
     limits = Limits(macs=parse_macs(options.budget) if options.budget is not None else None)

@@ -27,25 +27,27 @@ class OnnxFile:
     """A file that was written.
 
     Attributes:
+        path: Where it is.
         image_size: Side in pixels of the images that it takes, any number of them.
         about: Channels, normalisation and classes.
         difference: Largest difference of its output to torch's, relative to the largest output;
             None where onnxruntime is not installed.
     """
 
+    path: Path
     image_size: int
     about: ExportedNetwork
     difference: float | None
 
 
-def write_onnx(exported: Path, out: Path, *, image_size: int | None) -> OnnxFile:
+def write_onnx(exported: Path, out: str | Path | None, *, image_size: int | None) -> OnnxFile:
     """Write the network of an exported or retrained folder as one ONNX file.
 
     Mean, standard deviation and names of the classes are kept in its metadata, as JSON.
 
     Args:
         exported: The folder, or its `architecture.json`.
-        out: The file, which is never seen half-written.
+        out: The file, which is never seen half-written; None for `model.onnx` in the folder.
         image_size: Pixels of the images that the file takes; None for those of the training.
 
     Raises:
@@ -53,6 +55,10 @@ def write_onnx(exported: Path, out: Path, *, image_size: int | None) -> OnnxFile
         InputError: If the weights cannot be read, the file cannot be written, the packages are
             missing, a block cannot be exported, or the file's output is not that of torch.
     """
+    folder = exported if exported.is_dir() else exported.parent
+    out = Path(out) if out is not None else folder / "model.onnx"
+    if out.is_dir():
+        raise InputError(f"`out` {out} is a folder; give the name of a file")
     check_onnx_installed("export to ONNX")
     try:
         network, about = load_exported(exported)
@@ -70,7 +76,7 @@ def write_onnx(exported: Path, out: Path, *, image_size: int | None) -> OnnxFile
                 difference = onnx_difference(temporary, network, images)
     except OSError as error:
         raise InputError(f"`out` {out}: cannot be written ({error.strerror})") from None
-    return OnnxFile(image_size=size, about=about, difference=difference)
+    return OnnxFile(path=out, image_size=size, about=about, difference=difference)
 
 
 def check_onnx_installed(needed_by: str, *packages: str) -> None:

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
 
 from nas.latency.conditions import DtypeName, RuntimeName
 from nas.objectives.limits import Limits
@@ -57,22 +57,22 @@ class RunConfig(BaseModel):
     params: int | None = None
     latency_ms: dict[str, float] = {}
     latency_tables: dict[str, str] = {}
-    latency_batch: int = 1
+    latency_batch: PositiveInt = 1
     latency_dtype: DtypeName = "float32"
     runtime: RuntimeName = "eager"
     data: str = "digits"
     space: SearchSpace
-    image_size: int = 224
-    proxy_size: int = 64
-    seed: int = 0
+    image_size: PositiveInt = 224
+    proxy_size: PositiveInt = 64
+    seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
     device: str = "cpu"
-    steps: int
-    batch_size: int = 64
-    lr: float = 7e-4
+    steps: PositiveInt
+    batch_size: PositiveInt = 64
+    lr: Annotated[float, Field(gt=0, lt=1)] = 7e-4
     sampler: SamplerName = "nsga2"
-    trials: int
-    search_images: int
-    threads: int = 1
+    trials: PositiveInt
+    search_images: PositiveInt
+    threads: PositiveInt = 1
 
     @property
     def limits(self) -> Limits:
@@ -97,10 +97,10 @@ class Effort:
         search_images: Images of the search split that each is evaluated on, at most.
     """
 
-    steps: int
+    steps: PositiveInt
     epochs: int
-    trials: int
-    search_images: int
+    trials: PositiveInt
+    search_images: PositiveInt
 
 
 DEFAULT = Effort(steps=540, epochs=50, trials=80, search_images=1000)

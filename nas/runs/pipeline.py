@@ -16,15 +16,10 @@ from functools import cache
 import torch
 from rich.console import Console
 from rich.markup import escape
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from nas.data import Data, materialise
 from nas.export.network import export_front
-from nas.latency.conditions import LatencyConditions
 from nas.latency.measure import Latency
-from nas.latency.profile import SMALL, profile
-from nas.latency.reference import latency_meter
 from nas.latency.table import LatencyTable
 from nas.objectives.constrained_space import ConstrainedSpace
 from nas.report.facts import NOTABLE_SLOWDOWN, LatencyFacts, RunFacts
@@ -32,9 +27,11 @@ from nas.report.pages import next_commands, write_report
 from nas.report.summary import summary_table
 from nas.runs.config import RunConfig
 from nas.runs.folder import RunFolder, logging_to
+from nas.runs.latency_tables import MEASURED_HERE, LatencyMethods, run_tables
+from nas.runs.run import trained_store
 from nas.search.driver import Search
 from nas.search.evaluation import EvaluationSetup
-from nas.search.front import best, hypervolume, pareto_front
+from nas.search.front import best, hypervolume, ranked_front
 from nas.search.measuring import measure_front
 from nas.search.ray_workers import RayWorkers, check_cluster
 from nas.search.study import load_study, open_study, records
@@ -45,7 +42,7 @@ from nas.training.supernet import Progress, train_supernet
 from nas.utilities.devices import is_here
 from nas.utilities.environment import environment
 from nas.utilities.errors import InputError, NothingFound
-from nas.utilities.files import write_json, write_text
+from nas.utilities.files import write_json
 from nas.utilities.interrupt import StopRequest
 from nas.utilities.progress import LiveLine
 from nas.utilities.units import format_count, format_milliseconds, format_seconds
@@ -82,6 +79,7 @@ def run(
     stop: StopRequest,
     console: Console,
     tables: Mapping[str, LatencyTable],
+    methods: LatencyMethods = MEASURED_HERE,
 ) -> None:
     """Train, search, export and report, or go on with what is left of it.
 
@@ -94,6 +92,7 @@ def run(
         stop: Looked at in every long loop.
         console: Where progress is shown.
         tables: Latency tables that the user gave, by device; others are measured.
+        methods: How latency is found.
 
     Raises:
         InputError: If the limits are out of reach, or the folder is not this configuration's.
@@ -120,7 +119,9 @@ def run(
         logger.info("%s", command)
         console.print(f"run folder: {folder.path}", highlight=False, soft_wrap=True)
         write_json(folder.environment, environment(config.device))
-        tables = latency_tables(config, folder, given=tables, stop=stop, console=console)
+        tables = run_tables(
+            config, folder, given=tables, stop=stop, console=console, profile=methods.profile
+        )
         constrained = constrained.with_tables(tables, measured=filter(is_here, tables))
         notes = [*constrained.check(), *data.notes]
         for note in notes:
@@ -133,9 +134,9 @@ def run(
         )
         job = _Job(config, folder, constrained, data, execution, stop, console, images, labels)
         job.train()
-        store = job.trained_store()
+        store = trained_store(folder, device=config.device)
         ended = job.search(store)
-        job.measure_front(store)
+        job.measure_front(store, methods)
         facts = job.facts(command, [*notes, *([ended] if ended else [])])
         write_json(folder.facts, asdict(facts))
         job.export(store, facts)
@@ -162,56 +163,6 @@ def report(folder: RunFolder, console: Console) -> None:
     console.print(f"\nreport: {folder.path / 'report.html'}", highlight=False, soft_wrap=True)
     for purpose, line in next_commands(folder.path) if folder.best.exists() else []:
         console.print(f"{purpose}:\n    [bold]{line}", highlight=False, soft_wrap=True)
-
-
-def latency_tables(
-    config: RunConfig,
-    folder: RunFolder,
-    *,
-    given: Mapping[str, LatencyTable],
-    stop: StopRequest,
-    console: Console,
-) -> dict[str, LatencyTable]:
-    """The latency table of each device with a limit: given, kept in the folder, or measured now."""
-    tables: dict[str, LatencyTable] = {}
-    for device in config.latency_ms:
-        path = folder.latency_table(device)
-        if path.exists():
-            tables[device] = LatencyTable.load(path)
-            continue
-        if device in given:
-            tables[device] = given[device]
-        else:
-            start = time.monotonic()
-            with LiveLine(console, f"latency table of {device}", total=100) as line:
-                tables[device] = profile(
-                    config.space,
-                    latency_conditions(config, device),
-                    SMALL,
-                    seed=config.seed,
-                    stop=stop,
-                    on_progress=line.update_share,
-                )
-            took = format_seconds(time.monotonic() - start)
-            console.print(
-                f"latency table of {device}: measured in {took}; its error: "
-                f"{tables[device].error_text}",
-                highlight=False,
-            )
-        write_text(path, tables[device].to_json())
-    return tables
-
-
-def latency_conditions(config: RunConfig, device: str) -> LatencyConditions:
-    """How the networks of a run are timed on a device."""
-    return LatencyConditions(
-        device=device,
-        image_size=config.image_size,
-        batch_size=config.latency_batch,
-        dtype=config.latency_dtype,
-        runtime=config.runtime,
-        threads=torch.get_num_threads(),
-    )
 
 
 class _Job:
@@ -274,26 +225,6 @@ class _Job:
                 loader_workers=self.execution.loader_workers,
             )
 
-    def trained_store(self) -> Store:
-        """The store with its final weights.
-
-        Raises:
-            InputError: If the checkpoint cannot be read.
-        """
-        path = self.folder.checkpoint
-        try:
-            weights = load_file(path, device=self.config.device)
-        except (OSError, SafetensorError) as error:
-            raise InputError(
-                f"{path}: cannot be read ({error}); delete it to train again"
-            ) from None
-        return Store(
-            self.config.space,
-            num_classes=self.data.num_classes,
-            device=self.config.device,
-            weights=weights,
-        )
-
     def search(self, store: Store) -> str:
         """Search, and return why it ended early, if it did."""
         config = self.config
@@ -339,14 +270,14 @@ class _Job:
             self.console.print(f"[yellow]{ended}", highlight=False)
         return ended
 
-    def measure_front(self, store: Store) -> None:
+    def measure_front(self, store: Store, methods: LatencyMethods) -> None:
         """Measure what is on the front, while nothing else runs, where latency is limited."""
         limits, study = self.config.latency_ms, load_study(self.folder.journal)
         seconds = self.clock.measuring("measuring_seconds")
 
         @cache
         def meter(device: str) -> Callable[[Network], Latency]:
-            return latency_meter(self.constrained.tables[device])
+            return methods.meter(self.constrained.tables[device])
 
         def measure(architecture: Architecture, device: str) -> Latency:
             return meter(device)(store.extract(architecture))
@@ -408,11 +339,9 @@ class _Job:
         """Export the front and the best, where anything was evaluated."""
         study = load_study(self.folder.journal)
         trials = trials_table(records(study), list(facts.latency))
-        front = pareto_front(trials, facts.objectives)
+        front = ranked_front(trials, facts.objectives)
         if front.empty:
             return
-        # The best stands first even where another is as accurate at lower latency.
-        front = front.sort_values(["accuracy", "macs"], ascending=[False, True])
         assert front.iloc[0]["hash"] == best(trials)["hash"]
         architectures = {
             record.hash: Architecture.model_validate(record.architecture)

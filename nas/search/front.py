@@ -64,6 +64,17 @@ def pareto_front(trials: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFram
     return kept.sort_values(["macs", "number"]).reset_index(drop=True)
 
 
+def ranked_front(trials: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame:
+    """The Pareto front, the most accurate first; the index is the rank, from 1.
+
+    Of equally accurate trials the one of fewest MACs comes first, so that rank 1 is `best`.
+    """
+    front = pareto_front(trials, objectives)
+    front = front.sort_values(["accuracy", "macs"], ascending=[False, True], ignore_index=True)
+    front.index = front.index + 1
+    return front
+
+
 def hypervolume(points: ArrayLike, reference: Sequence[float]) -> float:
     """Exact volume that `points` dominate, bounded by `reference`.
 

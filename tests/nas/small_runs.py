@@ -42,12 +42,12 @@ class Outcome(NamedTuple):
     err: str
 
 
-def command(*arguments: str | Path) -> Outcome:
-    """Run `python -m nas ARGUMENTS`, in this process."""
+def command(*arguments: str | Path, **handed: object) -> Outcome:
+    """Run `python -m nas ARGUMENTS`, in this process; `handed` as in `nas.cli.main`."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["nas", *map(str, arguments)])
-        status = main()
+        status = main(**handed)
     return Outcome(status, out.getvalue(), err.getvalue())
 
 

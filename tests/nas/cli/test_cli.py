@@ -1,3 +1,4 @@
+import inspect
 import json
 import os
 import sys
@@ -11,10 +12,12 @@ from PIL import Image
 from small_runs import NANO, ROOT, SMALL, Outcome, command, fake_table, finish, small_config, start
 
 import nas.export.onnx
-from nas.cli import main
-from nas.latency.profile import ProfilingEffort
+from nas.cli import _parser, main
+from nas.latency.profile import ProfilingEffort, profile
 from nas.latency.table import LatencyTable
+from nas.runs.configure import Configured, configure
 from nas.runs.folder import RunFolder
+from nas.runs.latency_tables import LatencyMethods
 from nas.utilities.interrupt import Interrupted
 from search_space import DESIGNS, PRESETS, Architecture, SearchSpace, total_cost
 
@@ -568,74 +571,57 @@ def test_a_run_is_named_by_what_it_is_about(
 # --- latency -------------------------------------------------------------------------------------
 
 
-class Started(Exception):
-    """The command has come to its work."""
-
-
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What a search was started with; it ends there."""
-    told: dict[str, Any] = {}
-
-    def run(config: object, folder: RunFolder, **rest: object) -> None:
-        told.update(rest, config=config)
-
-    monkeypatch.setattr("nas.runs.pipeline.run", run)
-    return told
+def configured(*flags: str | Path) -> Configured:
+    """The run that a search with these flags would be."""
+    options = vars(_parser().parse_args(["search", *map(str, flags)]))
+    names = inspect.signature(configure).parameters
+    return configure(**{name: value for name, value in options.items() if name in names})
 
 
 def test_limits_on_latency_are_of_the_device_of_the_run_or_of_those_that_are_named(
-    tmp_path: Path, started: dict[str, Any]
+    tmp_path: Path,
 ) -> None:
     phone = fake_table("phone", batch_size=2, dtype="float16")
     (tmp_path / "phone.json").write_text(phone.to_json())
-    outcome = command(
-        *("search", *SMALL, "--device", "cpu", "--out", tmp_path / "run"),
+    run = configured(
+        *(*SMALL, "--device", "cpu"),
         *("--latency", "0.015s", "--latency", "phone=40ms"),
         *("--latency-table", tmp_path / "phone.json"),
         *("--latency-batch", "2", "--latency-dtype", "float16"),
     )
-    assert outcome.status == 0, outcome.err
-    config = started["config"]
+    config = run.config
     assert config.latency_ms == {"cpu": 15.0, "phone": 40.0}
     assert config.latency_tables == {"phone": phone.digest}
     assert (config.latency_batch, config.latency_dtype, config.runtime) == (2, "float16", "eager")
-    assert started["tables"] == {"phone": phone}
+    assert run.tables == {"phone": phone}
 
 
-def test_without_a_limit_on_latency_none_is_configured(
-    tmp_path: Path, started: dict[str, Any]
-) -> None:
-    assert command("search", *SMALL, "--out", tmp_path / "run").status == 0
-    assert (started["config"].latency_ms, started["tables"]) == ({}, {})
+def test_without_a_limit_on_latency_none_is_configured() -> None:
+    run = configured(*SMALL)
+    assert (run.config.latency_ms, run.tables) == ({}, {})
 
 
-def test_another_table_is_another_configuration(tmp_path: Path, started: dict[str, Any]) -> None:
-    digests = []
+def test_another_table_is_another_configuration(tmp_path: Path) -> None:
+    digests = set()
     for factor in (1.0, 2.0):
         table(tmp_path, fields={"overhead_ms": factor})
         flags = ("--latency", "phone=40ms", "--latency-table", tmp_path / "table.json")
-        assert command("search", *SMALL, *flags, "--out", tmp_path / "run").status == 0
-        digests.append(started["config"].digest)
-    assert digests[0] != digests[1]
-
-
-@pytest.fixture
-def quick_profile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Profiles that take seconds."""
-    effort = ProfilingEffort(sightings=1, fitted=2, held_out=1)
-    monkeypatch.setattr("nas.latency.profile.SMALL", effort)
-    for name in ("profile.PASSES", "reference.ROUND_PASSES", "reference.FIRST_PASSES"):
-        monkeypatch.setattr(f"nas.latency.{name}", 2)
+        digests.add(configured(*SMALL, *flags).config.digest)
+    assert len(digests) == 2
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_profile")
-def test_profile_writes_a_table_that_a_search_takes(
-    tmp_path: Path, started: dict[str, Any]
-) -> None:
+def test_profile_writes_a_table_that_a_search_takes(tmp_path: Path) -> None:
+    def quick_profile(space: object, conditions: object, effort: object, **rest: Any) -> Any:
+        return profile(
+            space, conditions, ProfilingEffort(sightings=1, fitted=2, held_out=1), **rest
+        )
+
     file = tmp_path / "cpu.json"
-    outcome = command(*PROFILE, "--quick", "--image-size", "64", "--batch", "2", "--out", file)
+    outcome = command(
+        *(*PROFILE, "--image-size", "64", "--batch", "2", "--out", file),
+        methods=LatencyMethods(profile=quick_profile),
+    )
     assert outcome.status == 0, outcome.err
     written = LatencyTable.load(file)
     written.check_covers(NANO, "cpu.json")
@@ -644,23 +630,18 @@ def test_profile_writes_a_table_that_a_search_takes(
     assert str(written.conditions) in text
     assert f"{len(written.segments)} segments: {file}" in text
     flags = ("--image-size", "64", "--latency-batch", "2", "--device", "cpu")
-    limit = ("--latency", "15ms", "--latency-table", file, "--out", tmp_path / "run")
-    outcome = command("search", *SMALL, *flags, *limit)
-    assert outcome.status == 0, outcome.err
-    assert started["tables"] == {"cpu": written}
+    limit = ("--latency", "15ms", "--latency-table", file)
+    assert configured(*SMALL, *flags, *limit).tables == {"cpu": written}
 
 
-def test_a_table_that_cannot_be_written_is_refused_before_it_is_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def profile(*args: object, **rest: object) -> LatencyTable:
-        raise Started
+def never(*args: object, **rest: object) -> LatencyTable:
+    pytest.fail("measured")
 
-    monkeypatch.setattr("nas.latency.profile.profile", profile)
-    with pytest.raises(Started):
-        command(*PROFILE, "--out", tmp_path / "table.json")
+
+def test_a_table_that_cannot_be_written_is_refused_before_it_is_measured(tmp_path: Path) -> None:
     for out in (tmp_path, tmp_path / "none" / "table.json"):
-        assert command(*PROFILE, "--out", out).status == 2
+        methods = LatencyMethods(profile=never)
+        assert command(*PROFILE, "--out", out, methods=methods).status == 2
 
 
 def test_profile_names_its_file_by_space_and_device(
@@ -668,20 +649,17 @@ def test_profile_names_its_file_by_space_and_device(
 ) -> None:
     made = fake_table("cpu")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("nas.latency.profile.profile", lambda *args, **rest: made)
-    outcome = command(*PROFILE)
+    outcome = command(*PROFILE, methods=LatencyMethods(profile=lambda *args, **rest: made))
     assert outcome.status == 0, outcome.err
     assert LatencyTable.load(tmp_path / "latency-nano-cpu.json") == made
 
 
-def test_a_profile_that_is_stopped_writes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def profile(*args: object, **rest: object) -> LatencyTable:
+def test_a_profile_that_is_stopped_writes_nothing(tmp_path: Path) -> None:
+    def interrupted(*args: object, **rest: object) -> LatencyTable:
         raise Interrupted
 
-    monkeypatch.setattr("nas.latency.profile.profile", profile)
-    outcome = command(*PROFILE, "--out", tmp_path / "table.json")
+    methods = LatencyMethods(profile=interrupted)
+    outcome = command(*PROFILE, "--out", tmp_path / "table.json", methods=methods)
     assert outcome.status == 130
     assert "stopped" in outcome.out
     assert snapshot(tmp_path) == {}

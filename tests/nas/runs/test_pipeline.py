@@ -13,11 +13,13 @@ import pytest
 from safetensors.torch import load_file
 from small_runs import NANO, ROOT, SMALL, command, fake_table, finish, start, wait_for
 
+import nas.search.workers
 from nas.latency.conditions import LatencyConditions
 from nas.latency.measure import Latency
-from nas.latency.profile import ProfilingEffort
+from nas.latency.profile import ProfilingEffort, profile
 from nas.latency.table import LatencyTable
 from nas.runs.folder import RunFolder
+from nas.runs.latency_tables import LatencyMethods
 from nas.search.evaluation import Score
 from nas.search.study import load_study, records
 from nas.training.accuracy import SubnetEvaluator
@@ -170,7 +172,7 @@ def test_a_run_in_which_every_evaluation_failed_says_so_and_names_no_best(
     def evaluate(evaluator: SubnetEvaluator, architecture: Architecture) -> Score:
         return Score(error="Traceback (most recent call last):\nRuntimeError: out of memory")
 
-    monkeypatch.setattr("nas.search.workers.evaluate", evaluate)
+    monkeypatch.setattr(nas.search.workers, "evaluate", evaluate)
     out = copy.parent / "other"
     outcome = command(*SMALL_RUN[:-1], "1", "--steps", "1", "--out", out)
     assert outcome.status == 1
@@ -199,6 +201,9 @@ AT_64 = ("search", *SMALL, "--steps", "2", "--trials", "3", "--image-size", "64"
 
 def never(*args: object, **rest: object) -> None:
     pytest.fail("measured")
+
+
+NEVER = LatencyMethods(profile=never, meter=never)
 
 
 def table_by_formula(space: object, conditions: LatencyConditions, *_: object, **__: object) -> Any:
@@ -230,14 +235,16 @@ class Clock:
 
 @pytest.mark.slow
 def test_a_run_with_a_latency_measures_a_table_and_the_front_and_measures_nothing_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(
-        "nas.runs.pipeline.SMALL", ProfilingEffort(sightings=1, fitted=3, held_out=5)
-    )
+    def quick_profile(space: object, conditions: object, effort: object, **rest: Any) -> Any:
+        return profile(
+            space, conditions, ProfilingEffort(sightings=1, fitted=3, held_out=5), **rest
+        )
+
     out = tmp_path / "run"
     command_line = (*AT_64, "--latency", "10s", "--out", out)
-    outcome = command(*command_line)
+    outcome = command(*command_line, methods=LatencyMethods(profile=quick_profile))
     assert outcome.status == 0, outcome.err
     kept = (out / "latency" / "cpu.json").read_bytes()
     table = LatencyTable.load(out / "latency" / "cpu.json")
@@ -259,23 +266,19 @@ def test_a_run_with_a_latency_measures_a_table_and_the_front_and_measures_nothin
     for text in (outcome.out, (out / "best" / "README.md").read_text()):
         assert conditions in " ".join(text.split())
 
-    monkeypatch.setattr("nas.runs.pipeline.profile", never)
-    monkeypatch.setattr("nas.runs.pipeline.latency_meter", never)
-    outcome = command(*command_line)
+    outcome = command(*command_line, methods=NEVER)
     assert outcome.status == 0, outcome.err
     assert (out / "latency" / "cpu.json").read_bytes() == kept
     pd.testing.assert_frame_equal(pd.read_csv(out / "trials.csv"), trials)
 
 
 def test_with_a_table_that_was_given_nothing_is_measured_for_a_device_that_is_not_here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr("nas.runs.pipeline.profile", never)
-    monkeypatch.setattr("nas.runs.pipeline.latency_meter", never)
     given = fake_table("phone", image_size=64, margin=0.05)
     (tmp_path / "phone.json").write_text(given.to_json())
     flags = ("--latency", "phone=1s", "--latency-table", tmp_path / "phone.json")
-    outcome = command(*AT_64, *flags, "--out", tmp_path / "run")
+    outcome = command(*AT_64, *flags, "--out", tmp_path / "run", methods=NEVER)
     assert outcome.status == 0, outcome.err
     assert LatencyTable.load(tmp_path / "run" / "latency" / "phone.json") == given
     trials = pd.read_csv(tmp_path / "run" / "trials.csv")
@@ -292,16 +295,15 @@ def test_with_a_table_that_was_given_nothing_is_measured_for_a_device_that_is_no
 
 
 def test_with_a_table_that_was_given_the_front_is_measured_where_the_device_is_here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     clock = Clock(77.5)
-    monkeypatch.setattr("nas.runs.pipeline.profile", never)
-    monkeypatch.setattr("nas.runs.pipeline.latency_meter", clock)
+    methods = LatencyMethods(profile=never, meter=clock)
     given = fake_table("cpu", image_size=64, margin=0.05, batch_size=2, dtype="bfloat16")
     (tmp_path / "cpu.json").write_text(given.to_json())
     flags = ("--latency", "1s", "--latency-table", tmp_path / "cpu.json")
     conditions = ("--latency-batch", "2", "--latency-dtype", "bfloat16")
-    outcome = command(*AT_64, *flags, *conditions, "--out", tmp_path / "run")
+    outcome = command(*AT_64, *flags, *conditions, "--out", tmp_path / "run", methods=methods)
     assert outcome.status == 0, outcome.err
     front = pd.read_csv(tmp_path / "run" / "pareto.csv")
     assert (front["latency_cpu_measured_ms"] == 77.5).all()
@@ -312,11 +314,10 @@ def test_with_a_table_that_was_given_the_front_is_measured_where_the_device_is_h
 
 
 def test_what_is_measured_to_be_too_slow_is_not_exported_and_the_run_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr("nas.runs.pipeline.profile", table_by_formula)
-    monkeypatch.setattr("nas.runs.pipeline.latency_meter", Clock(990.0, 20.0))
-    outcome = command(*AT_64, "--latency", "900ms", "--out", tmp_path / "run")
+    methods = LatencyMethods(profile=table_by_formula, meter=Clock(990.0, 20.0))
+    outcome = command(*AT_64, "--latency", "900ms", "--out", tmp_path / "run", methods=methods)
     assert outcome.status == 0, outcome.err
     text = " ".join(outcome.out.split())
     assert "measured on cpu: 990 ms, over the limit of 900 ms" in text
@@ -331,11 +332,10 @@ def test_what_is_measured_to_be_too_slow_is_not_exported_and_the_run_says_so(
 
 
 def test_if_all_are_measured_to_be_too_slow_the_run_ends_without_a_best(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr("nas.runs.pipeline.profile", table_by_formula)
-    monkeypatch.setattr("nas.runs.pipeline.latency_meter", Clock(1250.0))
-    outcome = command(*AT_64, "--latency", "1s", "--out", tmp_path / "run")
+    methods = LatencyMethods(profile=table_by_formula, meter=Clock(1250.0))
+    outcome = command(*AT_64, "--latency", "1s", "--out", tmp_path / "run", methods=methods)
     assert outcome.status == 1
     assert len(outcome.err.splitlines()) == 1
     assert "slow" in outcome.err
@@ -347,14 +347,14 @@ def test_if_all_are_measured_to_be_too_slow_the_run_ends_without_a_best(
 def test_a_latency_out_of_reach_is_refused_and_leaves_no_folder_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: bool
 ) -> None:
-    monkeypatch.setattr("nas.runs.pipeline.profile", table_by_formula)
+    methods = LatencyMethods(profile=table_by_formula)
     flags: tuple[str | Path, ...] = ("--latency", "1us")
     if not here:
         (tmp_path / "phone.json").write_text(fake_table("phone", image_size=64).to_json())
         flags = ("--latency", "phone=1us", "--latency-table", tmp_path / "phone.json")
         monkeypatch.setattr(RunFolder, "claimed_for", never)  # it is known before
     before = files(tmp_path)
-    outcome = command(*AT_64, *flags, "--out", tmp_path / "run")
+    outcome = command(*AT_64, *flags, "--out", tmp_path / "run", methods=methods)
     assert outcome.status == 2
     (line,) = outcome.err.splitlines()
     told = re.search(r"--latency (\w+)=0\.001ms is out of reach.*legal value is (\S+)ms$", line)
@@ -365,20 +365,19 @@ def test_a_latency_out_of_reach_is_refused_and_leaves_no_folder_behind(
 
 
 def test_a_table_that_was_not_finished_is_measured_by_the_same_command_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     def interrupted(*args: object, **rest: object) -> None:
         raise Interrupted
 
     out = tmp_path / "run"
-    monkeypatch.setattr("nas.runs.pipeline.profile", interrupted)
-    monkeypatch.setattr("nas.runs.pipeline.latency_meter", Clock(20.0))
-    outcome = command(*AT_64, "--latency", "1s", "--out", out)
+    stopped_methods = LatencyMethods(profile=interrupted)
+    outcome = command(*AT_64, "--latency", "1s", "--out", out, methods=stopped_methods)
     assert outcome.status == 130
     assert "To go on" in outcome.out
     assert not (out / "latency" / "cpu.json").exists()
-    monkeypatch.setattr("nas.runs.pipeline.profile", table_by_formula)
-    outcome = command(*AT_64, "--latency", "1s", "--out", out)
+    methods = LatencyMethods(profile=table_by_formula, meter=Clock(20.0))
+    outcome = command(*AT_64, "--latency", "1s", "--out", out, methods=methods)
     assert outcome.status == 0, outcome.err
     assert (out / "latency" / "cpu.json").exists()
 
