@@ -104,7 +104,7 @@ def configure(
         "budget": parse_macs(str(budget)),
         "params": parse_params(str(params)) if params is not None else None,
     }
-    if steps and epochs:
+    if steps is not None and epochs is not None:
         raise InputError("`steps` and `epochs` say the same thing; give one of them")
     searched = space if isinstance(space, SearchSpace) else space_named(space)
     device = check_device(device) if device is not None else default_device()
@@ -114,13 +114,20 @@ def configure(
     check_timed_devices(limits_ms, tables, image_size, conditions)
 
     embedded = data == "digits"
-    proxy_size = proxy_size or (64 if embedded else image_size)
+    if proxy_size is None:
+        proxy_size = 64 if embedded else image_size
+    sizes = {"image_size": (image_size, 32), "proxy_size": (proxy_size, 32)}
+    for field, (value, least) in {**sizes, "batch_size": (batch_size, 1)}.items():
+        if value < least:
+            raise InputError(f"`{field}` {value} is below {least}")
     source = data if isinstance(data, OwnDataset) else str(data)
     loaded = load_data(source, image_size=proxy_size, seed=seed)
     effort = QUICK if quick else DEFAULT
     per_epoch = max(1, round(loaded.epoch_size / batch_size))
-    if not (steps or epochs) and (embedded or quick):
+    if steps is None and epochs is None and (embedded or quick):
         steps = effort.steps
+    if steps is None:
+        steps = (effort.epochs if epochs is None else epochs) * per_epoch
     config = checked_config(
         **limits,
         latency_ms=limits_ms,
@@ -134,12 +141,12 @@ def configure(
         proxy_size=proxy_size,
         seed=seed,
         device=device,
-        steps=steps or (epochs or effort.epochs) * per_epoch,
+        steps=steps,
         batch_size=batch_size,
         lr=lr,
         sampler=sampler,
-        trials=trials or effort.trials,
-        search_images=search_images or effort.search_images,
+        trials=effort.trials if trials is None else trials,
+        search_images=effort.search_images if search_images is None else search_images,
         threads=threads,
     )
     return Configured(config=config, data=loaded, tables=tables)
