@@ -1,13 +1,13 @@
 """The network that an architecture describes: an ordinary module, nothing elastic in it."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from timm.layers import DropPath
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
@@ -21,23 +21,28 @@ from search_space import (
     PatchStem,
     Stage,
 )
+from supernet.blocks import fast_paths
 from supernet.blocks.deformable_merging import OffsetConv
-from supernet.blocks.feed_forward import GlobalResponseNorm, build_feed_forward
+from supernet.blocks.feed_forward import build_feed_forward
 from supernet.blocks.inverted_residual import InvertedResidualBlock
 from supernet.blocks.ladder import LadderBlock
-from supernet.blocks.layout import BranchNorm, MapConv, add, gelu, to_channels_first
+from supernet.blocks.layers import MapConv
+from supernet.blocks.layout import to_channels_first
 from supernet.blocks.local_global import AttentionMaps, LocalGlobalAttention
+from supernet.blocks.norms import BranchNorm, GlobalResponseNorm
 from supernet.blocks.pooling import build_pooling
 from supernet.blocks.positions import PositionEmbedding, RelativePositionBias
 from supernet.blocks.sequence import ClassToken
+from supernet.blocks.settings import ParameterSetting, parameter_settings
 from supernet.blocks.sharing import MapRole
 from supernet.blocks.stems import build_stem
+from supernet.blocks.stochastic_depth import build_drop_path
 
 
 class Block(nn.Module):
     """Pre-norm residual block: token mixing, where the stage has any, then the feed-forward."""
 
-    def __init__(self, stage: Stage, index: int, norm_eps: float, drop_path: nn.Module) -> None:
+    def __init__(self, stage: Stage, index: int, norm_eps: float, drop_path_rate: float) -> None:
         super().__init__()
         assert stage.feed_forward is not None
         width = stage.width
@@ -49,26 +54,32 @@ class Block(nn.Module):
                 role = MapRole.LEND if stage.lends_map(index) else MapRole.OWN
             self.norm1 = nn.LayerNorm(width, eps=norm_eps)
             self.mixer = LocalGlobalAttention(stage.mixer, width, role)
+            self.drop_path1 = build_drop_path(drop_path_rate)
         self.norm2 = nn.LayerNorm(width, eps=norm_eps)
         self.feed_forward = build_feed_forward(stage.feed_forward.kind, width, stage.hidden)
-        self.drop_path = drop_path
+        self.drop_path2 = build_drop_path(drop_path_rate)
 
     def forward(self, x: Tensor, maps: AttentionMaps | None) -> tuple[Tensor, AttentionMaps | None]:
         """(B, H, W, C) and the maps lent by an earlier block → the same for the next one."""
         if self.mixer is not None:
             y, maps = self.mixer(self.norm1(x), maps)
-            x = add(x, self.drop_path(y))
-        return add(x, self.drop_path(self.feed_forward(self.norm2(x)))), maps
+            x = x + self.drop_path1(y)
+        x = x + self.drop_path2(self.feed_forward(self.norm2(x)))
+        return x, maps
 
 
 class WholeBlock(nn.Module):
     """A mixer that is a block by itself and shares no attention map."""
 
-    def __init__(self, stage: Stage, norm_eps: float, drop_path: nn.Module) -> None:
+    def __init__(self, stage: Stage, norm_eps: float, drop_path_rate: float) -> None:
         super().__init__()
         if isinstance(stage.mixer, Ladder):
             self.ladder = LadderBlock(
-                stage.mixer, stage.width, stage.conv_norm, norm_eps=norm_eps, drop_path=drop_path
+                stage.mixer,
+                stage.width,
+                stage.conv_norm,
+                norm_eps=norm_eps,
+                drop_path_rate=drop_path_rate,
             )
         else:
             assert isinstance(stage.mixer, InvertedResidual)
@@ -84,10 +95,9 @@ class WholeBlock(nn.Module):
 
 def build_block(stage: Stage, index: int, norm_eps: float, drop_path_rate: float) -> nn.Module:
     """A block of a stage, to be called with tokens and attention maps."""
-    drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
     if stage.feed_forward is None:
-        return WholeBlock(stage, norm_eps, drop_path)
-    return Block(stage, index, norm_eps, drop_path)
+        return WholeBlock(stage, norm_eps, drop_path_rate)
+    return Block(stage, index, norm_eps, drop_path_rate)
 
 
 class NetworkStage(nn.Module):
@@ -153,7 +163,7 @@ class ExpandedFeatures(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, inputs) → (B, H, W, outputs)."""
-        return gelu(self.norm(self.conv(x)))
+        return fast_paths.chain(x, self.conv, self.norm, F.gelu)
 
 
 class Network(nn.Module):
@@ -321,8 +331,18 @@ class Network(nn.Module):
             stage.grad_checkpointing = enable
 
     def no_weight_decay(self) -> set[str]:
-        """Matrices that are not decayed: tables of positions."""
-        return {name for name, _ in self.named_parameters() if not is_decayed(name)}
+        """Names of the parameters that are not decayed."""
+        return {name for name, setting in self.parameter_settings().items() if not setting.decayed}
+
+    def parameter_settings(self) -> dict[str, ParameterSetting]:
+        """How each parameter trains, by its name: as its module says."""
+        return parameter_settings(self)
+
+    def entry_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Names and parameters of what the stages begin with: pooling, positions, class token."""
+        for index, stage in enumerate(self.stages):
+            assert isinstance(stage, NetworkStage)
+            yield from stage.entry.named_parameters(f"stages.{index}.entry")
 
     def get_classifier(self) -> nn.Module:
         """The classifier."""
@@ -341,19 +361,6 @@ class Network(nn.Module):
         """Draw the weights anew, in place, from torch's global generator."""
         for module in self.modules():
             _init_module(module)
-
-
-def is_decayed(name: str) -> bool:
-    """Whether weight decay applies to a parameter of that name, if it is a matrix or a kernel."""
-    return not name.endswith(".table")
-
-
-def learning_rate_scale(name: str) -> float:
-    """The share of the learning rate that a parameter of that name trains with.
-
-    The offsets of deformable token merging train at a hundredth (LIT, section 4.1).
-    """
-    return 0.01 if ".deformable.offset." in name else 1.0
 
 
 @torch.no_grad()

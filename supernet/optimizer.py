@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim.adamw import adamw
 
-from supernet.network import Network, is_decayed, learning_rate_scale
+from supernet.network import Network
 from supernet.store import Shape, Store
 
 MOST_CATCHING_UP = 3.0
@@ -27,8 +27,8 @@ class StoreAdamW:
     regions that its networks cover, weights and moments alike. Bias correction counts steps per
     named tensor, as torch's AdamW does, and a tensor that was trained in half or a third of the
     steps so far has a learning rate so many times larger, since Adam moves a weight by about the
-    learning rate a step, however large its gradient. Norms, biases and tables of positions are not
-    decayed, and the offsets of deformable token merging have a learning rate of their own.
+    learning rate a step, however large its gradient. What is decayed, and with which share of the
+    learning rate it trains, the modules say (`Network.parameter_settings`).
 
     Args:
         store: Whose weights to step.
@@ -68,12 +68,17 @@ class StoreAdamW:
 
         Returns:
             The norm of the gradient before clipping.
+
+        Raises:
+            ValueError: If shapes of one name differ in other dimensions than the first two.
         """
         used: dict[str, set[Shape]] = {}
         whole = (network.named_parameters() for network in networks)
         for name, parameter in chain(beside, *whole):
             used.setdefault(name, set()).add(tuple(parameter.shape))
-        regions = [(name, region) for name, shapes in used.items() for region in _disjoint(shapes)]
+        regions = [
+            (name, region) for name, shapes in used.items() for region in _disjoint(name, shapes)
+        ]
         gradients = [self.store.gradients[name][region] for name, region in regions]
         norm = get_total_norm(gradients)
         # Scaled unconditionally: a branch on the norm would wait for the device.
@@ -81,11 +86,11 @@ class StoreAdamW:
         most = max(float(steps) for steps in self.steps.values())
         groups: dict[tuple[bool, float], list[tuple[str, Region, Tensor]]] = {}
         for (name, region), gradient in zip(regions, gradients, strict=True):
-            decayed = self.store.parameters[name].ndim > 1 and is_decayed(name)
+            setting = self.store.parameter_settings[name]
             rarity = (most + 1) / (float(self.steps[name]) + 1)
             # A power of two, so that groups are few.
             catching_up = min(MOST_CATCHING_UP, 2.0 ** round(math.log2(rarity)))
-            key = decayed, learning_rate_scale(name) * catching_up
+            key = setting.decayed, setting.lr_scale * catching_up
             groups.setdefault(key, []).append((name, region, gradient))
         for (decayed, scale), chosen in groups.items():
             # foreach, since torch's fused AdamW silently misreads views with gaps on the CPU.
@@ -121,13 +126,21 @@ class StoreAdamW:
             tensor.copy_(state[name])
 
 
-def _disjoint(shapes: Iterable[Shape]) -> list[Region]:
-    """Disjoint slices that together cover the prefixes of these shapes.
+def _disjoint(name: str, shapes: Iterable[Shape]) -> list[Region]:
+    """Disjoint slices of the parameter `name` that together cover the prefixes of these shapes.
 
     Shapes differ in their first two dimensions only (outputs and inputs), so that the union is a
     staircase: from the tallest prefix down, each adds the columns that taller ones leave free.
+
+    Raises:
+        ValueError: If shapes differ otherwise, or have no dimension.
     """
     by_rows: Sequence[Shape] = sorted(shapes, reverse=True)
+    if () in by_rows or len({(len(shape), shape[2:]) for shape in by_rows}) > 1:
+        raise ValueError(
+            f"{name} has the shapes {[list(shape) for shape in by_rows]} in one step; "
+            "those of one name may differ in their first two dimensions only"
+        )
     if len(by_rows[0]) == 1:
         return [(slice(by_rows[0][0]),)]
     regions: list[Region] = []

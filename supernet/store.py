@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from search_space import Architecture, SearchSpace
+from supernet.blocks.settings import ParameterSetting
 from supernet.network import Network, skeleton
 
 Shape = tuple[int, ...]
@@ -52,6 +53,9 @@ class Store:
         self.buffers: dict[str, Tensor] = {}
         self._subnets: OrderedDict[str, Network] = OrderedDict()
         corners = [self._skeleton(corner) for corner in space.corners()]
+        self.parameter_settings: dict[str, ParameterSetting] = {}
+        for network in corners:
+            self.parameter_settings.update(network.parameter_settings())
         if weights is None:
             self._allocate(corners)
             self._initialise(corners, seed)

@@ -40,7 +40,6 @@ from nas.utilities.seeding import derived_seed, seed_global_generators
 from nas.utilities.units import format_count
 from search_space import total_cost
 from supernet import Network, load_exported
-from supernet.network import is_decayed, learning_rate_scale
 
 logger = logging.getLogger(__name__)
 
@@ -350,9 +349,10 @@ class _Retraining:
 def _parameter_groups(network: Network, weight_decay: float) -> list[dict[str, Any]]:
     """The parameters by weight decay and by share of the learning rate."""
     groups: dict[tuple[float, float], list[Tensor]] = {}
-    for name, parameter in network.named_parameters():
-        decay = weight_decay if parameter.ndim > 1 and is_decayed(name) else 0.0
-        groups.setdefault((decay, learning_rate_scale(name)), []).append(parameter)
+    parameters = dict(network.named_parameters())
+    for name, setting in network.parameter_settings().items():
+        decay = weight_decay if setting.decayed else 0.0
+        groups.setdefault((decay, setting.lr_scale), []).append(parameters[name])
     return [
         {"params": parameters, "weight_decay": decay, "lr_scale": scale}
         for (decay, scale), parameters in groups.items()

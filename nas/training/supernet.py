@@ -262,7 +262,7 @@ def _train_step(
         loss = loss + MAPS_WEIGHT * _distance(passed, theirs)
         others = store.subnet(poolings).train()
         loss = loss + _pooling_error(others, theirs)
-        beside += [(name, p) for name, p in others.named_parameters() if ".entry." in name]
+        beside += others.entry_parameters()
     loss.backward()
     optimizer.step([store.subnet(subnet)], lr=lr, beside=beside)
     return float(on_labels.detach())

@@ -1,25 +1,32 @@
 """Deformable token merging (LIT, section 3.3)."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from search_space.parts import ConvNormKind
-from supernet.blocks.layout import (
-    MapConv,
-    build_conv_norm,
-    gelu,
-    pad_to_even,
-    to_channels_first,
-    to_channels_last,
-)
+from supernet.blocks import fast_paths
+from supernet.blocks.layers import MapConv
+from supernet.blocks.layout import pad_to_even, to_channels_first, to_channels_last
+from supernet.blocks.norms import build_conv_norm
+from supernet.blocks.settings import ParameterSetting
 
 TAPS = 4
 """Of the 2×2 kernel."""
 
 
 class OffsetConv(MapConv):
-    """Conv 2×2 stride 2 that says where the taps are read; zero at initialisation."""
+    """Conv 2×2 stride 2 that says where the taps are read; zero at initialisation.
+
+    It trains at a hundredth of the learning rate (LIT, section 4.1).
+    """
+
+    own_settings: ClassVar = {
+        "weight": ParameterSetting(lr_scale=0.01),
+        "bias": ParameterSetting(decayed=False, lr_scale=0.01),
+    }
 
     def __init__(self, inputs: int) -> None:
         super().__init__(inputs, 2 * TAPS, kernel_size=2, stride=2)
@@ -30,7 +37,7 @@ class DeformableTokenMerging(nn.Module):
 
     A 2×2 convolution says for each of the four taps of an output where on the map it is read,
     relative to its place. It is zero at initialisation, so that the operator begins as an ordinary
-    2×2 convolution, and trains at a hundredth of the learning rate.
+    2×2 convolution.
 
     The taps are read by bilinear sampling, zero beyond the map, and the rest is one matrix product:
     every runtime and counter knows both, which is not so of a deformable convolution.
@@ -45,7 +52,8 @@ class DeformableTokenMerging(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, inputs) → (B, ⌈H/2⌉, ⌈W/2⌉, outputs)."""
         x = pad_to_even(x)
-        return gelu(self.norm(self.conv(self._read(x, self.offset(x)))))
+        taps = self._read(x, self.offset(x))  # (B, H, W, inputs), each token a tap
+        return fast_paths.chain(taps, self.conv, self.norm, F.gelu).contiguous()
 
     def _read(self, x: Tensor, offset: Tensor) -> Tensor:
         """Sample (B, H, W, C) at offsets (B, H/2, W/2, taps · (y, x)), tap by tap in its place."""

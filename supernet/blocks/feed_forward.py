@@ -1,17 +1,12 @@
 """Feed-forwards: the channel-mixing half of a block."""
 
-import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from search_space.parts import FeedForwardKind
-from supernet.blocks.layout import (
-    BranchNorm,
-    DepthwiseConv,
-    MapLinear,
-    ResidualDepthwiseConv,
-    add,
-    gelu,
-)
+from supernet.blocks import fast_paths
+from supernet.blocks.layers import DepthwiseConv, MapLinear, ResidualDepthwiseConv
+from supernet.blocks.norms import BranchNorm, GlobalResponseNorm
 
 
 def build_feed_forward(kind: FeedForwardKind, width: int, hidden: int) -> nn.Module:
@@ -37,8 +32,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) → the same shape."""
-        x = self.fc2(gelu(self.fc1(x)))
-        return x
+        return fast_paths.chain(x, self.fc1, F.gelu, self.fc2)
 
 
 class DetailSpecificFeedForward(FeedForward):
@@ -50,8 +44,7 @@ class DetailSpecificFeedForward(FeedForward):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) → the same shape."""
-        x = self.fc2(gelu(self.detail(self.fc1(x))))
-        return x
+        return fast_paths.chain(x, self.fc1, self.detail, F.gelu, self.fc2)
 
 
 class ConvolutionalFeedForward(FeedForward):
@@ -65,28 +58,8 @@ class ConvolutionalFeedForward(FeedForward):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) → the same shape."""
-        h = gelu(self.norm1(self.fc1(x)))
-        x = self.fc2(gelu(self.norm2(self.depthwise(h))))
-        return x
-
-
-class GlobalResponseNorm(nn.Module):
-    """x + γ·x·N + β, with N the norm of a channel over the map relative to the mean of all.
-
-    Nothing but x at initialisation (ConvNeXt V2, section 4; LW-PLG-ViT).
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.gamma = nn.Parameter(torch.zeros(channels))
-        self.beta = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) → the same shape."""
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        norm = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=dtype)
-        relative = (norm / (norm.mean(dim=-1, keepdim=True) + 1e-6)).to(x.dtype)
-        return torch.addcmul(self.beta.to(x.dtype), x, 1 + self.gamma.to(x.dtype) * relative)
+        h = fast_paths.chain(x, self.fc1, self.norm1, F.gelu)  # (B, H, W, hidden)
+        return fast_paths.chain(h, self.depthwise, self.norm2, F.gelu, self.fc2)
 
 
 class ConcatenatingFeedForward(FeedForward):
@@ -104,6 +77,7 @@ class ConcatenatingFeedForward(FeedForward):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) → the same shape."""
-        h = gelu(self.fc1(x))
-        x = add(self.fc2(h), self.fc3(self.response_norm(gelu(self.depthwise(h)))))
-        return x
+        h = fast_paths.chain(x, self.fc1, F.gelu)  # (B, H, W, hidden)
+        deep = fast_paths.chain(h, self.depthwise, F.gelu, self.response_norm, self.fc3)
+        y: Tensor = self.fc2(h)
+        return y + deep

@@ -4,17 +4,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from supernet.blocks.layout import (
-    BranchNorm,
-    DepthwiseConv,
-    MapConv,
-    ResidualDepthwiseConv,
-    add,
-    gelu,
-    map_linear,
-    to_channels_first,
-    to_channels_last,
-)
+from supernet.blocks import fast_paths
+from supernet.blocks.layers import DepthwiseConv, MapConv, ResidualDepthwiseConv
+from supernet.blocks.layout import to_channels_first, to_channels_last
+from supernet.blocks.norms import BranchNorm
 from supernet.blocks.positions import RelativePositionBias
 from supernet.blocks.sharing import HeadGroup, MapRole
 
@@ -55,7 +48,7 @@ class ReducedHeads(HeadGroup):
         padded = F.pad(x, (0, 0, 0, right, 0, down)) if down or right else x
         reduced = self.norm(self.reduce(padded))
         if self.value_conv is not None:
-            reduced = gelu(reduced)
+            reduced = F.gelu(reduced)
         v = self.v(reduced)
         if self.value_conv is not None:
             v = self.value_conv(v)
@@ -64,7 +57,7 @@ class ReducedHeads(HeadGroup):
             y, attention = self.attend(v, v, v, borrowed)
         else:
             y, attention = self.attend(self.q(x).flatten(1, 2), self.k(reduced), v, None)
-        return map_linear(y.view(*x.shape[:3], -1), self.proj.weight, bias), attention
+        return fast_paths.linear(y.view(*x.shape[:3], -1), self.proj.weight, bias), attention
 
 
 class FullHeads(HeadGroup):
@@ -106,8 +99,8 @@ class FullHeads(HeadGroup):
             )
         y = y.view(*x.shape[:3], -1)
         if self.value_conv is not None:
-            y = add(y, self.value_conv(v))
-        return map_linear(y, self.proj.weight, bias), attention
+            y = self.value_conv(v) + y
+        return fast_paths.linear(y, self.proj.weight, bias), attention
 
 
 class AdaptiveHeads(HeadGroup):
@@ -145,7 +138,7 @@ class AdaptiveHeads(HeadGroup):
             y, attention = self.attend(v, v, v, borrowed)
         else:
             y, attention = self.attend(self.q(sampled), self.k(sampled), v, None)
-        y = map_linear(y, self.proj.weight, bias).view(batch, high, wide, -1)
+        y = fast_paths.linear(y, self.proj.weight, bias).view(batch, high, wide, -1)
         if (high, wide) != (height, width):
             y = to_channels_first(y)
             y = F.interpolate(y, size=(height, width), mode="bilinear", align_corners=False)

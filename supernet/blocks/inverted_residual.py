@@ -1,17 +1,12 @@
 """MV2-SE: MobileNetV2's inverted residual with squeeze-and-excitation (PSLT, section 3.3)."""
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from search_space.parts import ConvNormKind
-from supernet.blocks.layout import (
-    DepthwiseConv,
-    MapLinear,
-    SqueezeExcitation,
-    add,
-    build_conv_norm,
-    gelu,
-    linear_between_norms,
-)
+from supernet.blocks import fast_paths
+from supernet.blocks.layers import DepthwiseConv, MapLinear, SqueezeExcitation
+from supernet.blocks.norms import build_conv_norm
 
 
 class InvertedResidualBlock(nn.Module):
@@ -42,8 +37,10 @@ class InvertedResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, inputs) → (B, H, W, outputs), with sides ⌈side/2⌉ at stride 2."""
-        h = self.norm1(gelu(self.expand(x)))
-        h = gelu(self.depthwise(h))
-        h = self.squeeze(linear_between_norms(h, self.norm2, self.project, self.norm3))
-        assert isinstance(h, Tensor)
-        return add(x, h) if self.is_residual else h
+        h = fast_paths.chain(
+            x,
+            *(self.expand, F.gelu, self.norm1),  # (B, H, W, hidden)
+            *(self.depthwise, F.gelu, self.norm2),  # (B, H', W', hidden)
+            *(self.project, self.norm3, self.squeeze),  # (B, H', W', outputs)
+        )
+        return x + h if self.is_residual else h

@@ -5,16 +5,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from search_space.parts import LADDER_BRANCHES, ConvNormKind, Ladder
-from supernet.blocks.layout import (
-    DepthwiseConv,
-    MapLinear,
-    add,
-    build_conv_norm,
-    gelu,
-    linear_between_norms,
-)
+from supernet.blocks import fast_paths
+from supernet.blocks.layers import DepthwiseConv, MapLinear
+from supernet.blocks.norms import build_conv_norm
 from supernet.blocks.positions import RelativePositionBias
-from supernet.blocks.sharing import attend
+from supernet.blocks.stochastic_depth import build_drop_path
 from supernet.blocks.windows import Windows
 
 
@@ -36,11 +31,18 @@ class LadderBlock(nn.Module):
         conv_norm: ConvNormKind,
         *,
         norm_eps: float,
-        drop_path: nn.Module,
+        drop_path_rate: float,
     ) -> None:
         super().__init__()
         self.branches = nn.ModuleList(
-            LadderBranch(mixer, width // LADDER_BRANCHES, index, conv_norm, norm_eps, drop_path)
+            LadderBranch(
+                mixer,
+                width // LADDER_BRANCHES,
+                index,
+                conv_norm,
+                norm_eps=norm_eps,
+                drop_path_rate=drop_path_rate,
+            )
             for index in range(LADDER_BRANCHES)
         )
         self.fusion1 = MapLinear(width, width // 2)
@@ -53,9 +55,11 @@ class LadderBlock(nn.Module):
         outputs: list[Tensor] = []
         for branch, part in zip(self.branches, inputs, strict=True):
             outputs.append(branch(part.contiguous(), outputs[-1] if outputs else None))
-        z = torch.stack(outputs, dim=-1).flatten(-2)
-        z = z * self.fusion2(F.relu(self.fusion1(z))).sigmoid()
-        return add(z, self.pointwise(z))
+        z = torch.stack(outputs, dim=-1).flatten(-2)  # (B, H, W, C)
+        gate: Tensor = self.fusion2(F.relu(self.fusion1(z))).sigmoid()
+        z = z * gate
+        pointwise: Tensor = self.pointwise(z)
+        return z + pointwise
 
 
 class LadderBranch(nn.Module):
@@ -72,8 +76,9 @@ class LadderBranch(nn.Module):
         width: int,
         index: int,
         conv_norm: ConvNormKind,
+        *,
         norm_eps: float,
-        drop_path: nn.Module,
+        drop_path_rate: float,
     ) -> None:
         super().__init__()
         self.heads, self.window = mixer.heads, mixer.window
@@ -85,16 +90,18 @@ class LadderBranch(nn.Module):
         self.proj = MapLinear(width, width)
         self.norm2 = nn.LayerNorm(width, eps=norm_eps)
         self.feed_forward = LightFeedForward(width, conv_norm)
-        self.drop_path = drop_path
+        self.drop_path1 = build_drop_path(drop_path_rate)
+        self.drop_path2 = build_drop_path(drop_path_rate)
 
     def forward(self, x: Tensor, previous: Tensor | None) -> Tensor:
         """(B, H, W, c) and the output of the branch before → the same shape."""
         n = self.norm1(x)
         y = self._attend(n, previous if self.v is None else self.v(n))
         if self.v is None:
-            y = add(n, y)
-        x = add(x, self.drop_path(y))
-        return add(x, self.drop_path(self.feed_forward(self.norm2(x))))
+            y = n + y
+        x = x + self.drop_path1(y)
+        x = x + self.drop_path2(self.feed_forward(self.norm2(x)))
+        return x
 
     def _attend(self, n: Tensor, values: Tensor | None) -> Tensor:
         assert values is not None
@@ -105,7 +112,7 @@ class LadderBranch(nn.Module):
             windows.cut(part).view(count, -1, self.heads, channels // self.heads).transpose(1, 2)
             for part in (self.q(n), self.k(n), values)
         )
-        y = attend(q, k, v.to(q.dtype), self._bias(windows, batch, n))
+        y = fast_paths.attention(q, k, v.to(q.dtype), self._bias(windows, batch, n))
         joined: Tensor = self.proj(windows.join(y.transpose(1, 2).flatten(2)))
         return joined
 
@@ -133,6 +140,9 @@ class LightFeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, c) → the same shape."""
-        x = self.norm1(gelu(self.fc1(x)))
-        x = gelu(self.depthwise(x))
-        return linear_between_norms(x, self.norm2, self.fc2, self.norm3)
+        return fast_paths.chain(
+            x,
+            *(self.fc1, F.gelu, self.norm1),
+            *(self.depthwise, F.gelu, self.norm2),
+            *(self.fc2, self.norm3),
+        )

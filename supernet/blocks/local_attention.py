@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from supernet.blocks.layout import map_linear
+from supernet.blocks import fast_paths
 from supernet.blocks.sharing import HeadGroup, MapRole
 from supernet.blocks.windows import Windows
 
@@ -32,4 +32,4 @@ class WindowHeads(HeadGroup):
             y, attention = self.attend(
                 windows.cut(self.q(x)), windows.cut(self.k(x)), v, None, mask
             )
-        return map_linear(windows.join(y), self.proj.weight, bias), attention
+        return fast_paths.linear(windows.join(y), self.proj.weight, bias), attention

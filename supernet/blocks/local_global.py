@@ -5,7 +5,6 @@ from torch import Tensor, nn
 
 from search_space.parts import AdaptiveWindow, FullAttention, LocalGlobal, SpatialReduction
 from supernet.blocks.global_attention import AdaptiveHeads, FullHeads, ReducedHeads
-from supernet.blocks.layout import add
 from supernet.blocks.local_attention import WindowHeads
 from supernet.blocks.sharing import HeadGroup, MapRole
 
@@ -53,7 +52,7 @@ class LocalGlobalAttention(nn.Module):
                 borrowed[name] if borrowed is not None else None,
                 self.bias if total is None else None,
             )
-            total = y if total is None else add(total, y)
+            total = y if total is None else total + y
             if attention is not None:
                 maps[name] = attention
         assert total is not None

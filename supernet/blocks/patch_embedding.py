@@ -7,14 +7,9 @@ together is our own definition.
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from supernet.blocks.layout import (
-    BranchNorm,
-    DepthwiseConv,
-    MapConv,
-    MapLinear,
-    SqueezeExcitation,
-    gelu,
-)
+from supernet.blocks import fast_paths
+from supernet.blocks.layers import DepthwiseConv, MapConv, MapLinear, SqueezeExcitation
+from supernet.blocks.norms import BranchNorm
 
 
 class FusedPatchEmbedding(nn.Module):
@@ -30,8 +25,7 @@ class FusedPatchEmbedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, inputs) → (B, ⌈H/2⌉, ⌈W/2⌉, outputs)."""
-        x = self.proj(self.squeeze(gelu(self.norm(self.conv(x)))))
-        return x
+        return fast_paths.chain(x, self.conv, self.norm, F.gelu, self.squeeze, self.proj)
 
 
 class LightPatchEmbedding(nn.Module):
@@ -47,6 +41,5 @@ class LightPatchEmbedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, inputs) → (B, ⌈H/2⌉, ⌈W/2⌉, outputs)."""
-        x = F.silu(self.norm(self.pointwise(x[:, ::2, ::2])))
-        x = self.proj(self.squeeze(self.depthwise(x)))
-        return x
+        x = fast_paths.chain(x[:, ::2, ::2], self.pointwise, self.norm, F.silu)
+        return fast_paths.chain(x, self.depthwise, self.squeeze, self.proj)

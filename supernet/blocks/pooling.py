@@ -6,14 +6,9 @@ from torch.nn import functional as F
 from search_space.parts import ConvNormKind, Pooling
 from supernet.blocks.deformable_merging import DeformableTokenMerging
 from supernet.blocks.inverted_residual import InvertedResidualBlock
-from supernet.blocks.layout import (
-    BranchNorm,
-    MapConv,
-    MapLinear,
-    pad_to_even,
-    to_channels_first,
-    to_channels_last,
-)
+from supernet.blocks.layers import MapConv, MapLinear
+from supernet.blocks.layout import pad_to_even, to_channels_first, to_channels_last
+from supernet.blocks.norms import BranchNorm
 from supernet.blocks.patch_embedding import FusedPatchEmbedding, LightPatchEmbedding
 from supernet.blocks.sequence import SequencePool
 

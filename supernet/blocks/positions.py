@@ -1,10 +1,13 @@
 """Learned positions: absolute, added to the tokens, and relative, added to attention scores."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from supernet.blocks.layout import to_channels_first, to_channels_last
+from supernet.blocks.settings import ParameterSetting
 from supernet.blocks.windows import relative_places
 
 
@@ -13,6 +16,8 @@ class PositionEmbedding(nn.Module):
 
     On a map of another size than it was made for it is interpolated bicubically.
     """
+
+    own_settings: ClassVar = {"table": ParameterSetting(decayed=False)}
 
     def __init__(self, side: int, width: int) -> None:
         super().__init__()
@@ -23,10 +28,12 @@ class PositionEmbedding(nn.Module):
         """(B, H, W, C) → the same shape."""
         table = self.table.view(1, self.side, self.side, -1)
         if x.shape[1:3] != table.shape[1:3]:
+            # A CPU cannot interpolate in half precision with antialiasing.
+            precise = table.to(torch.promote_types(table.dtype, torch.float32))
             resized = F.interpolate(
-                to_channels_first(table), size=x.shape[1:3], mode="bicubic", antialias=True
+                to_channels_first(precise), size=x.shape[1:3], mode="bicubic", antialias=True
             )
-            table = to_channels_last(resized)
+            table = to_channels_last(resized).to(table.dtype)  # (1, H, W, C)
         return x + table
 
 
@@ -37,6 +44,8 @@ class RelativePositionBias(nn.Module):
         side: Of the map or window that the table is made for.
         heads: Each has biases of its own.
     """
+
+    own_settings: ClassVar = {"table": ParameterSetting(decayed=False)}
 
     def __init__(self, side: int, heads: int) -> None:
         super().__init__()

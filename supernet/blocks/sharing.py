@@ -8,11 +8,10 @@ idea.)
 
 from enum import Enum
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from supernet.blocks.layout import MapLinear
+from supernet.blocks import fast_paths
+from supernet.blocks.layers import MapLinear
 
 
 class MapRole(Enum):
@@ -72,8 +71,8 @@ class HeadGroup(nn.Module):
             return self._merge(borrowed @ v), borrowed
         q, k = self._split(queries), self._split(keys)
         if self.role is MapRole.OWN:
-            return self._merge(attend(q, k, v, mask)), None
-        attention = attention_map(q, k, mask)
+            return self._merge(fast_paths.attention(q, k, v, mask)), None
+        attention = fast_paths.attention_map(q, k, mask)
         return self._merge(attention @ v), attention
 
     def _split(self, x: Tensor) -> Tensor:
@@ -81,25 +80,3 @@ class HeadGroup(nn.Module):
 
     def _merge(self, x: Tensor) -> Tensor:
         return x.transpose(1, 2).flatten(2)  # (G, h, N, d) → (G, N, h·d)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """softmax(QKᵀ/√d)·V: (G, h, N, d), (G, h, M, d) twice → (G, h, N, d); `mask` as above.
-
-    On a CPU the fused kernel's backward takes up to 20 times the explicit products' time.
-    """
-    if torch.is_grad_enabled() and q.device.type == "cpu":
-        return attention_map(q, k, mask) @ v
-    if mask is not None and mask.is_floating_point():
-        mask = mask.to(q.dtype)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-
-
-def attention_map(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
-    """softmax(QKᵀ/√d): (..., N, d) and (..., M, d) → (..., N, M); `mask` as in `attend`."""
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    if mask is not None:
-        hides = mask.dtype == torch.bool
-        scores = scores.masked_fill(~mask, float("-inf")) if hides else scores + mask
-    attention: Tensor = scores.softmax(dim=-1)
-    return attention

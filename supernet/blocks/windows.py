@@ -1,15 +1,13 @@
 """Windows of a map: cutting it into them, putting it together, and who sees whom."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, wraps
-from typing import TypeVar, TypeVarTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from search_space.cost import window_grid
+from supernet.blocks.kept import kept
 
 
 @dataclass(frozen=True)
@@ -72,30 +70,7 @@ class Windows:
         return _visible(self, device)
 
 
-Built = TypeVar("Built")
-Given = TypeVarTuple("Given")
-
-
-def _kept(build: Callable[[*Given], Built]) -> Callable[[*Given], Built]:
-    """Keep what a function builds of arguments that can be hashed.
-
-    It may be used in training, whatever mode it was first asked for in. Compiled code builds it
-    anew: torch's compiler can't follow the cache.
-    """
-
-    @lru_cache(maxsize=256)
-    def keep(*args: *Given) -> Built:
-        with torch.inference_mode(False), torch.device("cpu"):
-            return build(*args)
-
-    @wraps(build)
-    def get(*args: *Given) -> Built:
-        return build(*args) if torch.compiler.is_dynamo_compiling() else keep(*args)
-
-    return get
-
-
-@_kept
+@kept
 def _visible(windows: Windows, device: torch.device) -> Tensor | None:
     rows, high, columns, wide = windows.grid
     padded = (windows.height, windows.width) != (rows * high, columns * wide)
@@ -127,7 +102,7 @@ def _runs(side: int, padded: int, shift: int) -> Tensor:
     return torch.cat((runs, runs[-1:].expand(padded - side)))
 
 
-@_kept
+@kept
 def relative_places(height: int, width: int, side: int) -> Tensor:
     """Where a table of (2·side − 1)² relative positions holds that of each query and key.
 

@@ -18,22 +18,11 @@ from search_space import (
     Rates,
     Stage,
 )
-from search_space.parts import ConvNormKind
-from supernet.blocks.feed_forward import GlobalResponseNorm, build_feed_forward
+from supernet.blocks.feed_forward import build_feed_forward
 from supernet.blocks.global_attention import AdaptiveHeads, FullHeads, ReducedHeads
-from supernet.blocks.layout import (
-    SEVERAL_TOKENS,
-    DepthwiseConv,
-    MapConv,
-    MapLinear,
-    ResidualDepthwiseConv,
-    add,
-    build_conv_norm,
-    gelu,
-    linear_between_norms,
-)
 from supernet.blocks.local_attention import WindowHeads
 from supernet.blocks.local_global import LocalGlobalAttention
+from supernet.blocks.norms import GlobalResponseNorm
 from supernet.blocks.pooling import build_pooling
 from supernet.blocks.sharing import HeadGroup, MapRole
 from supernet.blocks.stems import build_stem
@@ -311,35 +300,6 @@ def test_stage_lends_each_map_to_its_run_alone(aggregation: Aggregation) -> None
     torch.testing.assert_close(stage(x), stage.norm(y))
 
 
-CONVOLUTIONS = {
-    "reduction": {"kernel_size": 3, "stride": 3},
-    "pointwise": {"kernel_size": 1},
-    "pooling": {"kernel_size": 3, "stride": 2, "padding": 1},
-    "before a pool": {"kernel_size": 3, "padding": 1},
-}
-
-
-@pytest.mark.parametrize("size", [(6, 9), (7, 5), (3, 3)])
-@pytest.mark.parametrize("options", CONVOLUTIONS.values(), ids=CONVOLUTIONS.keys())
-def test_convolution_of_a_map_is_one_function_in_training_and_evaluation(
-    options: dict[str, int], size: tuple[int, int]
-) -> None:
-    conv = MapConv(WIDTH, 8, **options)
-    randomise(conv.state_dict())
-    x = image_map(*size).requires_grad_()
-    reference = nn.Conv2d.forward(conv, x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-    with torch.no_grad():
-        torch.testing.assert_close(conv(x), reference)
-    y = conv(x)
-    torch.testing.assert_close(y, reference, atol=1e-5, rtol=1e-5)
-    weights = torch.randn(reference.shape)
-    inputs = (x, conv.weight, conv.bias)
-    gradients, expected = (
-        torch.autograd.grad((out * weights).sum(), inputs) for out in (y, reference)
-    )
-    torch.testing.assert_close(gradients, expected, atol=1e-4, rtol=1e-4)
-
-
 def pooling(kind: str, inputs: int, outputs: int, conv_norm: str = "layer") -> nn.Module:
     module = build_pooling(kind, inputs, outputs, conv_norm)
     randomise(module.state_dict())
@@ -348,100 +308,6 @@ def pooling(kind: str, inputs: int, outputs: int, conv_norm: str = "layer") -> n
 
 def normed(x: Tensor, norm: nn.LayerNorm) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, eps=1e-5)
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_linear_layer_of_a_map_is_one_function_in_training_and_evaluation(bias: bool) -> None:
-    linear, x = MapLinear(WIDTH, 8, bias=bias), torch.randn(1, 72, 64, WIDTH)
-    assert x.shape[:3].numel() > SEVERAL_TOKENS
-    expected = F.linear(x, linear.weight, linear.bias)
-    torch.testing.assert_close(linear(x), expected)
-    narrow = MapLinear(WIDTH - 4, 8, bias=bias)  # its weight a view with gaps, as in a store
-    narrow.weight = nn.Parameter(linear.weight.detach()[:, : WIDTH - 4])
-    with torch.no_grad():
-        y = linear(x)
-        torch.testing.assert_close(y, expected, atol=1e-5, rtol=1e-4)
-        assert y.is_contiguous()
-        part = x[..., : WIDTH - 4]
-        expected = F.linear(part, narrow.weight, narrow.bias)
-        torch.testing.assert_close(narrow(part), expected, atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize("size", [(2, 2), (1, 1), (1, 4), (3, 1)])
-@pytest.mark.parametrize("bias", [True, False])
-def test_depthwise_convolution_of_few_tokens_is_the_same_in_training(
-    size: tuple[int, int], bias: bool
-) -> None:
-    conv = DepthwiseConv(WIDTH, bias=bias)
-    randomise(conv.state_dict())
-    x = image_map(*size).requires_grad_()
-    weights = torch.randn(x.shape)
-    outputs, gradients = [], []
-    for training in (False, True):
-        outputs.append(conv.train(training)(x))
-        inputs = (x, *conv.parameters())
-        gradients.append(torch.autograd.grad((outputs[-1] * weights).sum(), inputs))
-    torch.testing.assert_close(outputs[1], outputs[0], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-4, rtol=1e-4)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert conv.train()(x).dtype == torch.bfloat16
-
-
-@pytest.mark.parametrize("size", [(2, 2), (4, 5)])
-@pytest.mark.parametrize("training", [True, False])
-def test_a_residual_depthwise_convolution_adds_the_map_in_its_kernel(
-    size: tuple[int, int], training: bool
-) -> None:
-    plain, residual = DepthwiseConv(WIDTH), ResidualDepthwiseConv(WIDTH).train(training)
-    randomise(plain.state_dict())
-    residual.load_state_dict(plain.state_dict())
-    x = image_map(*size).requires_grad_()
-    weights = torch.randn(x.shape)
-    results = []
-    for conv, y in ((plain, x + plain.eval()(x)), (residual, residual(x))):
-        gradients = torch.autograd.grad((y * weights).sum(), (x, *conv.parameters()))
-        results.append((y, *gradients))
-    torch.testing.assert_close(results[1], results[0], atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize("kind", ["batch", "layer"])
-@pytest.mark.parametrize("bias", [True, False])
-def test_a_linear_layer_between_norms_is_the_same_with_and_without_gradients(
-    kind: ConvNormKind, bias: bool
-) -> None:
-    before, after = build_conv_norm(kind, WIDTH), build_conv_norm(kind, 12)
-    linear = MapLinear(WIDTH, 12, bias=bias)
-    parts = nn.ModuleList((before, linear, after)).eval()
-    randomise(parts.state_dict())
-    x = image_map(4, 5)
-    expected = after(linear(before(x)))
-    assert expected.requires_grad
-    torch.testing.assert_close(linear_between_norms(x, before, linear, after), expected)
-    with torch.no_grad():
-        found = linear_between_norms(x, before, linear, after)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
-    if kind == "batch":  # in training by the statistics of the batch
-        parts.train()
-        with torch.no_grad():
-            trained = linear_between_norms(x, before, linear, after)
-        assert not torch.allclose(trained, expected, atol=1e-2)
-
-
-def test_sums_and_activations_write_over_what_nobody_else_reads_alone() -> None:
-    x, y = image_map(3, 4), image_map(3, 4, seed=1)
-    expected, before = x + y, x.clone()
-    with torch.no_grad():
-        assert add(x, y) is y
-    torch.testing.assert_close(y, expected)
-    torch.testing.assert_close(x, before)
-    half = y.bfloat16()
-    assert add(x, half).dtype == torch.float32  # the sum is not rounded to half precision
-    conv = DepthwiseConv(WIDTH)
-    given = x.clone().requires_grad_()
-    view = conv(given)
-    assert add(given, view) is not view
-    assert gelu(given) is not given
-    torch.testing.assert_close(given, before)
 
 
 @pytest.mark.parametrize("size", [(4, 6), (5, 7), (1, 1)])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from samples import randomise
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from search_space import Ladder
@@ -16,7 +16,7 @@ THIRD = WIDTH // 3
 
 def ladder(conv_norm: str = "batch") -> LadderBlock:
     block = LadderBlock(
-        Ladder(heads=HEADS, window=WINDOW), WIDTH, conv_norm, norm_eps=1e-5, drop_path=nn.Identity()
+        Ladder(heads=HEADS, window=WINDOW), WIDTH, conv_norm, norm_eps=1e-5, drop_path_rate=0.0
     )
     randomise(block.state_dict())
     return block.eval()
@@ -143,7 +143,7 @@ def test_a_ladder_can_be_trained_after_it_was_used_in_inference_mode() -> None:
 def test_fewer_channels_are_a_prefix_of_more_in_every_branch() -> None:
     wide = ladder("layer")
     narrow = LadderBlock(
-        Ladder(heads=1, window=WINDOW), WIDTH // 2, "layer", norm_eps=1e-5, drop_path=nn.Identity()
+        Ladder(heads=1, window=WINDOW), WIDTH // 2, "layer", norm_eps=1e-5, drop_path_rate=0.0
     )
     x = torch.arange(WIDTH).view(1, 1, 1, -1)
     for index in range(3):

@@ -91,7 +91,7 @@ class TestEveryNetwork:
         given = batch.clone()
         precise = copy.deepcopy(network).double().eval()
         expected = precise.forward_intermediates(batch, indices=kept)
-        with torch.no_grad():  # much is then written over what went before
+        with torch.no_grad():  # other ways are then taken
             torch.testing.assert_close(
                 precise.forward_intermediates(batch, indices=kept), expected, rtol=1e-7, atol=1e-7
             )
@@ -175,7 +175,7 @@ def test_stochastic_depth_rises_linearly_and_acts_in_training_alone() -> None:
     architecture = TINY.scaled(1.0)
     network = Network(architecture, num_classes=5, drop_path_rate=0.5)
     blocks = [block for stage in network.stages for block in stage.blocks]
-    rates = [getattr(block.drop_path, "drop_prob", 0.0) for block in blocks]
+    rates = [getattr(block.drop_path2, "drop_prob", 0.0) for block in blocks]
     assert rates == pytest.approx([0.5 * i / (len(blocks) - 1) for i in range(len(blocks))])
 
     batch = images(32, batch=16)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from samples import NANO, randomise
+from samples import MINIATURE, NANO, randomise
 from torch import Tensor, nn
 
 from search_space import Architecture
@@ -176,7 +176,7 @@ def test_a_weight_that_was_trained_in_half_of_the_steps_has_twice_the_rate(store
 def test_parts_beside_a_network_are_stepped_and_nothing_else_of_theirs(store: Store) -> None:
     optimizer = StoreAdamW(store)
     other = store.subnet(member(stage2_pooling="max_pool"))
-    entry = [(n, p) for n, p in other.named_parameters() if ".entry.max_pool." in n]
+    entry = [(n, p) for n, p in other.entry_parameters() if ".max_pool." in n]
     backward(store.subnet(LARGEST), seed=0)
     backward(other, seed=1)
     before = copies(store.parameters)
@@ -242,3 +242,23 @@ def test_resumed_optimizer_steps_as_the_uninterrupted_one(store: Store) -> None:
     train(resumed, range(3, 6))
     torch.testing.assert_close(resumed_store.state_dict(), store.state_dict(), rtol=0, atol=0)
     torch.testing.assert_close(resumed.state_dict(), first.state_dict(), rtol=0, atol=0)
+
+
+def test_shapes_that_differ_beyond_inputs_and_outputs_are_refused_by_name(store: Store) -> None:
+    name = "stages.1.entry.conv.conv.weight"
+    optimizer, subnet = StoreAdamW(store), store.subnet(LARGEST)
+    smaller = subnet.get_parameter(name)[:, :, :1]
+    with pytest.raises(ValueError, match=rf"{name} has the shapes .* first two dimensions only"):
+        optimizer.step([subnet], lr=1e-3, beside=[(name, smaller)])
+    with pytest.raises(ValueError, match=rf"{name} has the shapes"):
+        optimizer.step([subnet], lr=1e-3, beside=[(name, smaller.flatten(1))])
+
+
+def test_the_store_knows_how_every_parameter_trains() -> None:
+    store = Store(MINIATURE, num_classes=5)
+    assert store.parameter_settings.keys() == store.parameters.keys()
+    for name, setting in store.parameter_settings.items():
+        is_table = name.endswith(".table")
+        assert setting.decayed == (store.parameters[name].ndim > 1 and not is_table), name
+        assert setting.lr_scale == (0.01 if ".offset." in name else 1.0), name
+    assert {setting.lr_scale for setting in store.parameter_settings.values()} == {1.0, 0.01}

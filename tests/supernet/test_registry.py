@@ -18,7 +18,6 @@ from search_space import (
     total_cost,
 )
 from supernet import ExportedNetwork, Network, save_exported
-from supernet.network import learning_rate_scale
 
 REPOSITORY = Path(__file__).parents[2]
 ARCHITECTURE = NANO.scaled(0.0)
@@ -132,10 +131,13 @@ def test_gradient_checkpointing_changes_no_gradient(name: str) -> None:
 def test_positions_are_not_decayed_and_offsets_train_slowly(design: PublishedDesign) -> None:
     with torch.device("meta"):
         model = timm.create_model(design.timm_name)
-    names = {name for name, _ in model.named_parameters()}
-    assert model.no_weight_decay() == {name for name in names if name.endswith(".table")}
-    slow = {name for name in names if learning_rate_scale(name) != 1}
-    assert slow == {name for name in names if ".offset." in name}
+    parameters, settings = dict(model.named_parameters()), model.parameter_settings()
+    assert settings.keys() == parameters.keys()
+    undecayed = {n for n, p in parameters.items() if p.ndim == 1 or n.endswith(".table")}
+    assert {name for name, setting in settings.items() if not setting.decayed} == undecayed
+    assert model.no_weight_decay() == undecayed
+    slow = {name: setting.lr_scale for name, setting in settings.items() if setting.lr_scale != 1}
+    assert slow == {name: 0.01 for name in parameters if ".offset." in name}
     assert bool(slow) == design.name.startswith("LIT")
 
 
@@ -192,7 +194,7 @@ def test_classes_channels_and_stochastic_depth_can_be_chosen(bare: Path) -> None
         "subnet", architecture=bare, num_classes=3, in_chans=1, drop_path_rate=0.2
     )
     assert model(IMAGES[:, :1]).shape == (2, 3)
-    assert model.stages[-1].blocks[-1].drop_path.drop_prob == 0.2
+    assert model.stages[-1].blocks[-1].drop_path2.drop_prob == 0.2
 
 
 def test_pretrained_weights_for_other_channels_are_refused_in_words(folder: Path) -> None:
