@@ -28,6 +28,7 @@ from nas.latency.table import LatencyTable, Reference, TimedNetwork
 from nas.utilities.devices import threads
 from nas.utilities.interrupt import StopRequest
 from search_space import Architecture, SearchSpace, total_cost
+from search_space.coverage import covering_architectures
 from search_space.segments import Segment, segments
 from supernet import Network
 
@@ -255,7 +256,7 @@ def _covering(
 def _examples(space: SearchSpace, image_size: int) -> dict[Segment, Architecture]:
     """For every segment of the space an architecture that has it."""
     found: dict[Segment, Architecture] = {}
-    for architecture in space.panorama():
+    for architecture in covering_architectures(space):
         for segment in segments(architecture, image_size=image_size):
             found.setdefault(segment, architecture)
     return found

@@ -11,6 +11,7 @@ from nas.objectives.limits import Limits
 from nas.utilities.errors import InputError
 from nas.utilities.units import format_count, format_milliseconds
 from search_space import Architecture, Cost, SearchSpace, total_cost
+from search_space.extremes import extreme, largest_that_fits, pareto_front_of_costs
 from search_space.segments import fastest
 
 COMPROMISES = 400
@@ -87,7 +88,7 @@ class ConstrainedSpace:
 
     def extreme(self, key: Callable[[Cost], float]) -> Architecture:
         """The architecture of the space with the smallest additive `key(cost)`, exactly."""
-        return self.space.extreme(key, image_size=self.image_size, num_classes=self.num_classes)
+        return extreme(self.space, key, image_size=self.image_size, num_classes=self.num_classes)
 
     def smallest(self) -> Architecture:
         """The cheapest architecture that meets the limits.
@@ -117,7 +118,9 @@ class ConstrainedSpace:
                 self._refuse_latency(device, table, quickest)
             extremes.append(quickest)
         # Each limit can be met alone; what may meet MACs and parameters is not beaten in both.
-        frugal = self.space.frugal(image_size=self.image_size, num_classes=self.num_classes)
+        frugal = pareto_front_of_costs(
+            self.space, image_size=self.image_size, num_classes=self.num_classes
+        )
         together = [a for a in (*extremes, *frugal, *self._compromises(extremes)) if self.admits(a)]
         if together:
             return min(together, key=lambda architecture: self.cost(architecture).macs)
@@ -162,13 +165,14 @@ class ConstrainedSpace:
     def largest(self) -> Architecture:
         """A large architecture that meets the limits, evenly scaled where such a one does."""
         smallest = self.smallest()
-        return self.space.clip(self.admits, start=smallest) or smallest
+        return largest_that_fits(self.space, self.admits, start=smallest) or smallest
 
     def middle(self) -> Architecture:
         """An evenly scaled architecture with about the mean MACs of smallest and largest."""
         mean = (self.cost(self.smallest()).macs + self.cost(self.largest()).macs) / 2
-        middle = self.space.clip(
-            lambda architecture: self.admits(architecture) and self.cost(architecture).macs <= mean
+        middle = largest_that_fits(
+            self.space,
+            lambda architecture: self.admits(architecture) and self.cost(architecture).macs <= mean,
         )
         return middle or self.smallest()
 
