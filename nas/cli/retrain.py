@@ -65,8 +65,11 @@ def add(commands: Commands) -> None:
 def _retrain(options: argparse.Namespace) -> None:
     from rich.console import Console
 
+    from nas.data import load_data
     from nas.runs.folder import RunFolder
-    from nas.runs.retraining import Recipe, retrain
+    from nas.runs.retraining import exported_networks, retrain
+    from nas.training.alone import Recipe
+    from nas.utilities.devices import check_device
     from nas.utilities.interrupt import Interrupted, stop_on_signals
 
     folder = RunFolder.existing(options.run)
@@ -75,26 +78,33 @@ def _retrain(options: argparse.Namespace) -> None:
         raise InputError("--steps and --epochs say the same thing; give one of them")
     if not 0 <= options.drop_path < 1:
         raise InputError(f"--drop-path {options.drop_path} is outside 0 to 1")
+    device = check_device(options.device or config.device)
+    batch_size = options.batch_size or config.batch_size
+    image_size = options.train_size or config.proxy_size
+    exported_networks(folder)  # refuses a run without any, before the data are loaded
+    data = load_data(config.data, image_size=image_size, seed=config.seed, augment=options.augment)
+    per_epoch = max(1, round(data.epoch_size / batch_size))
+    steps_of_epochs = options.epochs * per_epoch if options.epochs else None
     recipe = Recipe(
         start=options.start,
-        steps=options.steps or config.steps,
-        batch_size=options.batch_size or config.batch_size,
+        steps=options.steps or steps_of_epochs or config.steps,
+        batch_size=batch_size,
         lr=options.lr,
         drop_path=options.drop_path,
         augment=options.augment,
-        image_size=options.train_size or config.proxy_size,
+        image_size=image_size,
         seed=options.seed,
-        device=options.device or config.device,
+        device=device,
     )
     console = Console()
     with stop_on_signals() as stop:
         try:
             retrain(
                 folder,
+                data=data,
                 top=options.top,
                 recipe=recipe,
                 name=options.name,
-                epochs=options.epochs,
                 loader_workers=loader_workers(options, config.data),
                 stop=stop,
                 console=console,

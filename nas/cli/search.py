@@ -22,6 +22,7 @@ from nas.cli.arguments import (
     space_named,
 )
 from nas.runs.config import DEFAULT, QUICK, RunConfig
+from nas.training.strategies import DEFAULT_STRATEGY, STRATEGIES
 from nas.utilities.errors import InputError
 from nas.utilities.units import parse_latency, parse_macs, parse_params
 from search_space import PRESETS, SearchSpace
@@ -83,6 +84,15 @@ def add(commands: Commands) -> None:
     effort = parser.add_argument_group("effort")
     effort.add_argument(
         "--quick", action="store_true", help="shrink everything: a look within 90 seconds"
+    )
+    effort.add_argument(
+        "--strategy",
+        choices=tuple(STRATEGIES),
+        default=DEFAULT_STRATEGY.name,
+        help="how the supernet is trained: progressive, the largest subnet first and then as "
+        "teacher of one a step (ours); single-path, one random subnet a step (SPOS); sandwich, "
+        "largest, smallest and two random subnets a step (BigNAS), which takes some four times as "
+        "long",
     )
     effort.add_argument("--steps", type=positive, help="training steps of the supernet")
     effort.add_argument("--epochs", type=positive, help="the same, in passes over the train split")
@@ -162,6 +172,7 @@ def _search(options: argparse.Namespace) -> None:
         steps=steps,
         batch_size=options.batch_size,
         lr=options.lr,
+        strategy=options.strategy,
         sampler=options.sampler,
         trials=options.trials or effort.trials,
         search_images=options.search_images or effort.search_images,

@@ -15,6 +15,7 @@ from nas.cli import main
 from nas.latency.profile import ProfilingEffort
 from nas.latency.table import LatencyTable
 from nas.runs.folder import RunFolder
+from nas.training.strategies import STRATEGIES
 from nas.utilities.interrupt import Interrupted
 from search_space import DESIGNS, PRESETS, Architecture, SearchSpace, total_cost
 
@@ -164,7 +165,7 @@ def broken_image(here: Path) -> None:
 
 
 def folder_of_another_configuration(here: Path) -> None:
-    with RunFolder(here / "run").claimed_for(small_config(seed=99)):
+    with RunFolder(here / "run").claimed_for(small_config(steps=99)):
         pass
 
 
@@ -401,6 +402,7 @@ BAD_INPUT: list[tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...]]]
     (regular_file, (*SEARCH, "--data", "file"), ("file", "not a folder")),
     # names
     (nothing, (*SEARCH, "--sampler", "bohb"), ("--sampler", "bohb", "nsga2")),
+    (nothing, (*SEARCH, "--strategy", "fairnas"), ("--strategy", "fairnas", "single-path")),
     (nothing, (*SEARCH, "--space", "huge"), ("--space", "'huge'", "nano", "base")),
     (nothing, (*SEARCH, "--space", "none.json"), ("none.json",)),
     (space_without_json, (*SEARCH, "--space", "space.json"), ("space.json", "JSON")),
@@ -422,7 +424,7 @@ BAD_INPUT: list[tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...]]]
     (nothing, (*SEARCH, "--seed", str(10**30)), ("--seed",)),
     (nothing, (*SEARCH, "--ray-address", "auto"), ("--ray-address", "--workers")),
     # folders
-    (folder_of_another_configuration, SEARCH, ("run", "seed", "99", "--out")),
+    (folder_of_another_configuration, SEARCH, ("run", "steps", "99", "--out")),
     (folder_of_something_else, SEARCH, ("run", "thesis.tex", "--out")),
     (regular_file, (*SEARCH, "--out", "file/run"), ("file/run", "cannot be written")),
     (regular_file, (*SEARCH, "--out", "file"), ("file", "cannot be written")),
@@ -608,6 +610,15 @@ def test_without_a_limit_on_latency_none_is_configured(
 ) -> None:
     assert command("search", *SMALL, "--out", tmp_path / "run").status == 0
     assert (started["config"].latency_ms, started["tables"]) == ({}, {})
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_the_strategy_of_training_is_the_one_that_is_named(
+    tmp_path: Path, started: dict[str, Any], name: str
+) -> None:
+    flags = ("--strategy", name, "--out", tmp_path / "run")
+    assert command("search", *SMALL, *flags).status == 0
+    assert started["config"].strategy == STRATEGIES[name].model_validate({})
 
 
 def test_another_table_is_another_configuration(tmp_path: Path, started: dict[str, Any]) -> None:
