@@ -88,8 +88,6 @@ def train_supernet(
         InputError: If the saved state is of other settings or cannot be read, or the loss is no
             longer finite.
     """
-    # Gradients are views into larger tensors by design.
-    warnings.filterwarnings("ignore", message=".*gradient layout contract.*")
     course = Course(constrained=constrained, steps=settings.steps, seed=settings.seed)
     learner = SupernetLearner(store, settings, course)
     watched = {
@@ -141,6 +139,8 @@ class SupernetLearner:
     """
 
     def __init__(self, store: Store, settings: SupernetTraining, course: Course) -> None:
+        # Gradients are views into larger tensors by design.
+        warnings.filterwarnings("ignore", message=".*gradient layout contract.*")
         self.store, self.strategy, self.course = store, settings.strategy, course
         self.optimizer = StoreAdamW(
             store,
@@ -208,7 +208,7 @@ class SupernetLearner:
         network = self.store.subnet(lesson.poolings).train()
         loss = lesson.weight * pooling_error(network, taught_by(lesson.teacher).maps)
         self._beside += [(name, p) for name, p in network.named_parameters() if ".entry." in name]
-        if loss.requires_grad:  # not so where no pooling of the space has weights
+        if loss.requires_grad:  # not so where the space pools nothing
             yield loss
 
 
