@@ -44,6 +44,7 @@ def search(
     trials: int | None = None,
     search_images: int | None = None,
     sampler: str = "nsga2",
+    strategy: str = "progressive",
     seed: int = 0,
     device: str | None = None,
     workers: int | None = None,
@@ -78,6 +79,7 @@ def search(
         lr: Peak learning rate.
         trials: Architectures to evaluate.
         search_images: Images of the search split that each is evaluated on.
+        strategy: How the supernet is trained: `"progressive"`, `"sandwich"` or `"single-path"`.
         sampler: Who proposes: `"nsga2"`, `"tpe"` or `"random"`.
         seed: Of everything random.
         device: `"cpu"`, `"cuda"` or `"cuda:N"`; `"cuda"` where there is one.

@@ -97,3 +97,10 @@ def test_without_ray_optuna_plotly_and_pandas_a_machine_can_train_and_evaluate(m
     absent = "ray", "optuna", "plotly", "pandas"
     program = f"import sys\nsys.modules |= dict.fromkeys({absent})\nimport {module}"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+
+
+def test_the_command_line_shows_its_help_without_loading_torch() -> None:
+    program = (
+        "import sys; from nas.cli import _parser; _parser(); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)

@@ -16,6 +16,7 @@ from nas.cli.arguments import (
     size,
 )
 from nas.search.samplers import SAMPLERS
+from nas.training.strategies import DEFAULT_STRATEGY, STRATEGIES
 from search_space import PRESETS
 
 
@@ -72,6 +73,15 @@ def add(commands: Commands) -> None:
     effort = parser.add_argument_group("effort")
     effort.add_argument(
         "--quick", action="store_true", help="shrink everything: a look within 90 seconds"
+    )
+    effort.add_argument(
+        "--strategy",
+        choices=tuple(STRATEGIES),
+        default=DEFAULT_STRATEGY.name,
+        help="how the supernet is trained: progressive, the largest subnet first and then as "
+        "teacher of one a step (ours); single-path, one random subnet a step (SPOS); sandwich, "
+        "largest, smallest and two random subnets a step (BigNAS), which takes some four times as "
+        "long",
     )
     effort.add_argument("--steps", type=positive, help="training steps of the supernet")
     effort.add_argument("--epochs", type=positive, help="the same, in passes over the train split")

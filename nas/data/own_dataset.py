@@ -25,6 +25,9 @@ from nas.data.images import (
 )
 from nas.utilities.errors import InputError
 
+OWN_DATASET = "dataset "
+"""What the identity of an own dataset begins with."""
+
 
 class MapDataset(Protocol):
     """What is asked of a dataset: a length, and (image, label) for each index below it.
@@ -80,7 +83,7 @@ class OwnDataset:
         known: dict[str, Any] = {name: list(split.labels) for name, split in source.splits.items()}
         known["class_names"] = source.class_names
         digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:6]
-        return f"dataset {self.name} ({len(self.train)} images to train, labels {digest})"
+        return f"{OWN_DATASET}{self.name} ({len(self.train)} images to train, labels {digest})"
 
     def source(self) -> ImageSource:
         """The data as every other source of images gives them.

@@ -3,7 +3,6 @@
 from importlib.util import find_spec
 from typing import Any, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from nas.utilities.devices import chip_name, is_here
@@ -16,6 +15,8 @@ RuntimeName = Literal["eager", "compile", "onnx"]
 def runtime_version(runtime: str) -> str:
     """The package behind a runtime and its version; without a version if it is not installed."""
     if runtime != "onnx":
+        import torch
+
         return f"torch {torch.__version__}"
     if not find_spec("onnxruntime"):
         return "onnxruntime"

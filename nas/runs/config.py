@@ -5,11 +5,12 @@ import json
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import AfterValidator, Field, PositiveInt
 
 from nas.latency.conditions import DtypeName, RuntimeName
 from nas.objectives.limits import Limits
 from nas.search.samplers import SAMPLERS
+from nas.training.settings import SupernetTraining
 from search_space import SearchSpace
 
 
@@ -22,11 +23,14 @@ def _known_sampler(name: str) -> str:
 SamplerName = Annotated[str, AfterValidator(_known_sampler)]
 
 
-class RunConfig(BaseModel):
+class RunConfig(SupernetTraining):
     """What a run's results depend on, and nothing else.
 
     How the work is spread (workers, cluster, loader processes) is not here: the same configuration
     gives the same results anywhere, and may be resumed with other workers.
+
+    How the supernet is trained (`steps`, `batch_size`, `lr`, `seed`, `strategy` and the optimizer's
+    numbers) is inherited; beside that a run has
 
     Attributes:
         budget: Limit on multiply-adds for one image at `image_size`.
@@ -40,23 +44,17 @@ class RunConfig(BaseModel):
         space: The search space.
         image_size: Side in pixels at which MACs and latency are counted.
         proxy_size: Side in pixels of training and evaluation.
-        seed: Of everything random.
         device: Where networks are trained, evaluated and timed.
-        steps: Training steps of the supernet.
-        batch_size: Images in a step.
-        lr: Peak learning rate.
         sampler: One of `nas.search.samplers.SAMPLERS`.
         trials: Architectures to evaluate.
         search_images: Images of the search split that each is evaluated on.
         threads: CPU threads of one evaluation; scores may depend on it in the last digit.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     budget: int | None
     params: int | None = None
-    latency_ms: dict[str, float] = {}
-    latency_tables: dict[str, str] = {}
+    latency_ms: dict[str, float] = Field(default_factory=dict)
+    latency_tables: dict[str, str] = Field(default_factory=dict)
     latency_batch: PositiveInt = 1
     latency_dtype: DtypeName = "float32"
     runtime: RuntimeName = "eager"
@@ -64,11 +62,7 @@ class RunConfig(BaseModel):
     space: SearchSpace
     image_size: PositiveInt = 224
     proxy_size: PositiveInt = 64
-    seed: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
     device: str = "cpu"
-    steps: PositiveInt
-    batch_size: PositiveInt = 64
-    lr: Annotated[float, Field(gt=0, lt=1)] = 7e-4
     sampler: SamplerName = "nsga2"
     trials: PositiveInt
     search_images: PositiveInt

@@ -18,6 +18,7 @@ from nas.latency.conditions import LatencyConditions
 from nas.latency.runtimes import check_runtime
 from nas.latency.table import LatencyTable
 from nas.runs.config import DEFAULT, QUICK, RunConfig
+from nas.training.strategies import DEFAULT_STRATEGY
 from nas.utilities.devices import check_device, chip_name, devices_here
 from nas.utilities.errors import InputError
 from nas.utilities.units import parse_latency, parse_macs, parse_params
@@ -67,6 +68,7 @@ def configure(
     trials: int | None = None,
     search_images: int | None = None,
     sampler: str = "nsga2",
+    strategy: str = DEFAULT_STRATEGY.name,
     seed: int = 0,
     device: str | None = None,
     threads: int = 1,
@@ -93,6 +95,7 @@ def configure(
         trials: Architectures to evaluate.
         search_images: Images of the search split that each is evaluated on.
         sampler: One of `nas.search.samplers.SAMPLERS`.
+        strategy: One of `nas.training.strategies.STRATEGIES`.
         seed: Of everything random.
         device: `cpu`, `cuda` or `cuda:N`; `cuda` where there is one.
         threads: CPU threads of one evaluation.
@@ -145,6 +148,7 @@ def configure(
         batch_size=batch_size,
         lr=lr,
         sampler=sampler,
+        strategy=strategy,
         trials=effort.trials if trials is None else trials,
         search_images=effort.search_images if search_images is None else search_images,
         threads=threads,
@@ -161,8 +165,13 @@ def checked_config(**fields: Any) -> RunConfig:
     try:
         return RunConfig(**fields)
     except ValidationError as error:
-        field, _, message = first_error(error).partition(": ")
-        raise InputError(f"`{field}` {message}") from None
+        raise illegal_field(error) from None
+
+
+def illegal_field(error: ValidationError) -> InputError:
+    """What a user is told of a field that is illegal."""
+    field, _, message = first_error(error).partition(": ")
+    return InputError(f"`{field}` {message}")
 
 
 def space_named(name: str) -> SearchSpace:

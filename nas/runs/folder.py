@@ -1,6 +1,5 @@
 """The folder of a run: its layout and its lock."""
 
-import json
 import logging
 import shutil
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from nas.runs.config import RunConfig
+from nas.utilities.differences import first_difference
 from nas.utilities.errors import InputError
 from nas.utilities.files import write_text
 
@@ -139,14 +139,12 @@ class RunFolder:
                 path.unlink()
 
     def _check_same(self, config: RunConfig) -> None:
-        known = self.config.model_dump(mode="json")
-        for field, value in config.model_dump(mode="json").items():
-            if known[field] != value:
-                old, new = (_short(v) for v in (known[field], value))
-                raise InputError(
-                    f"{self.path}: belongs to another configuration ({field} is {old} there, "
-                    f"{new} here); give another folder as `out`"
-                )
+        known, wanted = (c.model_dump(mode="json") for c in (self.config, config))
+        if difference := first_difference(known, wanted):
+            raise InputError(
+                f"{self.path}: belongs to another configuration ({difference}); "
+                "give another folder as `out`"
+            )
 
 
 @contextmanager
@@ -165,10 +163,3 @@ def logging_to(folder: RunFolder) -> Iterator[None]:
         ours.removeHandler(handler)
         handler.close()
         ours.level, ours.propagate = before
-
-
-def _short(value: object) -> str:
-    if isinstance(value, dict) and "name" in value:
-        value = value["name"]
-    text = json.dumps(value)
-    return text if len(text) <= 40 else text[:37] + "..."

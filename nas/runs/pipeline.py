@@ -215,10 +215,11 @@ class _Job:
         with line, self.clock.measuring("supernet_seconds"):
             train_supernet(
                 store,
-                config=self.config,
+                settings=self.config,
                 constrained=self.constrained,
                 data=self.data,
-                folder=self.folder,
+                state=self.folder.training_state,
+                checkpoint=self.folder.checkpoint,
                 monitor=monitor,
                 stop=self.stop,
                 on_progress=show,

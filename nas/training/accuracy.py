@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from nas.data import normalise
+from nas.training.loop import autocast
 from search_space import Architecture
 from supernet import Network, Store
 
@@ -34,7 +35,7 @@ def count_correct(
     network.eval()
     correct = 0
     for some, truth in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device):
             logits = network(normalise(some.to(device), mean, std))
         correct += int((logits.argmax(dim=1) == truth.to(device)).sum())
     return correct

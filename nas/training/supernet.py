@@ -1,74 +1,35 @@
-"""Training the supernet: the largest subnet first, then one subnet a step, taught by the largest.
-
-The first third of the steps trains the largest architecture under the limits alone, as
-Once-for-All begins (Cai et al., 2020): everything later shares what it learns. From then on every
-step trains one subnet, in rounds of `ROUND`: the largest, the smallest, and random ones, half of
-them from the band just under the budget, where the search will end. So the sandwich (Yu and Huang,
-2019, "Universally Slimmable Networks", section 3.1) is spread over a round: for the same time it
-makes two to three times as many steps as all of a sandwich in each.
-
-All but the largest learn from the labels, from the largest one's answers (in-place distillation,
-section 3.2 there), and from its maps: a subnet's map after each stage is compared with the same
-channels of the largest one's, which the shared prefix gives one meaning (after DNA, Li et al.,
-2020, who train blocks by a teacher's maps).
-
-Where operators that have learned nothing yet stand one behind the other, none of them learns: the
-last sees noise. So a random subnet has new operators in few places at first, and in all of them in
-the end (Once-for-All's progressive shrinking, applied to operators). And poolings, which nothing
-bypasses, learn beside: in every step one of those that the largest does not use learns to give what
-the largest's gives, from what the largest's gets.
-
-A step is a function of (configuration, step number, weights and moments) alone, so that a resumed
-training gives the result of an uninterrupted one.
-"""
+"""Training the supernet: what a strategy plans for a step is done with the shared weights."""
 
 import logging
 import math
 import random
-import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn import functional as F
 
-from nas.data import Data, normalise, train_batches
+from nas.data import Data
 from nas.objectives.constrained_space import ConstrainedSpace
-from nas.runs.config import RunConfig
-from nas.runs.folder import RunFolder
 from nas.training.accuracy import SubnetEvaluator
-from nas.utilities.errors import InputError
-from nas.utilities.files import replacing
-from nas.utilities.interrupt import Interrupted, StopRequest
-from search_space import Architecture, SearchSpace
+from nas.training.checkpoint import save_checkpoint
+from nas.training.distillation import (
+    Outputs,
+    answer_loss,
+    label_loss,
+    map_distance,
+    pooling_error,
+)
+from nas.training.loop import CHECKPOINT_SECONDS, autocast, train
+from nas.training.settings import SupernetTraining
+from nas.training.strategies import Course, Lesson, PoolingLesson
+from nas.utilities.interrupt import StopRequest
+from search_space import Architecture
 from supernet import Network, Store, StoreAdamW
-from supernet.network import NetworkStage, StageMaps
 
 logger = logging.getLogger(__name__)
-
-LARGEST_ALONE = 1 / 3
-"""Share of the steps, at the beginning, that train the largest architecture alone."""
-
-ROUND = 6
-"""Steps of which one trains the largest, one the smallest, and the others random subnets."""
-
-BAND = 0.8
-"""Lower end of the band under the budget, as a share of it."""
-
-FIRST_NOVELTY, ALL_NOVEL = 0.2, 0.85
-"""The chance that a gene which is no size is drawn at all and not its default rises from the first
-number, after the largest was trained alone, to 1 at this share of the steps."""
-
-MAPS_WEIGHT = 1.0
-"""Weight of the distance between maps beside the loss of the class scores."""
-
-CHECKPOINT_SECONDS = 60.0
-SUBNET_TIME = 1.3
-"""Time of a step with a teacher over that of the largest alone, in `base`; for the ETA only."""
 
 MONITOR_EVERY = 50
 """Steps between looks at current accuracies."""
@@ -81,254 +42,197 @@ class Progress:
     Attributes:
         step: Steps done.
         steps: Steps to do.
-        loss: Cross-entropy of the largest subnet, from the last step of this process that trained
-            it; NaN before that.
+        share: Share of the work that is done, 0 to 1; steps may differ in work.
+        loss: Of the last subnet that learned from labels alone, in this process; NaN before that.
         accuracies: On some of the search split, by the subnet's role; from the last look.
     """
 
     step: int
     steps: int
+    share: float
     loss: float
     accuracies: Mapping[str, float]
-
-    @property
-    def share(self) -> float:
-        """Share of the work that is done: later steps have a teacher."""
-
-        def work(steps: float) -> float:
-            alone = min(steps, LARGEST_ALONE * self.steps)
-            return alone + SUBNET_TIME * (steps - alone)
-
-        return work(self.step) / work(self.steps)
 
 
 def train_supernet(
     store: Store,
     *,
-    config: RunConfig,
+    settings: SupernetTraining,
     constrained: ConstrainedSpace,
     data: Data,
-    folder: RunFolder,
+    state: Path,
+    checkpoint: Path,
     monitor: SubnetEvaluator,
     stop: StopRequest,
     on_progress: Callable[[Progress], None],
     loader_workers: int = 0,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> None:
-    """Train the store to the end, from the last checkpoint if there is one.
-
-    Leaves `supernet/checkpoint.safetensors`; its presence says that training is done.
+    """Train the store to the end, from the last saved state if there is one.
 
     Args:
         store: The weights to train.
-        config: Steps, batch size, learning rate, seed, device.
+        settings: How, and by which strategy.
         constrained: The space and its limits.
         data: Whose train split to use.
-        folder: Where checkpoints go.
+        state: Where the state is kept until the end: weights, moments and step.
+        checkpoint: Where the final weights go; its presence says that training is done.
         monitor: Shows current accuracies; it shares the store.
         stop: Looked at after every step.
         on_progress: Called after every step.
         loader_workers: Processes that load images.
+        checkpoint_seconds: Time between two savings of the state.
 
     Raises:
         Interrupted: If a stop was requested; the state was saved.
-        InputError: If the saved state is of another configuration or cannot be read, or the loss
-            is no longer finite.
+        InputError: If the saved state is of other settings or cannot be read, or the loss is no
+            longer finite.
     """
-    # Gradients are views into larger tensors by design.
-    warnings.filterwarnings("ignore", message=".*gradient layout contract.*")
-    optimizer = StoreAdamW(store)
-    step = _load_state(folder, store, optimizer) if folder.training_state.exists() else 0
-    if step:
-        logger.info("training goes on after step %d of %d", step, config.steps)
-    largest, smallest = constrained.largest(), constrained.smallest()
-    landmarks = Landmarks(largest, smallest, constrained.space.scaled(0.0))
+    course = Course(constrained=constrained, steps=settings.steps, seed=settings.seed)
+    learner = SupernetLearner(store, settings, course)
     watched = {
-        "largest": largest,
-        "smallest": smallest,
-        "random": constrained.sample(random.Random(config.seed)),
+        "largest": course.largest,
+        "smallest": course.smallest,
+        "random": constrained.sample(random.Random(settings.seed)),
     }
     accuracies: dict[str, float] = {}
-    batches = train_batches(
-        data,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        first_step=step,
-        steps=config.steps - step,
-        workers=loader_workers,
-    )
-    saved_at, loss = time.monotonic(), math.nan
-    for images, labels in batches:
-        subnet = step_subnet(config, constrained, landmarks, step)
-        last = _train_step(
-            store,
-            optimizer,
-            subnet,
-            largest,
-            other_poolings(constrained.space, largest, step),
-            normalise(images.to(store.device), data.mean, data.std),
-            labels.to(store.device),
-            lr=learning_rate(step, steps=config.steps, peak=config.lr),
-        )
-        step += 1
-        if not math.isfinite(last):
-            raise InputError(
-                f"`lr` {config.lr:g}: the loss is {last} after step {step}; try a lower rate"
-            )
-        loss = last if subnet is largest else loss
-        if step % MONITOR_EVERY == 0 or step == config.steps:
+    loss = math.nan
+
+    def show(step: int, losses: Sequence[float]) -> None:
+        nonlocal accuracies, loss
+        for lesson, value in zip(learner.lessons, losses, strict=False):
+            if isinstance(lesson, Lesson) and lesson.teacher is None:
+                loss = value
+        if step % MONITOR_EVERY == 0 or step == settings.steps:
             accuracies = {role: monitor.accuracy(a) for role, a in watched.items()}
-            logger.info("step %d/%d loss %.3f %s", step, config.steps, loss, _text(accuracies))
-        on_progress(Progress(step=step, steps=config.steps, loss=loss, accuracies=accuracies))
-        if stop.requested or time.monotonic() - saved_at > CHECKPOINT_SECONDS:
-            _save_state(folder, store, optimizer, step)
-            saved_at = time.monotonic()
-        if stop.requested:
-            raise Interrupted
-    with replacing(folder.checkpoint) as path:
-        save_file(store.state_dict(), path, metadata={"steps": str(step)})
-    folder.training_state.unlink(missing_ok=True)
+            told = ", ".join(f"{role} {accuracy:.1%}" for role, accuracy in accuracies.items())
+            logger.info("step %d/%d loss %.3f %s", step, settings.steps, loss, told)
+        share = settings.strategy.share_done(step, settings.steps)
+        on_progress(
+            Progress(step=step, steps=settings.steps, share=share, loss=loss, accuracies=accuracies)
+        )
 
-
-def learning_rate(step: int, *, steps: int, peak: float) -> float:
-    """Linear warm-up over the first tenth of the steps (at most 500), then a cosine to zero."""
-    warmup = max(1, min(500, steps // 10))
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    progress = (step - warmup) / max(1, steps - warmup)
-    return peak * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-@dataclass(frozen=True)
-class Landmarks:
-    """The subnets that every round trains."""
-
-    largest: Architecture
-    cheapest: Architecture
-    narrowest: Architecture
-    """The smallest sizes with every other gene at its default, which the largest has, too."""
-
-
-def step_subnet(
-    config: RunConfig, constrained: ConstrainedSpace, landmarks: Landmarks, step: int
-) -> Architecture:
-    """Which subnet a step trains; a function of the step alone."""
-    alone = math.ceil(LARGEST_ALONE * config.steps)
-    number, place = divmod(step - alone, ROUND)
-    if step < alone or place == 0:
-        return landmarks.largest
-    if place == 1:
-        narrowest = landmarks.narrowest
-        return landmarks.cheapest if number % 2 or not constrained.admits(narrowest) else narrowest
-    rng = random.Random(f"subnets-{config.seed}-{step}")
-    released = (step - alone) / max(1.0, ALL_NOVEL * config.steps - alone)
-    return constrained.sample(
-        rng,
-        at_least=BAND if rng.random() < 0.5 else 0.0,
-        novelty=FIRST_NOVELTY + (1 - FIRST_NOVELTY) * min(1.0, released),
+    identity = settings.model_dump(mode="json", include=set(SupernetTraining.model_fields))
+    train(
+        learner,
+        settings=settings,
+        data=data,
+        device=store.device,
+        state=state,
+        identity=identity,
+        stop=stop,
+        on_step=show,
+        loader_workers=loader_workers,
+        checkpoint_seconds=checkpoint_seconds,
     )
+    save_checkpoint(checkpoint, step=settings.steps, identity=identity, tensors=store.state_dict())
+    state.unlink(missing_ok=True)
 
 
-def other_poolings(space: SearchSpace, largest: Architecture, step: int) -> Architecture:
-    """The largest with another pooling where there is one; over the steps each has its turn."""
-    genes = dict(space.genotype(largest))
-    for number, (gene, choices) in enumerate(space.genes.items()):
-        others = [choice for choice in choices if choice != genes[gene]]
-        if gene.endswith(".pooling") and others:
-            genes[gene] = others[(step + number) % len(others)]
-    return space.decode(genes)
+class SupernetLearner:
+    """Gives the lessons that a strategy plans; a `nas.training.loop.Learner`.
 
-
-def _train_step(
-    store: Store,
-    optimizer: StoreAdamW,
-    subnet: Architecture,
-    teacher: Architecture,
-    poolings: Architecture,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    lr: float,
-) -> float:
-    """One step of the store on one batch; returns the cross-entropy on the labels."""
-    beside: list[tuple[str, Tensor]] = []
-    taught = subnet is not teacher
-    if taught:
-        with torch.no_grad():
-            answers, theirs = _run(store, teacher, images)
-    scores, passed = _run(store, subnet, images)
-    on_labels = loss = F.cross_entropy(scores, labels)
-    if taught:
-        loss = 0.5 * (loss + F.cross_entropy(scores, answers.softmax(dim=1)))
-        loss = loss + MAPS_WEIGHT * _distance(passed, theirs)
-        others = store.subnet(poolings).train()
-        loss = loss + _pooling_error(others, theirs)
-        beside += others.entry_parameters()
-    loss.backward()
-    optimizer.step([store.subnet(subnet)], lr=lr, beside=beside)
-    return float(on_labels.detach())
-
-
-def _run(
-    store: Store, architecture: Architecture, images: Tensor
-) -> tuple[Tensor, list[StageMaps]]:
-    """Class scores and what passes each stage, in training mode and bf16 autocast."""
-    network = store.subnet(architecture).train()
-    with torch.autocast(store.device.type, torch.bfloat16):
-        scores, passed = network.forward_with_maps(images)
-    return scores.float(), passed
-
-
-def _distance(passed: list[StageMaps], others: list[StageMaps]) -> Tensor:
-    """Mean square distance of the channels that two networks' maps share, normalised per token."""
-    distances = []
-    for one, other in zip(passed, others, strict=True):
-        if one.mixed.shape[:3] == other.mixed.shape[:3]:  # not so between a map and a sequence
-            shared = (min(one.mixed.shape[3], other.mixed.shape[3]),)
-            mine, theirs = (m.mixed[..., : shared[0]].float() for m in (one, other))
-            distances.append(F.mse_loss(F.layer_norm(mine, shared), F.layer_norm(theirs, shared)))
-    return torch.stack(distances).mean() if distances else passed[0].mixed.new_zeros(())
-
-
-def _pooling_error(network: Network, teacher: list[StageMaps]) -> Tensor:
-    """How far entries are from what a teacher's give for the same maps, relative to its variance.
-
-    `network` has the teacher's widths; the mean is over the stages that begin with a pooling.
+    Args:
+        store: The shared weights.
+        settings: How to step them, and the strategy.
+        course: What the strategy knows of the training.
     """
-    errors = []
-    with torch.autocast(teacher[0].given.device.type, torch.bfloat16):
-        for stage, spec, maps in zip(
-            network.stages, network.architecture.stages, teacher, strict=True
-        ):
-            if spec.pooling is not None:
-                assert isinstance(stage, NetworkStage)
-                wanted = maps.entered.float()
-                error = F.mse_loss(stage.enter(maps.given).float(), wanted)
-                errors.append(error / wanted.var().clamp(min=1e-6))
-    return torch.stack(errors).mean() if errors else teacher[0].given.new_zeros(())
+
+    def __init__(self, store: Store, settings: SupernetTraining, course: Course) -> None:
+        # Gradients are views into larger tensors by design.
+        warnings.filterwarnings("ignore", message=".*gradient layout contract.*")
+        self.store, self.strategy, self.course = store, settings.strategy, course
+        self.optimizer = StoreAdamW(
+            store,
+            weight_decay=settings.weight_decay,
+            betas=settings.betas,
+            eps=settings.eps,
+            clip_norm=settings.clip_norm,
+            most_catching_up=settings.most_catching_up,
+        )
+        self.lessons: Sequence[Lesson | PoolingLesson] = ()
+        self._learning: list[Network] = []
+        self._beside: list[tuple[str, Tensor]] = []
+
+    def losses(self, step: int, images: Tensor, labels: Tensor) -> Iterator[Tensor]:
+        """The loss of each lesson of the step, in the plan's order."""
+        self.lessons = self.strategy.plan(self.course, step)
+        self._learning, self._beside = [], []
+        known: dict[str, Outputs] = {}  # of teachers, by hash
+
+        def taught_by(teacher: Architecture) -> Outputs:
+            if teacher.hash not in known:
+                with torch.no_grad():
+                    known[teacher.hash] = self._outputs(self.store.subnet(teacher), images)
+            return known[teacher.hash]
+
+        for lesson in self.lessons:
+            if isinstance(lesson, PoolingLesson):
+                yield from self._pooling_loss(lesson, taught_by)
+                continue
+            # The teacher first: both run in training mode, and write the statistics of the batch.
+            teacher = taught_by(lesson.teacher) if lesson.teacher is not None else None
+            network = self.store.subnet(lesson.subnet)
+            self._learning.append(network)
+            outputs = self._outputs(network, images)
+            if teacher is None:
+                known[lesson.subnet.hash] = outputs.detached()
+            yield lesson_loss(lesson, outputs, labels, teacher)
+
+    def update(self, *, lr: float) -> None:
+        """Step what the lessons used."""
+        self.optimizer.step(self._learning, lr=lr, beside=self._beside)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Shared weights and moments by name."""
+        weights = {f"weights.{name}": tensor for name, tensor in self.store.state_dict().items()}
+        moments = self.optimizer.state_dict().items()
+        return weights | {f"optimizer.{name}": tensor for name, tensor in moments}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Overwrite weights and moments in place."""
+        self.store.load_state_dict(_part(state, "weights."))
+        self.optimizer.load_state_dict(_part(state, "optimizer."))
+
+    def _outputs(self, network: Network, images: Tensor) -> Outputs:
+        """What a network gives, in training mode."""
+        with autocast(self.store.device):
+            scores, maps = network.train().forward_with_maps(images)
+        return Outputs(scores.float(), maps)
+
+    def _pooling_loss(
+        self, lesson: PoolingLesson, taught_by: Callable[[Architecture], Outputs]
+    ) -> Iterator[Tensor]:
+        if lesson.weight == 0:
+            return
+        network = self.store.subnet(lesson.poolings).train()
+        loss = lesson.weight * pooling_error(network, taught_by(lesson.teacher).maps)
+        self._beside += network.entry_parameters()
+        if loss.requires_grad:  # not so where the space pools nothing
+            yield loss
 
 
-def _save_state(folder: RunFolder, store: Store, optimizer: StoreAdamW, step: int) -> None:
-    """Weights, moments and step in one file, so that they can never be of different steps."""
-    tensors = {f"store.{name}": tensor for name, tensor in store.state_dict().items()}
-    tensors |= {f"optimizer.{name}": t for name, t in optimizer.state_dict().items()}
-    with replacing(folder.training_state) as path:
-        save_file(tensors, path, metadata={"step": str(step)})
-    logger.info("saved the state of training after step %d", step)
+def lesson_loss(
+    lesson: Lesson, outputs: Outputs, labels: Tensor, teacher: Outputs | None
+) -> Tensor:
+    """The weighted sum of a lesson's loss terms.
 
-
-def _load_state(folder: RunFolder, store: Store, optimizer: StoreAdamW) -> int:
-    path = folder.training_state
-    try:
-        with safe_open(path, framework="pt") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            step = int((file.metadata() or {})["step"])
-        store.load_state_dict(_part(state, "store."))
-        optimizer.load_state_dict(_part(state, "optimizer."))
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise InputError(
-            f"{path}: cannot be resumed from ({error}); delete it to train from the beginning"
-        ) from None
-    return step
+    Args:
+        lesson: Says the weights.
+        outputs: Of the subnet that learns.
+        labels: (B,).
+        teacher: What its teacher gave for the same images, if it has one.
+    """
+    terms = []
+    if lesson.labels:
+        terms.append(lesson.labels * label_loss(outputs.scores, labels))
+    if lesson.answers:
+        assert teacher is not None
+        terms.append(lesson.answers * answer_loss(outputs.scores, teacher.scores))
+    if lesson.maps:
+        assert teacher is not None
+        terms.append(lesson.maps * map_distance(outputs.maps, teacher.maps))
+    return torch.stack(terms).sum()
 
 
 def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -337,7 +241,3 @@ def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
         for name, tensor in state.items()
         if name.startswith(prefix)
     }
-
-
-def _text(accuracies: Mapping[str, float]) -> str:
-    return ", ".join(f"{role} {accuracy:.1%}" for role, accuracy in accuracies.items())

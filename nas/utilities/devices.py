@@ -1,17 +1,21 @@
-"""The devices of this machine, by the names that torch gives them."""
+"""The devices of this machine, by the names that torch gives them.
+
+torch is imported where it is asked: the command line needs the names of this module before it knows
+whether it needs torch, which takes seconds to load.
+"""
 
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
 from nas.utilities.errors import InputError
 
 
 def devices_here() -> list[str]:
     """Names of the devices of this machine: `cpu`, and `cuda` and `cuda:N` where there are any."""
+    import torch
+
     numbered = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     return ["cpu", *(["cuda"] if torch.cuda.is_available() else []), *numbered]
 
@@ -40,6 +44,8 @@ def chip_name(device: str) -> str:
     if not is_here(device):
         return ""
     if device != "cpu":
+        import torch
+
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -52,6 +58,8 @@ def chip_name(device: str) -> str:
 @contextmanager
 def threads(number: int) -> Iterator[None]:
     """Let torch use that many CPU threads."""
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

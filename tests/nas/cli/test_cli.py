@@ -18,6 +18,7 @@ from nas.latency.table import LatencyTable
 from nas.runs.configure import Configured, configure
 from nas.runs.folder import RunFolder
 from nas.runs.latency_tables import LatencyMethods
+from nas.training.strategies import STRATEGIES
 from nas.utilities.interrupt import Interrupted
 from search_space import DESIGNS, PRESETS, Architecture, SearchSpace, total_cost
 
@@ -167,7 +168,7 @@ def broken_image(here: Path) -> None:
 
 
 def folder_of_another_configuration(here: Path) -> None:
-    with RunFolder(here / "run").claimed_for(small_config(seed=99)):
+    with RunFolder(here / "run").claimed_for(small_config(steps=99)):
         pass
 
 
@@ -404,6 +405,7 @@ BAD_INPUT: list[tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...]]]
     (regular_file, (*SEARCH, "--data", "file"), ("file", "not a folder")),
     # names
     (nothing, (*SEARCH, "--sampler", "bohb"), ("--sampler", "bohb", "nsga2")),
+    (nothing, (*SEARCH, "--strategy", "fairnas"), ("--strategy", "fairnas", "single-path")),
     (nothing, (*SEARCH, "--space", "huge"), ("--space", "'huge'", "nano", "base")),
     (nothing, (*SEARCH, "--space", "none.json"), ("none.json",)),
     (space_without_json, (*SEARCH, "--space", "space.json"), ("space.json", "JSON")),
@@ -425,7 +427,7 @@ BAD_INPUT: list[tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...]]]
     (nothing, (*SEARCH, "--seed", str(10**30)), ("--seed",)),
     (nothing, (*SEARCH, "--ray-address", "auto"), ("--ray-address", "--workers")),
     # folders
-    (folder_of_another_configuration, SEARCH, ("run", "seed", "99", "--out")),
+    (folder_of_another_configuration, SEARCH, ("run", "steps", "99", "--out")),
     (folder_of_something_else, SEARCH, ("run", "thesis.tex", "--out")),
     (regular_file, (*SEARCH, "--out", "file/run"), ("file/run", "cannot be written")),
     (regular_file, (*SEARCH, "--out", "file"), ("file", "cannot be written")),
@@ -599,6 +601,11 @@ def test_limits_on_latency_are_of_the_device_of_the_run_or_of_those_that_are_nam
 def test_without_a_limit_on_latency_none_is_configured() -> None:
     run = configured(*SMALL)
     assert (run.config.latency_ms, run.tables) == ({}, {})
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_the_strategy_of_training_is_the_one_that_is_named(name: str) -> None:
+    assert configured(*SMALL, "--strategy", name).config.strategy == STRATEGIES[name]()
 
 
 def test_another_table_is_another_configuration(tmp_path: Path) -> None:

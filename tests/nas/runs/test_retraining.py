@@ -3,19 +3,18 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from small_runs import command, finish, start
 
-import nas.runs.retraining
-from nas.data import Data, load_data
+from nas.data import Data, Samples, load_data
 from nas.runs.folder import RunFolder
-from nas.runs.retraining import Recipe, Retrained, retrain
+from nas.runs.retraining import Retrained, retrain
+from nas.training.alone import Recipe
 from nas.utilities.errors import InputError
 from nas.utilities.interrupt import Interrupted, StopRequest
 from supernet import load_exported
@@ -31,8 +30,6 @@ SHORT = Recipe(
     seed=0,
     device="cpu",
 )
-
-FULL = replace(SHORT, augment="full")
 
 WITH_TORCH_AND_TIMM_ALONE = """
 import sys
@@ -52,57 +49,81 @@ def run(small_run: Path, tmp_path: Path) -> RunFolder:
     return RunFolder(copy)
 
 
-@pytest.fixture(autouse=True)
-def _few_test_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two thousand test images take most of the time of a short training."""
-    materialise = nas.runs.retraining.materialise
-    monkeypatch.setattr(
-        nas.runs.retraining,
-        "materialise",
-        lambda samples, limit, seed, workers: materialise(samples, limit=100, seed=seed),
-    )
+class Few(Samples):
+    """The first images of a split; all of the test split would take most of a short training."""
+
+    def __init__(self, samples: Samples, count: int) -> None:
+        self.samples, self.count = samples, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.samples[index]
+
+
+class Watched(Few):
+    """A split that calls somebody for each image that is drawn, with how many were by then."""
+
+    def __init__(self, samples: Samples, on_drawn: Callable[[int], None]) -> None:
+        super().__init__(samples, len(samples))
+        self.on_drawn, self.drawn = on_drawn, 0
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        self.drawn += 1
+        self.on_drawn(self.drawn)
+        return super().__getitem__(index)
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    digits = load_data("digits", image_size=32, seed=2)
+    return replace(digits, test=Few(digits.test, 100))
 
 
 def train(
     folder: RunFolder,
+    data: Data,
     recipe: Recipe = SHORT,
     *,
     top: int = 1,
     name: str = "retrain",
-    epochs: int | None = None,
     stop: StopRequest | None = None,
 ) -> list[Retrained]:
     return retrain(
         folder,
+        data=data,
         top=top,
         recipe=recipe,
         name=name,
-        epochs=epochs,
         loader_workers=0,
         stop=stop or StopRequest(),
         console=Console(quiet=True),
     )
 
 
-def interrupt_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> StopRequest:
-    """A stop that is requested during that step."""
+def changed(**fields: object) -> Recipe:
+    return Recipe.model_validate(SHORT.model_dump() | fields)
+
+
+def interrupt(folder: RunFolder, data: Data, *, after: int) -> None:
+    """Train up to that step, during which somebody asks to stop."""
     stop = StopRequest()
-    learning_rate = nas.runs.retraining.learning_rate
 
-    def request(step: int, *, steps: int, peak: float) -> float:
-        stop.requested = step + 1 == after
-        return learning_rate(step, steps=steps, peak=peak)
+    def on_drawn(count: int) -> None:
+        stop.requested = count == after * SHORT.batch_size
 
-    after = steps
-    monkeypatch.setattr(nas.runs.retraining, "learning_rate", request)
-    return stop
+    with pytest.raises(Interrupted):
+        train(folder, replace(data, train=Watched(data.train, on_drawn)), stop=stop)
 
 
-def refuse_to_train(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*args: object, **kwargs: object) -> float:
+def not_to_train_on(data: Data) -> Data:
+    """Data whose train split must not be touched."""
+
+    def fail(count: int) -> None:
         raise AssertionError("it is trained again")
 
-    monkeypatch.setattr(nas.runs.retraining, "learning_rate", fail)
+    return replace(data, train=Watched(data.train, fail))
 
 
 def weights(folder: RunFolder, name: str = "retrain") -> dict[str, torch.Tensor]:
@@ -113,9 +134,11 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_the_most_accurate_of_the_front_are_trained_and_exported(run: RunFolder) -> None:
+def test_the_most_accurate_of_the_front_are_trained_and_exported(
+    run: RunFolder, data: Data
+) -> None:
     count = len(list(run.front.iterdir()))
-    results = train(run, top=2)
+    results = train(run, data, top=2)
     assert [result.rank for result in results] == list(range(1, min(2, count) + 1))
     for result in results:
         folder = run.retrained("retrain") / str(result.rank)
@@ -129,132 +152,124 @@ def test_the_most_accurate_of_the_front_are_trained_and_exported(run: RunFolder)
         assert 0 <= result.retrained <= 1
         metrics = json.loads((folder / "metrics.json").read_text())
         assert metrics["result"] == vars(result)
-        assert metrics["recipe"]["steps"] == SHORT.steps
+        assert metrics["recipe"] == SHORT.model_dump(mode="json")
         assert "README.md" in {path.name for path in folder.iterdir()}
     left = {path.name for path in run.retrained("retrain").iterdir()}
     assert left == {str(r.rank) for r in results}
 
 
-def test_a_front_of_fewer_architectures_is_trained_as_it_is(run: RunFolder) -> None:
+def test_a_front_of_fewer_architectures_is_trained_as_it_is(run: RunFolder, data: Data) -> None:
     for folder in list(run.front.iterdir()):
         if folder.name != "1":
             shutil.rmtree(folder)
-    assert [result.rank for result in train(run, top=5)] == [1]
+    assert [result.rank for result in train(run, data, top=5)] == [1]
 
 
-@pytest.mark.parametrize("recipe", [SHORT, FULL], ids=["light", "full"])
-@pytest.mark.parametrize("after", [1, 3, SHORT.steps])
 def test_a_resumed_retraining_equals_an_uninterrupted_one(
-    run: RunFolder, tmp_path: Path, recipe: Recipe, after: int, monkeypatch: pytest.MonkeyPatch
+    run: RunFolder, tmp_path: Path, data: Data
 ) -> None:
     other = RunFolder(shutil.copytree(run.path, tmp_path / "uninterrupted"))
-    uninterrupted = train(other, recipe)
-    with monkeypatch.context() as patch:
-        stop = interrupt_after(after, patch)
-        with pytest.raises(Interrupted):
-            train(run, recipe, stop=stop)
+    uninterrupted = train(other, data)
+    interrupt(run, data, after=3)
     assert not (run.retrained("retrain") / "1").exists()
-    torch.rand(3)  # the process draws something else meanwhile
-    assert train(run, recipe) == uninterrupted
+    assert train(run, data) == uninterrupted
     assert same(weights(run), weights(other))
     assert {path.name for path in run.retrained("retrain").iterdir()} == {"1"}
 
 
-def test_what_another_recipe_has_begun_or_done_is_not_replaced(
-    run: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    other = replace(SHORT, seed=1)
+def test_what_another_recipe_has_begun_or_done_is_not_replaced(run: RunFolder, data: Data) -> None:
+    other = changed(seed=1)
     refused = r"retrain/1: was retrained otherwise \(seed is 0 there, 1 here\); give another `name`"
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        train(run, SHORT, stop=interrupt_after(2, patch))
+    interrupt(run, data, after=2)
     with pytest.raises(InputError, match=refused):
-        train(run, other)
-    done = train(run, SHORT)
+        train(run, data, other)
+    done = train(run, data)
     with pytest.raises(InputError, match=refused):
-        train(run, other)
-    assert train(run, other, name="other") != done
-    assert train(run, SHORT) == done
+        train(run, data, other)
+    assert train(run, data, other, name="other") != done
+    assert train(run, data) == done
+
+
+def test_a_recipe_of_before_some_of_its_numbers_stood_in_it_had_their_defaults(
+    run: RunFolder, data: Data
+) -> None:
+    done = train(run, data)
+    file = run.retrained("retrain") / "1" / "metrics.json"
+    metrics = json.loads(file.read_text())
+    del metrics["recipe"]["label_smoothing"]
+    file.write_text(json.dumps(metrics))
+    assert train(run, not_to_train_on(data)) == done
+    with pytest.raises(InputError, match=r"label_smoothing is 0\.1 there, 0\.2 here"):
+        train(run, data, changed(label_smoothing=0.2))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"hash": "1"}', '{"recipe": {}, "result": {}}'])
+def test_damaged_metrics_are_refused_by_name(run: RunFolder, data: Data, text: str) -> None:
+    file = run.retrained("retrain") / "1" / "metrics.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    with pytest.raises(InputError, match=r"metrics\.json: cannot be read .*delete it"):
+        train(run, data)
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/tmp", "best", "front", "supernet"])
-def test_a_retraining_has_a_folder_of_its_own(run: RunFolder, name: str) -> None:
+def test_a_retraining_has_a_folder_of_its_own(run: RunFolder, data: Data, name: str) -> None:
     with pytest.raises(InputError, match="`name`"):
-        train(run, name=name)
+        train(run, data, name=name)
 
 
-def test_from_the_supernet_begins_with_the_inherited_weights(run: RunFolder) -> None:
-    still = replace(SHORT, start="supernet", steps=1, lr=1e-12)
-    train(run, still)
+def test_from_the_supernet_begins_with_the_inherited_weights(run: RunFolder, data: Data) -> None:
+    still = changed(start="supernet", steps=1, lr=1e-12)
+    train(run, data, still)
     for name, tensor in load_file(run.front / "1" / "weights.safetensors").items():
         if "running" not in name and "num_batches" not in name:
             assert torch.allclose(weights(run)[name], tensor, atol=1e-6), name
-    train(run, replace(still, start="scratch"), name="scratch")
+    train(run, data, changed(steps=1, lr=1e-12), name="scratch")
     assert not same(weights(run, "scratch"), weights(run))
 
 
-def test_what_is_done_with_the_same_recipe_is_not_done_again(
-    run: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = train(run)
+def test_what_is_done_with_the_same_recipe_is_not_done_again(run: RunFolder, data: Data) -> None:
+    first = train(run, data)
     target = run.retrained("retrain")
     files = {path: path.stat().st_mtime_ns for path in target.rglob("*")}
-    with monkeypatch.context() as patch:
-        refuse_to_train(patch)
-        assert train(run) == first
+    assert train(run, not_to_train_on(data)) == first
     assert {path: path.stat().st_mtime_ns for path in target.rglob("*")} == files
-    with monkeypatch.context() as patch, pytest.raises(AssertionError, match="trained again"):
-        refuse_to_train(patch)
-        train(run, replace(SHORT, lr=2e-3), name="faster")
+    with pytest.raises(AssertionError, match="trained again"):
+        train(run, not_to_train_on(data), changed(lr=2e-3), name="faster")
 
 
-def test_epochs_are_passes_over_the_train_split(
-    run: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def small_epochs(*args: Any, **kwargs: Any) -> Data:
-        return replace(load_data(*args, **kwargs), epoch_size=24)
+def test_data_of_other_classes_is_refused(run: RunFolder, data: Data) -> None:
+    with pytest.raises(InputError, match="other classes"):
+        train(run, replace(data, class_names=tuple("abcdefghij")))
 
-    monkeypatch.setattr(nas.runs.retraining, "load_data", small_epochs)
-    train(run, epochs=2)
+
+def test_epochs_are_passes_over_the_train_split(run: RunFolder, data: Data) -> None:
+    batch = data.epoch_size // 2
+    flags = ("--epochs", "1", "--batch-size", str(batch), "--train-size", "32")
+    assert command("retrain", run.path, *flags).status == 0
     metrics = json.loads((run.retrained("retrain") / "1" / "metrics.json").read_text())
-    assert metrics["recipe"]["steps"] == 2 * 24 / SHORT.batch_size
+    assert metrics["recipe"]["steps"] == 2
 
 
-def test_nothing_but_json_safetensors_and_the_card_is_left(run: RunFolder) -> None:
-    train(run)
+def test_nothing_but_json_safetensors_and_the_card_is_left(run: RunFolder, data: Data) -> None:
+    train(run, data)
     names = {path.name for path in (run.retrained("retrain") / "1").iterdir()}
     assert names == {"README.md", "architecture.json", "weights.safetensors", "metrics.json"}
     with safe_open(run.retrained("retrain") / "1" / "weights.safetensors", framework="pt") as file:
         assert json.loads(file.metadata()["class_names"]) == list("0123456789")
 
 
-def test_an_odd_batch_cannot_be_mixed(run: RunFolder) -> None:
-    with pytest.raises(InputError, match=r"`batch_size` 7.*even"):
-        train(run, replace(FULL, batch_size=7))
-    assert not run.retrained("retrain").exists()
-
-
-def test_a_device_that_is_not_there_is_refused_before_anything_is_read(run: RunFolder) -> None:
+def test_a_device_that_is_not_there_is_refused_before_anything_is_read(
+    run: RunFolder, data: Data
+) -> None:
     with pytest.raises(InputError, match="`device` 'tpu'"):
-        train(run, replace(SHORT, device="tpu"))
+        train(run, data, changed(device="tpu"))
 
 
-def test_a_run_that_has_exported_nothing_is_refused(run: RunFolder) -> None:
+def test_a_run_that_has_exported_nothing_is_refused(run: RunFolder, data: Data) -> None:
     shutil.rmtree(run.front)
     with pytest.raises(InputError, match="nothing exported yet"):
-        train(run)
-
-
-def test_a_loss_that_is_no_number_is_told_with_the_rate(run: RunFolder) -> None:
-    file = run.front / "1" / "weights.safetensors"
-    with safe_open(file, framework="pt") as opened:
-        metadata = opened.metadata()
-    tensors = {
-        name: torch.full_like(tensor, float("nan")) if name == "head.bias" else tensor
-        for name, tensor in load_file(file).items()
-    }
-    save_file(tensors, file, metadata=metadata)
-    with pytest.raises(InputError, match=r"`lr` 0\.001: the loss is nan"):
-        train(run, replace(SHORT, start="supernet"))
+        train(run, data)
 
 
 def no_weights(exported: Path) -> None:
@@ -298,15 +313,12 @@ def test_a_damaged_export_is_refused_in_one_line(
     assert not run.retrained("retrain").exists()
 
 
-def test_a_state_that_cannot_be_read_is_refused_by_name(
-    run: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        train(run, stop=interrupt_after(2, patch))
+def test_a_state_that_cannot_be_read_is_refused_by_name(run: RunFolder, data: Data) -> None:
+    interrupt(run, data, after=2)
     (state,) = run.retrained("retrain").iterdir()
     state.write_bytes(state.read_bytes()[:-50])
-    with pytest.raises(InputError, match=r"cannot be read .*delete it") as raised:
-        train(run)
+    with pytest.raises(InputError, match=r"cannot be resumed from .*delete it") as raised:
+        train(run, data)
     assert str(state) in str(raised.value)
 
 
