@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from supernet.blocks import fast_paths
 from supernet.blocks.layers import DepthwiseConv, MapConv, ResidualDepthwiseConv
 from supernet.blocks.layout import to_channels_first, to_channels_last
 from supernet.blocks.norms import BranchNorm
@@ -57,7 +56,7 @@ class ReducedHeads(HeadGroup):
             y, attention = self.attend(v, v, v, borrowed)
         else:
             y, attention = self.attend(self.q(x).flatten(1, 2), self.k(reduced), v, None)
-        return fast_paths.linear(y.view(*x.shape[:3], -1), self.proj.weight, bias), attention
+        return self.proj(y.view(*x.shape[:3], -1), bias), attention
 
 
 class FullHeads(HeadGroup):
@@ -100,7 +99,7 @@ class FullHeads(HeadGroup):
         y = y.view(*x.shape[:3], -1)
         if self.value_conv is not None:
             y = self.value_conv(v) + y
-        return fast_paths.linear(y, self.proj.weight, bias), attention
+        return self.proj(y, bias), attention
 
 
 class AdaptiveHeads(HeadGroup):
@@ -138,7 +137,7 @@ class AdaptiveHeads(HeadGroup):
             y, attention = self.attend(v, v, v, borrowed)
         else:
             y, attention = self.attend(self.q(sampled), self.k(sampled), v, None)
-        y = fast_paths.linear(y, self.proj.weight, bias).view(batch, high, wide, -1)
+        y = self.proj(y, bias).view(batch, high, wide, -1)
         if (high, wide) != (height, width):
             y = to_channels_first(y)
             y = F.interpolate(y, size=(height, width), mode="bilinear", align_corners=False)

@@ -2,7 +2,6 @@
 
 from torch import Tensor
 
-from supernet.blocks import fast_paths
 from supernet.blocks.sharing import HeadGroup, MapRole
 from supernet.blocks.windows import Windows
 
@@ -32,4 +31,4 @@ class WindowHeads(HeadGroup):
             y, attention = self.attend(
                 windows.cut(self.q(x)), windows.cut(self.k(x)), v, None, mask
             )
-        return fast_paths.linear(windows.join(y), self.proj.weight, bias), attention
+        return self.proj(windows.join(y), bias), attention

@@ -25,6 +25,17 @@ class MapRole(Enum):
     """Uses the one that is handed to it."""
 
 
+class GroupProjection(nn.Linear):
+    """One group's part of the output projection, to which the layer may add its one bias."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__(channels, width, bias=False)
+
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """(..., channels) and a bias (width) → (..., width)."""
+        return fast_paths.linear(x, self.weight, bias)
+
+
 class HeadGroup(nn.Module):
     """Attention heads that see the same keys, with their own projections.
 
@@ -42,7 +53,7 @@ class HeadGroup(nn.Module):
             self.q = MapLinear(width, channels)
             self.k = MapLinear(width, channels)
         self.v = MapLinear(width, channels)
-        self.proj = nn.Linear(channels, width, bias=False)
+        self.proj = GroupProjection(channels, width)
 
     def attend(
         self,
