@@ -2,20 +2,17 @@
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeAlias, get_args
 
 from nas.latency.conditions import DtypeName, RuntimeName
+from nas.objectives.objective import CLOSED_FORM
 from nas.utilities.errors import InputError
 from search_space import PRESETS, SearchSpace
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-BUDGET_HELP = (
-    "limit on multiply-adds of one image at --image-size; a FLOP is a multiply-add, as in the "
-    "papers: 2GFLOPs, 600MFLOPs, 2GMACs, 2e9"
-)
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,6 +25,38 @@ class Parser(argparse.ArgumentParser):
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 """What a command adds itself to."""
+
+
+def add_limits(parser: argparse._ActionsContainer, *, required: Sequence[str] = ()) -> None:
+    """Add a flag for the limit on each closed-form objective.
+
+    Args:
+        parser: Or a group of its arguments.
+        required: Names of the objectives whose limit must be given.
+    """
+    for name, objective in CLOSED_FORM.items():
+        counted = objective.defined(image_size="--image-size", num_classes="the data's")
+        examples = f": {objective.examples}" if objective.examples else ""
+        parser.add_argument(
+            f"--{objective.field.replace('_', '-')}",
+            metavar=objective.label.upper(),
+            required=name in required,
+            help=f"limit on {counted}{examples}",
+        )
+
+
+def limits_of(options: argparse.Namespace) -> dict[str, float]:
+    """The limits that were given by the flags of `add_limits`, by the objective's name.
+
+    Raises:
+        InputError: If one is no positive number, or has an unknown unit.
+    """
+    given = {name: getattr(options, objective.field) for name, objective in CLOSED_FORM.items()}
+    return {
+        name: CLOSED_FORM[name].parse_limit(text)
+        for name, text in given.items()
+        if text is not None
+    }
 
 
 def add_latency_conditions(parser: argparse._ActionsContainer) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.cli.arguments import (
-    BUDGET_HELP,
     Commands,
     add_latency_conditions,
+    add_limits,
     count,
     default_device,
     gpus,
+    limits_of,
     loader_workers,
     positive,
     rate,
@@ -21,9 +22,9 @@ from nas.cli.arguments import (
     size,
     space_named,
 )
-from nas.runs.config import DEFAULT, QUICK, RunConfig
+from nas.runs.config import DEFAULT, QUICK, RunConfig, limit_fields
 from nas.utilities.errors import InputError
-from nas.utilities.units import parse_latency, parse_macs, parse_params
+from nas.utilities.units import parse_latency
 from search_space import PRESETS, SearchSpace
 
 if TYPE_CHECKING:
@@ -43,8 +44,7 @@ def add(commands: Commands) -> None:
     )
     parser.set_defaults(action=_search)
     limits = parser.add_argument_group("limits")
-    limits.add_argument("--budget", required=True, metavar="MACS", help=BUDGET_HELP)
-    limits.add_argument("--params", metavar="COUNT", help="limit on parameters: 10M")
+    add_limits(limits, required=["macs"])
     limits.add_argument(
         "--latency",
         metavar="[DEVICE=]TIME",
@@ -73,7 +73,7 @@ def add(commands: Commands) -> None:
         "--space", default="base", help=f"{', '.join(PRESETS)}, or the JSON file of a space"
     )
     constrained.add_argument(
-        "--image-size", type=size, default=224, help="pixels at which MACs and latency count"
+        "--image-size", type=size, default=224, help="pixels at which costs and latency count"
     )
     constrained.add_argument(
         "--proxy-size",
@@ -121,10 +121,7 @@ def add(commands: Commands) -> None:
 def _search(options: argparse.Namespace) -> None:
     from nas.utilities.devices import check_device
 
-    limits = {
-        "budget": parse_macs(options.budget),
-        "params": parse_params(options.params) if options.params is not None else None,
-    }
+    limits = limits_of(options)
     if options.steps and options.epochs:
         raise InputError("--steps and --epochs say the same thing; give one of them")
     if not options.data.strip():
@@ -147,7 +144,7 @@ def _search(options: argparse.Namespace) -> None:
     else:
         steps = effort.steps if embedded or options.quick else effort.epochs * per_epoch
     config = RunConfig(
-        **limits,
+        **limit_fields(limits),
         latency_ms=latency,
         latency_tables={d: table.digest for d, table in tables.items()},
         latency_batch=options.latency_batch,
