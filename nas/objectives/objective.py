@@ -125,8 +125,9 @@ class Objective:
         return format_count(value).rstrip() if self._unit_says_it else self.amount(value)
 
     def exact(self, value: float) -> str:
-        """A closed-form value to the unit: `1,871,234,567`."""
-        return f"{int(value):,}" if value == int(value) else f"{value:,.4g}"
+        """A closed-form value to the last digit, below its label: `1,871,234,567`, `600 B`."""
+        number = f"{int(value):,}" if value == int(value) else f"{value:,.4g}"
+        return number if self._unit_says_it else f"{number} {self.unit}".rstrip()
 
     def title(self, image_size: int) -> str:
         """The label, with the size of the images where the value depends on it."""

@@ -30,9 +30,7 @@ OWN_FIELDS = {"macs": "budget", "params": "params", "memory": "memory"}
 def _added_objectives(limits: dict[str, float]) -> dict[str, float]:
     for name in limits:
         if name not in CLOSED_FORM or name in OWN_FIELDS:
-            raise ValueError(
-                f"{name!r} is no objective that was added to nas.objectives.objective.CLOSED_FORM"
-            )
+            raise ValueError(f"{name!r} is no objective that was added to CLOSED_FORM")
     return limits
 
 

@@ -116,7 +116,7 @@ def test_sample_keeps_to_a_limit_on_it_and_tells_it(energy: Objective) -> None:
         assert 4.6e-9 * cost.macs + 640e-9 * cost.activations <= LIMIT
     lines = command(*flags).out.splitlines()
     assert len(lines) == 5
-    assert all(" energy  " in line for line in lines)
+    assert all(" mJ energy  " in line for line in lines)
 
 
 @pytest.mark.usefixtures("energy")

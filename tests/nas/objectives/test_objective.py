@@ -81,8 +81,10 @@ def test_definitions_are_at_the_sizes_of_the_run() -> None:
 
 def test_exact_values_are_whole_where_they_are() -> None:
     assert MACS.exact(1_871_234_567) == "1,871,234,567"
-    assert ENERGY.exact(1234.5678) == "1,235"
-    assert ENERGY.exact(0.123456) == "0.1235"
+    assert PARAMS.exact(7) == "7"
+    assert MEMORY.exact(903_168) == "903,168 B"
+    assert ENERGY.exact(1234.5678) == "1,235 mJ"
+    assert ENERGY.exact(0.123456) == "0.1235 mJ"
 
 
 @pytest.mark.parametrize(

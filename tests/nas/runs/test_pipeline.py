@@ -406,7 +406,7 @@ def test_a_memory_is_a_hard_limit_and_an_objective_of_a_run(tmp_path: Path) -> N
     assert study.metric_names == ["accuracy", "macs", "memory"]
     best = Architecture.load(tmp_path / "run" / "best").hash
     card = (tmp_path / "run" / "best" / "README.md").read_text()
-    assert f"| memory | {MEMORY[best]:,} ({MEMORY[best] / 1e3:.3g} kB) | peak activation" in card
+    assert f"| memory | {MEMORY[best]:,} B ({MEMORY[best] / 1e3:.3g} kB) | peak activation" in card
     assert "memory at 64 px" in outcome.out
     report = (tmp_path / "run" / "report.html").read_text()
     assert f"{limit / 1e3:.3g} kB of memory" in report
