@@ -16,8 +16,8 @@ import pandas as pd
 
 from nas.latency.reference import latency_meter
 from nas.latency.table import LatencyTable
+from nas.objectives.objective import LatencyColumns
 from nas.runs.folder import RunFolder
-from nas.search.trials import LatencyColumns
 from nas.utilities.devices import is_here
 from supernet import load_exported
 

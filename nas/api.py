@@ -27,6 +27,7 @@ def search(
     *,
     budget: str | float,
     params: str | float | None = None,
+    memory: str | float | None = None,
     latency: str | Sequence[str] | Mapping[str, str] = (),
     latency_table: Sequence[str | Path] = (),
     latency_batch: int = 1,
@@ -53,6 +54,7 @@ def search(
     loader_workers: int | None = None,
     out: str | Path | None = None,
     progress: bool = True,
+    **limits: str | float | None,
 ) -> Run:
     """Train a supernet, search it under hard limits, and export the best architectures.
 
@@ -62,6 +64,7 @@ def search(
     Args:
         budget: Limit on multiply-adds of one image at `image_size`: `"2GFLOPs"`.
         params: Limit on parameters: `"10M"`.
+        memory: Limit on peak activation memory: `"64MB"`.
         latency: Limits on latency: `"15ms"`, or by device: `{"cuda": "2ms", "phone": "40ms"}`.
         latency_table: Files of latency tables.
         latency_batch: Images in the pass that is timed.
@@ -89,6 +92,7 @@ def search(
         loader_workers: Processes that load images.
         out: The run's folder; by default one below `results/`, named by the run.
         progress: Show what goes on.
+        limits: On objectives that were added to `nas.objectives.objective.CLOSED_FORM`.
 
     Returns:
         The finished run.
@@ -99,6 +103,7 @@ def search(
         Interrupted: After Ctrl-C or SIGTERM, when everything was saved.
     """
     asked = dict(locals())
+    asked |= asked.pop("limits")
     machine = {name: asked.pop(name) for name in ("workers", "ray_address", "loader_workers")}
     del asked["out"], asked["progress"]
     from nas.runs.configure import configure
@@ -255,7 +260,11 @@ def _console(progress: bool) -> Console:
 def _given(function: Callable[..., object], values: Mapping[str, object]) -> str:
     """The arguments that differ from a function's defaults, as they would be typed."""
     defaults = inspect.signature(function).parameters
-    given = {name: value for name, value in values.items() if value != defaults[name].default}
+    given = {
+        name: value
+        for name, value in values.items()
+        if name not in defaults or value != defaults[name].default
+    }
     return ", ".join(f"{name}={_shown(value)}" for name, value in given.items())
 
 

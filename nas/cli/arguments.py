@@ -1,18 +1,15 @@
 """What the commands' arguments have in common: values, groups, and what they stand for."""
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn, TypeAlias, get_args
 
 from nas.latency.conditions import DtypeName, RuntimeName
+from nas.objectives.objective import CLOSED_FORM
 from nas.utilities.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-BUDGET_HELP = (
-    "limit on multiply-adds of one image at --image-size; a FLOP is a multiply-add, as in the "
-    "papers: 2GFLOPs, 600MFLOPs, 2GMACs, 2e9"
-)
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,6 +22,24 @@ class Parser(argparse.ArgumentParser):
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 """What a command adds itself to."""
+
+
+def add_limits(parser: argparse._ActionsContainer, *, required: Sequence[str] = ()) -> None:
+    """Add a flag for the limit on each closed-form objective.
+
+    Args:
+        parser: Or a group of its arguments.
+        required: Names of the objectives whose limit must be given.
+    """
+    for name, objective in CLOSED_FORM.items():
+        counted = objective.defined(image_size="--image-size", num_classes="the data's")
+        examples = f": {objective.examples}" if objective.examples else ""
+        parser.add_argument(
+            f"--{objective.field.replace('_', '-')}",
+            metavar=objective.label.upper(),
+            required=name in required,
+            help=f"limit on {counted}{examples}",
+        )
 
 
 def add_latency_conditions(parser: argparse._ActionsContainer) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from nas.cli.arguments import (
-    BUDGET_HELP,
     Commands,
     add_latency_conditions,
+    add_limits,
     count,
     positive,
     rate,
@@ -33,8 +33,7 @@ def add(commands: Commands) -> None:
     )
     parser.set_defaults(action=_search)
     limits = parser.add_argument_group("limits")
-    limits.add_argument("--budget", required=True, metavar="MACS", help=BUDGET_HELP)
-    limits.add_argument("--params", metavar="COUNT", help="limit on parameters: 10M")
+    add_limits(limits, required=["macs"])
     limits.add_argument(
         "--latency",
         metavar="[DEVICE=]TIME",
@@ -63,7 +62,7 @@ def add(commands: Commands) -> None:
         "--space", default="base", help=f"{', '.join(PRESETS)}, or the JSON file of a space"
     )
     constrained.add_argument(
-        "--image-size", type=size, default=224, help="pixels at which MACs and latency count"
+        "--image-size", type=size, default=224, help="pixels at which costs and latency count"
     )
     constrained.add_argument(
         "--proxy-size",

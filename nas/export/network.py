@@ -1,51 +1,43 @@
 """Exporting: each architecture of the front as a folder that stands alone."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from nas.data import Data
-from nas.objectives.constrained_space import ConstrainedSpace
-from nas.report.cards import ModelFacts, model_card
-from nas.report.facts import RunFacts, latency_text
-from nas.runs.folder import RunFolder
 from nas.utilities.files import make_readable, replacing_folder
-from search_space import Architecture, InvertedResidual, Ladder, LocalGlobal, map_sizes
+from search_space import Architecture, map_sizes
 from supernet import ExportedNetwork, Network, Store, save_exported
 
 
 def export_front(
-    folder: RunFolder,
+    folder: Path,
     store: Store,
-    front: Sequence[Mapping[Any, Any]],
+    architectures: Sequence[Architecture],
     *,
-    constrained: ConstrainedSpace,
     data: Data,
-    facts: RunFacts,
-    architectures: Mapping[str, Architecture],
+    image_size: int,
+    card: Callable[[str, int], str],
 ) -> None:
-    """Write `front/<n>/` for each row, 1 being the most accurate, and `best/`, which is the first.
+    """Write `front/<n>/` for each architecture, counted from 1, and `best/`, which is the first.
 
     Folders of an earlier export are replaced.
 
     Args:
         folder: The run's.
         store: The shared weights that the networks are extracted from.
-        front: Rows of the table of trials, the most accurate first.
-        constrained: Under which the front was found.
+        architectures: Of the front, the most accurate first.
         data: Which the weights were trained on.
-        facts: For the model cards.
-        architectures: By hash.
+        image_size: Side in pixels of the images that they were trained on.
+        card: The model card of an exported folder, by its name in the run's and by the place of its
+            architecture in the sequence.
     """
-    shutil.rmtree(folder.front, ignore_errors=True)
-    for number, row in enumerate(front, start=1):
-        network = store.extract(architectures[str(row["hash"])])
-        targets = [folder.front / str(number)] + [folder.best] * (number == 1)
-        for target in targets:
-            name = str(target.relative_to(folder.path))
-            card = model_card(_model_facts(name, row, network, constrained, data, facts), facts)
-            export_network(target, network, data, image_size=facts.proxy_size, card=card)
+    shutil.rmtree(folder / "front", ignore_errors=True)
+    for place, architecture in enumerate(architectures):
+        network = store.extract(architecture)
+        for name in (f"front/{place + 1}", *(["best"] if place == 0 else [])):
+            text = card(name, place)
+            export_network(folder / name, network, data, image_size=image_size, card=text)
 
 
 def export_network(
@@ -71,13 +63,7 @@ def stage_rows(architecture: Architecture, image_size: int) -> list[dict[str, ob
     rows: list[dict[str, object]] = []
     sizes = map_sizes(image_size, architecture)
     for number, (stage, size) in enumerate(zip(architecture.stages, sizes, strict=True), start=1):
-        mixer = stage.mixer
-        local, seen = "none", "–"
-        if isinstance(mixer, Ladder | InvertedResidual):
-            local = "ladder" if isinstance(mixer, Ladder) else "MV2-SE"
-        elif isinstance(mixer, LocalGlobal):
-            local = f"{mixer.local_heads} of {mixer.heads}"
-            seen = mixer.aggregation.label if mixer.aggregation else "–"
+        local, seen = stage.mixer.table_cells
         rows.append(
             {
                 "stage": number,
@@ -96,27 +82,3 @@ def stage_rows(architecture: Architecture, image_size: int) -> list[dict[str, ob
             }
         )
     return rows
-
-
-def _model_facts(
-    name: str,
-    row: Mapping[Any, Any],
-    network: Network,
-    constrained: ConstrainedSpace,
-    data: Data,
-    facts: RunFacts,
-) -> ModelFacts:
-    return ModelFacts(
-        name=name,
-        number=int(row["number"]),
-        hash=str(row["hash"]),
-        summary=str(row["summary"]),
-        accuracy=float(row["accuracy"]),
-        macs=int(row["macs"]),
-        params=int(row["params"]),
-        latency={c.device: latency_text(row, c) for c in facts.latency_columns},
-        stages=stage_rows(network.architecture, constrained.image_size),
-        class_names=data.class_names,
-        mean=data.mean,
-        std=data.std,
-    )

@@ -2,6 +2,6 @@
 
 Nothing here trains, measures or searches. The input is always the same pair: a table of trials with
 the columns `nas.search.trials.trial_columns`, one row for each trial that was decided, and the
-`RunFacts` that say what was asked and how it was measured. pandas and plotly are imported only by
-the functions that draw; a model card needs neither.
+`RunSummary`, which says what was asked and how it was measured. pandas and plotly are imported only
+by the functions that draw; a model card needs neither.
 """

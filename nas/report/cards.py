@@ -6,70 +6,54 @@ import html
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from nas.report.facts import RunFacts, percent
-from nas.utilities.units import format_count
+from nas.objectives.objective import LatencyColumns, Objective
+from nas.report.run_summary import RunSummary, latency_text, percent
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelFacts:
-    """What a model card says of one exported architecture, beyond the facts of its run.
+class ModelSummary:
+    """What a model card says of one exported architecture, beyond the summary of its run.
 
-    `name` is its folder within the run, as in `best`; `accuracy` is a share, of the search split;
+    `name` is its folder within the run, as in `best`; `trial` its row in the table of trials;
     `stages` holds one row per stage, all with the same keys; `mean` and `std` are per channel, for
-    values between 0 and 1; `latency` says for each device with a limit what its latency is.
+    values between 0 and 1.
     """
 
     name: str
-    number: int
-    hash: str
-    summary: str
-    accuracy: float
-    macs: int
-    params: int
-    latency: Mapping[str, str]
+    trial: Mapping[Any, Any]
     stages: Sequence[Mapping[str, object]]
     class_names: Sequence[str]
     mean: Sequence[float]
     std: Sequence[float]
 
 
-def model_card(model: ModelFacts, facts: RunFacts) -> str:
+def model_card(model: ModelSummary, run: RunSummary) -> str:
     """Markdown that lets a stranger judge and load the architecture beside it."""
-    size = facts.proxy_size
-    macs, params = (
-        f"{count:,} ({format_count(count).rstrip()})" for count in (model.macs, model.params)
-    )
-    costs = [
-        {"": "MACs", "value": macs, "how": f"multiply-adds, at {facts.image_size} px"},
-        {"": "params", "value": params, "how": f"with {facts.num_classes} classes"},
-    ]
-    costs += [
-        {"": f"latency on {d}", "value": text, "how": facts.latency[d].conditions}
-        for d, text in model.latency.items()
-    ]
+    size, trial = run.proxy_size, model.trial
     return f"""\
-# {_inline(facts.data)}: {_inline(model.name)}
+# {_inline(run.data)}: {_inline(model.name)}
 
-An image classifier with {facts.num_classes} classes, found by architecture search in the space
-{_inline(facts.space)} under the budget {facts.budget_text}. Trial {model.number} of the run,
-architecture `{model.hash}`:
+An image classifier with {run.num_classes} classes, found by architecture search in the space
+{_inline(run.space)} under the budget {run.budget_text}. Trial {trial["number"]} of the run,
+architecture `{trial["hash"]}`:
 
-    {_one_line(model.summary)}
+    {_one_line(str(trial["summary"]))}
 
 ## Accuracy
 
-{facts.accuracy_with_error(model.accuracy)} on the search split: {facts.search_images:,} images of
-{_inline(facts.data)} at {size} px; chance is {percent(facts.chance)}; ± is one standard error.
+{run.accuracy_with_error(trial["accuracy"])} on the search split: {run.search_images:,} images of
+{_inline(run.data)} at {size} px; chance is {percent(run.chance)}; ± is one standard error.
 
-The weights are inherited from the supernet ({facts.supernet_steps:,} steps) and were **not
+The weights are inherited from the supernet ({run.supernet_steps:,} steps) and were **not
 retrained**. The search chose this architecture by these very images, so the figure flatters it a
 little; the test split was not touched. `python -m nas retrain` trains the architecture alone and
 measures it there.
 
 ## Cost
 
-{_table(costs)}
+{_table([_cost_row(objective, trial, run) for objective in run.costs])}
 
 ## Architecture
 
@@ -80,9 +64,9 @@ The whole of it is in `architecture.json`.
 {_use(size, model.class_names, model.mean, model.std)}
 ## Made by
 
-    {_one_line(facts.command)}
+    {_one_line(run.command)}
 
-Sampler {_inline(facts.sampler)}, seed {facts.seed}, device {_inline(facts.device)}.
+Sampler {_inline(run.sampler)}, seed {run.seed}, device {_inline(run.device)}.
 """
 
 
@@ -133,6 +117,16 @@ nor search has seen.
 {_table([{"setting": key, "value": value} for key, value in recipe.items()])}
 
 {_use(proxy_size, class_names, mean, std)}"""
+
+
+def _cost_row(objective: Objective, trial: Mapping[Any, Any], run: RunSummary) -> dict[str, object]:
+    if objective.device is not None:
+        latency = latency_text(trial, LatencyColumns(objective.device))
+        how = run.latency[objective.device].conditions
+        return {"": objective.label, "value": latency, "how": how}
+    value = trial[objective.name]
+    text = f"{objective.exact(value)} ({objective.cell(value)})"
+    return {"": objective.label, "value": text, "how": run.counted(objective)}
 
 
 def _use(size: int, class_names: Sequence[str], mean: Sequence[float], std: Sequence[float]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nas.objectives.objective import BYTES_PER_ELEMENT, MEMORY
 from nas.utilities.units import format_milliseconds
 from search_space import Architecture, cost_table, total_cost
 from search_space.segments import part_names, segments
@@ -99,28 +100,28 @@ def described(
     return {**whole, "parts": parts}
 
 
-def print_description(facts: Mapping[str, Any], architecture: Architecture, to: Console) -> None:
-    """Print what `described` found: the stages, a table of the parts, and a drawing of shares."""
+def print_description(whole: Mapping[str, Any], architecture: Architecture, to: Console) -> None:
+    """Print what `described` gave: the stages, a table of the parts, and a drawing of shares."""
     from rich.box import SIMPLE
     from rich.table import Table
 
     for number, stage in enumerate(architecture.stages, start=1):
         to.print(f"stage {number}: {stage}", highlight=False, markup=False)
-    timed = "latency_ms" in facts
-    title = f"architecture {facts['hash']}"
+    timed = "latency_ms" in whole
+    title = f"architecture {whole['hash']}"
     table = Table(title=title, box=SIMPLE, pad_edge=False, collapse_padding=True)
     table.add_column("part")
     for name in ("map", "params", "MACs", "activations", *(["ms"] if timed else [])):
         table.add_column(name, justify="right")
-    for part in facts["parts"]:
+    for part in whole["parts"]:
         height, width = part["map"]
         table.add_row(part["name"], f"{height}×{width}", *_cells(part))
     table.add_section()
-    table.add_row("all", "", *_cells(facts))
+    table.add_row("all", "", *_cells(whole))
     table.caption = (
-        f"MACs are multiply-adds of one image at {facts['image_size']} px, activations the "
+        f"MACs are multiply-adds of one image at {whole['image_size']} px, activations the "
         "elements that convolutions, linear layers and attention write; "
-        f"{facts['num_classes']} classes"
+        f"{whole['num_classes']} classes"
     )
     to.print(table)
     shares = Table(title="where it goes", box=SIMPLE, pad_edge=False, collapse_padding=True)
@@ -128,19 +129,21 @@ def print_description(facts: Mapping[str, Any], architecture: Architecture, to: 
     names = {"macs": "share of MACs"} | ({"latency_ms": "share of latency"} if timed else {})
     for name in names.values():
         shares.add_column(name)
-    longest = max(part[key] / facts[key] for part in facts["parts"] for key in names)
-    for part in facts["parts"]:
-        bars = (_bar(part[key] / facts[key], longest) for key in names)
+    longest = max(part[key] / whole[key] for part in whole["parts"] for key in names)
+    for part in whole["parts"]:
+        bars = (_bar(part[key] / whole[key], longest) for key in names)
         shares.add_row(part["name"], *bars)
     to.print(shares)
+    peak = whole["memory_bytes"] - BYTES_PER_ELEMENT * whole["params"]
     to.print(
-        f"memory: at least {facts['memory_bytes'] / 1e6:.1f} MB in float32, the weights and what "
-        f"the largest operator reads and writes ({facts['peak']:,} elements)",
+        f"memory: at least {whole['memory_bytes'] / 1e6:.1f} MB in float32, the weights and "
+        f"{MEMORY.amount(peak)} of peak activation memory (what the largest operator reads and "
+        f"writes, {whole['peak']:,} elements)",
         highlight=False,
     )
     if timed:
-        latency = format_milliseconds(facts["latency_ms"])
-        to.print(f"latency: {latency}, {facts['latency_conditions']}")
+        latency = format_milliseconds(whole["latency_ms"])
+        to.print(f"latency: {latency}, {whole['latency_conditions']}")
 
 
 def _cells(costs: Mapping[str, Any]) -> list[str]:

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nas.report.facts import RunFacts, latency_text, limit_text, macs_text, params_text, percent
+from nas.objectives.objective import ACCURACY, LatencyColumns, Objective
+from nas.report.run_summary import RunSummary, latency_text, percent
 from nas.search.front import best, evaluated, hypervolume_trace, pareto_front
-from nas.search.trials import UNNAMED_SOURCES, LatencyColumns
+from nas.search.trials import UNNAMED_SOURCES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,16 +33,29 @@ FOOT_HEIGHT = 95  # px, title of the last axis and legend
 
 @dataclass(frozen=True)
 class _Panel:
-    """One cost axis: accuracy above, and a strip below for what has a cost but no accuracy."""
+    """One cost axis: accuracy above, and a strip below for what has a cost but no accuracy.
+
+    `told` are the costs that hovering tells.
+    """
 
     index: int
-    column: str
+    objective: Objective
     title: str
-    unit: float
-    limit: float | None
-    devices: Sequence[LatencyColumns]
+    told: Sequence[Objective]
     bottom: float
     top: float
+
+    @property
+    def column(self) -> str:
+        return self.objective.name
+
+    @property
+    def factor(self) -> float:
+        return self.objective.factor
+
+    @property
+    def limit(self) -> float | None:
+        return self.objective.limit
 
     @property
     def x(self) -> str:
@@ -61,8 +75,8 @@ class _Panel:
         return self.bottom + 0.13 * (self.top - self.bottom)
 
 
-def pareto_figure(trials: pd.DataFrame, facts: RunFacts) -> go.Figure:
-    """Accuracy against MACs, and below it against latency where a latency limit was set.
+def pareto_figure(trials: pd.DataFrame, run: RunSummary) -> go.Figure:
+    """Accuracy against each cost that is searched for, in panels one below the other.
 
     Trials without an accuracy (over a limit, or failed) stand in a strip of their own. The stepped
     line is the best accuracy up to each cost; with three objectives the front also holds trials
@@ -71,14 +85,14 @@ def pareto_figure(trials: pd.DataFrame, facts: RunFacts) -> go.Figure:
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    panels = _panels(facts)
+    panels = _panels(run)
     for panel in panels:
-        _draw_panel(figure, panel, trials, facts)
+        _draw_panel(figure, panel, trials, run)
     title = (
-        f"<b>{html.escape(facts.data)}: accuracy against cost</b><br>"
+        f"<b>{html.escape(run.data)}: accuracy against cost</b><br>"
         f"<span style='font-size:13px;color:{GREY}'>"
-        f"space {html.escape(facts.space)} · budget {facts.budget_text}<br>"
-        f"costs at {facts.image_size} px · accuracy at {facts.proxy_size} px</span>"
+        f"space {html.escape(run.space)} · budget {html.escape(run.budget_text)}<br>"
+        f"costs at {run.image_size} px · accuracy at {run.proxy_size} px</span>"
     )
     inner = PANEL_HEIGHT * len(panels)
     height = HEAD_HEIGHT + inner + FOOT_HEIGHT
@@ -92,11 +106,11 @@ def pareto_figure(trials: pd.DataFrame, facts: RunFacts) -> go.Figure:
     return figure
 
 
-def hypervolume_figure(trials: pd.DataFrame, facts: RunFacts) -> go.Figure:
+def hypervolume_figure(trials: pd.DataFrame, run: RunSummary) -> go.Figure:
     """Share of the reachable volume that the front covers, after each evaluation."""
     import plotly.graph_objects as go
 
-    trace = hypervolume_trace(trials, facts.full_costs)
+    trace = hypervolume_trace(trials, run.objectives, run.reachable)
     figure = go.Figure(
         go.Scatter(
             x=list(range(1, len(trace) + 1)),
@@ -114,12 +128,12 @@ def hypervolume_figure(trials: pd.DataFrame, facts: RunFacts) -> go.Figure:
     return figure
 
 
-def prediction_figure(trials: pd.DataFrame, facts: RunFacts, device: str) -> go.Figure:
+def prediction_figure(trials: pd.DataFrame, run: RunSummary, device: str) -> go.Figure:
     """Predicted against measured latency on a device: the table's networks, and this run's."""
     import plotly.graph_objects as go
 
     columns = LatencyColumns(device)
-    held_out = facts.latency[device].networks
+    held_out = run.latency[device].networks
     figure = go.Figure()
     timed = trials.dropna(subset=[columns.measured]).drop_duplicates("hash")
     series = [
@@ -153,13 +167,14 @@ def prediction_figure(trials: pd.DataFrame, facts: RunFacts, device: str) -> go.
     return figure
 
 
-def macs_latency_figure(trials: pd.DataFrame, facts: RunFacts, device: str) -> go.Figure:
+def macs_latency_figure(trials: pd.DataFrame, run: RunSummary, device: str) -> go.Figure:
     """Latency on a device against MACs, where people see how far MACs mislead."""
     import plotly.graph_objects as go
 
     columns = LatencyColumns(device)
-    held_out = facts.latency[device].networks
+    held_out = run.latency[device].networks
     figure = go.Figure()
+    told = [o for o in run.costs if o.device in (None, device)]
     hover = "%{x:.2f} GMACs, %{y:.2f} ms"
     _scatter(
         figure,
@@ -177,10 +192,10 @@ def macs_latency_figure(trials: pd.DataFrame, facts: RunFacts, device: str) -> g
     ):
         macs = [float(value) / 1e9 for value in chosen["macs"]]
         latency = [float(value) for value in chosen[columns.value]]
-        texts = [_hover(row, [columns]) for row in chosen.to_dict("records")]
+        texts = [_hover(row, told) for row in chosen.to_dict("records")]
         _scatter(figure, macs, latency, name, color, "%{text}", texts)
     figure.update_layout(_layout(420), legend=_LEGEND_BELOW, margin={"t": 24, "b": 96})
-    figure.update_xaxes(_axis(f"MACs at {facts.image_size} px (G)"), rangemode="tozero")
+    figure.update_xaxes(_axis(f"MACs at {run.image_size} px (G)"), rangemode="tozero")
     figure.update_yaxes(_axis(f"latency on {device} (ms)"), rangemode="tozero")
     return figure
 
@@ -210,32 +225,29 @@ def _scatter(
     )
 
 
-def _panels(facts: RunFacts) -> list[_Panel]:
-    """One for MACs on top, then one for the latency of each device that has a limit."""
-    axes = [("macs", f"MACs at {facts.image_size} px (G)", 1e9)]
-    axes += [(c.value, f"latency on {c.device} (ms)", 1.0) for c in facts.latency_columns]
-    half_gap = 0.12 / len(axes)  # room for the title of an axis and the limit below it
-    share = 1 / len(axes)
+def _panels(run: RunSummary) -> list[_Panel]:
+    """One for each cost that is searched for, MACs on top."""
+    searched = run.searched_costs
+    half_gap = 0.12 / len(searched)  # room for the title of an axis and the limit below it
+    share = 1 / len(searched)
     return [
         _Panel(
             number,
-            column,
-            title,
-            unit,
-            facts.limits.get(column),
-            facts.latency_columns,
-            bottom=1 - number * share + (half_gap if number < len(axes) else 0.0),
+            objective,
+            title=objective.axis(run.image_size),
+            told=run.costs,
+            bottom=1 - number * share + (half_gap if number < len(searched) else 0.0),
             top=1 - (number - 1) * share - (half_gap if number > 1 else 0.0),
         )
-        for number, (column, title, unit) in enumerate(axes, start=1)
+        for number, objective in enumerate(searched, start=1)
     ]
 
 
-def _draw_panel(figure: go.Figure, panel: _Panel, trials: pd.DataFrame, facts: RunFacts) -> None:
+def _draw_panel(figure: go.Figure, panel: _Panel, trials: pd.DataFrame, run: RunSummary) -> None:
     for axis in (panel.y, panel.strip):
         # plotly draws no frame where there is no trace.
         figure.add_scatter(x=[None], y=[None], xaxis=panel.x, yaxis=axis, showlegend=False)
-    front = pareto_front(trials, facts.objectives)
+    front = pareto_front(trials, run.objectives)
     rows = evaluated(trials)
     others = rows[~rows["hash"].isin(front["hash"])]
     over = trials[trials["state"] == "infeasible"]
@@ -243,7 +255,9 @@ def _draw_panel(figure: go.Figure, panel: _Panel, trials: pd.DataFrame, facts: R
 
     _points(figure, panel, others, "evaluated", size=10, color="#FFFFFF", edge=GREY)
     _envelope(figure, panel, rows)
-    name = "Pareto front (accuracy, MACs, latency)" if facts.latency else "Pareto front"
+    searched = [ACCURACY, *run.searched_costs]
+    of = f" ({', '.join(o.label for o in searched)})" if len(searched) > 2 else ""
+    name = f"Pareto front{of}"
     _points(figure, panel, front, name, size=11, color=BLUE, edge=BLUE)
     if not rows.empty:
         star = best(trials).to_frame().T
@@ -257,7 +271,7 @@ def _draw_panel(figure: go.Figure, panel: _Panel, trials: pd.DataFrame, facts: R
     _ticks(figure, panel, failed, "failed", symbol="x-thin-open", color=INK)
 
     shown = trials[trials["state"].isin(["evaluated", "infeasible", "failed"])]
-    costs = shown[panel.column].astype(float).dropna() / panel.unit
+    costs = shown[panel.column].astype(float).dropna() / panel.factor
     figure.update_layout({f"xaxis{panel.index}": _cost_axis(panel, [float(c) for c in costs])})
     figure.update_layout(
         {
@@ -335,7 +349,7 @@ def _markers(
     if rows.empty:
         return
     figure.add_scatter(
-        x=rows[panel.column].astype(float) / panel.unit,
+        x=rows[panel.column].astype(float) / panel.factor,
         y=heights,
         xaxis=panel.x,
         yaxis=axis,
@@ -345,7 +359,7 @@ def _markers(
         showlegend=panel.index == 1,
         marker=marker,
         hoverinfo="text",
-        hovertext=[_hover(row, panel.devices) for row in rows.to_dict("records")],
+        hovertext=[_hover(row, panel.told) for row in rows.to_dict("records")],
         cliponaxis=False,
     )
 
@@ -355,7 +369,7 @@ def _labels(figure: go.Figure, panel: _Panel, rows: pd.DataFrame) -> None:
     if rows.empty:
         return
     figure.add_scatter(
-        x=rows[panel.column].astype(float) / panel.unit,
+        x=rows[panel.column].astype(float) / panel.factor,
         y=100 * rows["accuracy"].astype(float),
         xaxis=panel.x,
         yaxis=panel.y,
@@ -371,12 +385,12 @@ def _labels(figure: go.Figure, panel: _Panel, rows: pd.DataFrame) -> None:
 
 def _envelope(figure: go.Figure, panel: _Panel, rows: pd.DataFrame) -> None:
     """The best accuracy up to each cost, as steps that run on to the limit."""
-    upper = pareto_front(rows, ("accuracy", panel.column)).sort_values(panel.column)
+    upper = pareto_front(rows, (ACCURACY, panel.objective)).sort_values(panel.column)
     if upper.empty:
         return
-    x = [float(cost) / panel.unit for cost in upper[panel.column]]
+    x = [float(cost) / panel.factor for cost in upper[panel.column]]
     y = [100 * float(accuracy) for accuracy in upper["accuracy"]]
-    end = max(x[-1], 0.0 if panel.limit is None else panel.limit / panel.unit)
+    end = max(x[-1], 0.0 if panel.limit is None else panel.limit / panel.factor)
     figure.add_scatter(
         x=[*x, end],
         y=[*y, y[-1]],
@@ -393,7 +407,7 @@ def _envelope(figure: go.Figure, panel: _Panel, rows: pd.DataFrame) -> None:
 
 def _limit_line(figure: go.Figure, panel: _Panel, limit: float) -> None:
     """A dashed vertical line at the panel's limit, named above the panel."""
-    x = limit / panel.unit
+    x = limit / panel.factor
     figure.add_shape(
         type="line",
         x0=x,
@@ -406,7 +420,7 @@ def _limit_line(figure: go.Figure, panel: _Panel, limit: float) -> None:
     )
     on_log = figure.layout[f"xaxis{panel.index}"].type == "log"
     figure.add_annotation(
-        text=f"limit {limit_text(panel.column, limit)}",
+        text=f"limit {panel.objective.amount(limit)}",
         x=math.log10(x) if on_log else x,
         xref=panel.x,
         y=panel.top,
@@ -420,7 +434,7 @@ def _limit_line(figure: go.Figure, panel: _Panel, limit: float) -> None:
 def _cost_axis(panel: _Panel, costs: list[float]) -> dict[str, Any]:
     """The horizontal axis: logarithmic where the costs span more than a factor of eight."""
     if panel.limit is not None:
-        costs = [*costs, panel.limit / panel.unit]
+        costs = [*costs, panel.limit / panel.factor]
     axis = {**_axis(panel.title), "anchor": panel.strip, "domain": [0, 1]}
     if not costs:
         return axis
@@ -440,15 +454,17 @@ def _cost_axis(panel: _Panel, costs: list[float]) -> dict[str, Any]:
     return axis
 
 
-def _hover(row: dict[Any, Any], devices: Sequence[LatencyColumns]) -> str:
+def _hover(row: dict[Any, Any], costs: Sequence[Objective]) -> str:
     """What a trial is, in the little markup that plotly reads; its own strings are escaped."""
     head = f"<b>trial {row['number']}</b>"
     if row["source"] != "sampler":
         head += f" ({html.escape(str(row['source']))})"
     if not math.isnan(row["accuracy"]):
         head += f": {percent(row['accuracy'])}"
-    lines = [head, f"{macs_text(row['macs'])}, {params_text(row['params'])}"]
-    lines += [f"{c.device}: {latency_text(row, c)}" for c in devices]
+    counted = (o.named_amount(row[o.name]) for o in costs if o.device is None)
+    devices = (o.device for o in costs if o.device is not None)
+    lines = [head, html.escape(", ".join(counted))]
+    lines += [f"{device}: {latency_text(row, LatencyColumns(device))}" for device in devices]
     for text in (str(row["violation"]), *str(row["summary"]).split(" | ")):
         lines += [html.escape(line) for line in textwrap.wrap(text, 64)]
     return "<br>".join(lines)

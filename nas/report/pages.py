@@ -8,15 +8,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.report.facts import (
-    RunFacts,
-    count_text,
-    latency_text,
-    limit_text,
-    macs_text,
-    params_text,
-    percent,
-)
 from nas.report.figures import (
     FONT,
     hypervolume_figure,
@@ -24,17 +15,18 @@ from nas.report.figures import (
     pareto_figure,
     prediction_figure,
 )
-from nas.search.front import anchors, hypervolume_trace, pareto_front
+from nas.report.run_summary import RunSummary, count_text, percent, value_text
+from nas.search.front import anchors, full_scales, hypervolume_trace, pareto_front
 from nas.search.trials import UNNAMED_SOURCES
 from nas.utilities.files import write_text
-from nas.utilities.units import format_count, format_seconds
+from nas.utilities.units import format_seconds
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
 
-def write_report(folder: Path, trials: pd.DataFrame, facts: RunFacts) -> None:
+def write_report(folder: Path, trials: pd.DataFrame, run: RunSummary) -> None:
     """Write `trials.csv`, `pareto.csv`, `pareto.html` and `report.html` into `folder`.
 
     A reader sees each file as it was or as it will be, never a part. The pages hold plotly.js and
@@ -43,12 +35,12 @@ def write_report(folder: Path, trials: pd.DataFrame, facts: RunFacts) -> None:
     Raises:
         OSError: The folder cannot be written.
     """
-    front = pareto_front(trials, facts.objectives)
-    plot = _plot(pareto_figure(trials, facts), "pareto")
+    front = pareto_front(trials, run.objectives)
+    plot = _plot(pareto_figure(trials, run), "pareto")
     write_text(folder / "trials.csv", trials.to_csv(index=False))
     write_text(folder / "pareto.csv", front.to_csv(index=False))
-    write_text(folder / "pareto.html", _page(_heading(facts), plot))
-    write_text(folder / "report.html", _page(_heading(facts), _report(folder, trials, facts, plot)))
+    write_text(folder / "pareto.html", _page(_heading(run), plot))
+    write_text(folder / "report.html", _page(_heading(run), _report(folder, trials, run, plot)))
 
 
 def next_commands(folder: Path) -> list[tuple[str, str]]:
@@ -62,27 +54,27 @@ def next_commands(folder: Path) -> list[tuple[str, str]]:
     ]
 
 
-def _report(folder: Path, trials: pd.DataFrame, facts: RunFacts, plot: str) -> str:
+def _report(folder: Path, trials: pd.DataFrame, run: RunSummary, plot: str) -> str:
     """The body of `report.html`."""
-    front = pareto_front(trials, facts.objectives)
-    trace = hypervolume_trace(trials, facts.full_costs)
-    parts = [f"<h1>{html.escape(_heading(facts))}</h1>", _result(trials, facts)]
+    front = pareto_front(trials, run.objectives)
+    trace = hypervolume_trace(trials, run.objectives, run.reachable)
+    parts = [f"<h1>{html.escape(_heading(run))}</h1>", _result(trials, run)]
     parts.append(f"<section class='plot'>{plot}</section>")
     if trace:
-        full = ", ".join(limit_text(name, cost) for name, cost in facts.full_costs.items())
+        scales = full_scales(run.objectives, run.reachable)
+        full = ", ".join(o.named_amount(scales[o.name]) for o in run.searched_costs)
         caption = (
-            f"{trace[-1]:.4f} at the end: the share that the front covers of "
-            f"the room between no accuracy at full cost ({full}) and full accuracy at no cost. "
+            f"{trace[-1]:.4f} at the end: the share that the front covers of the room between no "
+            f"accuracy at full cost ({html.escape(full)}) and full accuracy at no cost. "
             "Where the curve is flat, the search found nothing better."
         )
         curve = (
-            _plot(hypervolume_figure(trials, facts), "hypervolume")
-            + f"<p class='note'>{caption}</p>"
+            _plot(hypervolume_figure(trials, run), "hypervolume") + f"<p class='note'>{caption}</p>"
         )
         parts.append(_section("Hypervolume", curve))
-        parts.append(_section(f"Pareto front ({len(front)})", _trials(front, facts)))
-    parts += [_latency(trials, facts, device) for device in facts.latency]
-    parts.append(_section("What was asked and how it was measured", _facts(facts)))
+        parts.append(_section(f"Pareto front ({len(front)})", _trials(front, run)))
+    parts += [_latency(trials, run, device) for device in run.latency]
+    parts.append(_section("What was asked and how it was measured", _asked(run)))
     parts.append(_section("Trials", _statistics(trials)))
     if trace:
         steps = (
@@ -93,11 +85,11 @@ def _report(folder: Path, trials: pd.DataFrame, facts: RunFacts, plot: str) -> s
     return "\n".join(parts)
 
 
-def _heading(facts: RunFacts) -> str:
-    return f"Architecture search: {facts.data}, space {facts.space}, budget {facts.budget_text}"
+def _heading(run: RunSummary) -> str:
+    return f"Architecture search: {run.data}, space {run.space}, budget {run.budget_text}"
 
 
-def _result(trials: pd.DataFrame, facts: RunFacts) -> str:
+def _result(trials: pd.DataFrame, run: RunSummary) -> str:
     """The answer, first of all."""
     compared = anchors(trials)
     if not compared:
@@ -106,74 +98,72 @@ def _result(trials: pd.DataFrame, facts: RunFacts) -> str:
             f"{html.escape(count_text(trials))}.</p>"
         )
     _, row = compared[0]
-    speed = "".join(
-        f", <b>{row[columns.value]:.2f} ms</b> on {html.escape(columns.device)}"
-        for columns in facts.latency_columns
-    )
+    costs = ", ".join(f"<b>{html.escape(o.named_amount(row[o.name]))}</b>" for o in run.costs)
     lead = (
         f"The best architecture is right on <b>{percent(row['accuracy'])}</b> of the search split "
-        f"and costs <b>{macs_text(row['macs'])}</b>, <b>{params_text(row['params'])}</b>{speed}."
+        f"and costs {costs}."
     )
     note = (
-        f"{facts.accuracy_text}; ± is one standard error. {facts.cost_text}. Smallest and largest "
+        f"{run.accuracy_text}; ± is one standard error. {run.cost_text}. Smallest and largest "
         "are by MACs, of those evaluated. The best of many on the same images reads a little high; "
         "retraining measures the test split."
     )
-    table = _table(["", *_heads(facts)], [[name, *_cells(row, facts)] for name, row in compared])
+    table = _table(["", *_heads(run)], [[name, *_cells(row, run)] for name, row in compared])
     note = f"<p class='note'>{html.escape(note[0].upper() + note[1:])}</p>"
     return f"<p class='lead'>{lead}</p>{table}{note}"
 
 
-def _latency(trials: pd.DataFrame, facts: RunFacts, device: str) -> str:
+def _latency(trials: pd.DataFrame, run: RunSummary, device: str) -> str:
     """What a device's latency was predicted and measured to be, and how far MACs mislead."""
-    found, name = facts.latency[device], f"latency-{device.replace(':', '-')}"
+    found, name = run.latency[device], f"latency-{device.replace(':', '-')}"
     note = f"{found.conditions}. The table's error: {found.error}."
     if not found.measured:
         note += " The device is not here: latencies are predicted and were not measured."
-    plots = _plot(prediction_figure(trials, facts, device), f"{name}-prediction")
-    plots += _plot(macs_latency_figure(trials, facts, device), f"{name}-macs")
+    plots = _plot(prediction_figure(trials, run, device), f"{name}-prediction")
+    plots += _plot(macs_latency_figure(trials, run, device), f"{name}-macs")
     return _section(f"Latency on {device}", f"<p class='note'>{html.escape(note)}</p>{plots}")
 
 
-def _trials(rows: pd.DataFrame, facts: RunFacts) -> str:
-    return _table(_heads(facts), [_cells(row, facts) for _, row in rows.iterrows()])
+def _trials(rows: pd.DataFrame, run: RunSummary) -> str:
+    return _table(_heads(run), [_cells(row, run) for _, row in rows.iterrows()])
 
 
-def _heads(facts: RunFacts) -> list[str]:
-    timed = [f"latency on {columns.device}" for columns in facts.latency_columns]
-    return ["trial", "accuracy", "MACs", "params", *timed, "from", "architecture"]
+def _heads(run: RunSummary) -> list[str]:
+    costs = [objective.label for objective in run.costs]
+    return ["trial", "accuracy", *costs, "from", "architecture"]
 
 
-def _cells(row: pd.Series, facts: RunFacts) -> list[str]:
-    timed = [latency_text(row, columns) for columns in facts.latency_columns]
+def _cells(row: pd.Series, run: RunSummary) -> list[str]:
     return [
         str(row["number"]),
-        facts.accuracy_with_error(row["accuracy"]),
-        format_count(row["macs"]).rstrip(),
-        format_count(row["params"]).rstrip(),
-        *timed,
+        run.accuracy_with_error(row["accuracy"]),
+        *(value_text(row, objective) for objective in run.costs),
         str(row["source"]),
         str(row["summary"]),
     ]
 
 
-def _facts(facts: RunFacts) -> str:
-    reach = f"{macs_text(facts.smallest_macs)} to {macs_text(facts.largest_macs)}"
-    spent = f"{facts.supernet_steps:,} steps in {format_seconds(facts.supernet_seconds)}"
+def _asked(run: RunSummary) -> str:
+    spans = (
+        f"{o.amount(run.reachable[o.name][0])} to {o.named_amount(run.reachable[o.name][1])}"
+        for o in run.costs
+        if o.value is not None
+    )
+    spent = f"{run.supernet_steps:,} steps in {format_seconds(run.supernet_seconds)}"
     rows = {
-        "data": f"{facts.data}, {facts.num_classes} classes",
-        "space": f"{facts.space}: {_large(facts.space_size)} architectures, {reach}",
-        "budget": facts.budget_text,
-        "cost": facts.cost_text,
-        "accuracy": facts.accuracy_text,
-        **{f"latency on {d}": f"{x.conditions}; {x.error}" for d, x in facts.latency.items()},
+        "data": f"{run.data}, {run.num_classes} classes",
+        "space": f"{run.space}: {_large(run.space_size)} architectures, {', '.join(spans)}",
+        "budget": run.budget_text,
+        "cost": run.cost_text,
+        "accuracy": run.accuracy_text,
+        **{f"latency on {d}": f"{x.conditions}; {x.error}" for d, x in run.latency.items()},
         "supernet": spent,
-        "search": f"{facts.sampler}, seed {facts.seed}, {format_seconds(facts.search_seconds)}",
-        "device": facts.device,
+        "search": f"{run.sampler}, seed {run.seed}, {format_seconds(run.search_seconds)}",
+        "device": run.device,
     }
     pairs = [(name, html.escape(text)) for name, text in rows.items()]
-    pairs.insert(0, ("command", _code(facts.command)))
-    pairs += [("note", html.escape(note)) for note in facts.notes]
+    pairs.insert(0, ("command", _code(run.command)))
+    pairs += [("note", html.escape(note)) for note in run.notes]
     return _pairs(pairs)
 
 

@@ -12,16 +12,15 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from nas.report.facts import RunFacts, count_text, spread_text
+from nas.objectives.objective import LatencyColumns
+from nas.report.run_summary import RunSummary, count_text, spread_text, value_text
 from nas.search.front import anchors
-from nas.search.trials import LatencyColumns
-from nas.utilities.units import format_count
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def summary_table(trials: pd.DataFrame, facts: RunFacts) -> Table:
+def summary_table(trials: pd.DataFrame, run: RunSummary) -> Table:
     """The best architecture beside the smallest and the largest evaluated, 100 columns at most.
 
     Costs are at the run's image size, accuracies on its search split; the caption says so. Without
@@ -29,8 +28,8 @@ def summary_table(trials: pd.DataFrame, facts: RunFacts) -> Table:
     """
     compared = anchors(trials)
     table = Table(
-        title=f"{escape(facts.data)}, space {escape(facts.space)}, budget {facts.budget_text}",
-        caption="\n".join(_caption(trials, facts)),
+        title=f"{escape(run.data)}, space {escape(run.space)}, budget {escape(run.budget_text)}",
+        caption="\n".join(_caption(trials, run)),
         caption_justify="left",
         box=SIMPLE_HEAD,
         show_edge=False,
@@ -43,8 +42,8 @@ def summary_table(trials: pd.DataFrame, facts: RunFacts) -> Table:
     for name, _ in compared:
         style = "bold" if "best" in name else ""
         table.add_column(name, overflow="fold", max_width=24, style=style)
-    for label, show in _rows(facts).items():
-        table.add_row(label, *(escape(show(row)) for _, row in compared))
+    for label, show in _rows(run).items():
+        table.add_row(escape(label), *(escape(show(row)) for _, row in compared))
     table.add_section()
     stages = [str(row["summary"]).split(" | ") for _, row in compared]
     for number, row in enumerate(zip_longest(*stages, fillvalue=""), start=1):
@@ -52,18 +51,21 @@ def summary_table(trials: pd.DataFrame, facts: RunFacts) -> Table:
     return table
 
 
-def _rows(facts: RunFacts) -> dict[str, Callable[[pd.Series], str]]:
+def _rows(run: RunSummary) -> dict[str, Callable[[pd.Series], str]]:
     """What is told of each architecture: a label, and how to read it off a trial."""
-    pixels = facts.proxy_size
+    pixels = run.proxy_size
     rows: dict[str, Callable[[pd.Series], str]] = {
         "trial": lambda row: str(row["number"]),
-        f"accuracy at {pixels} px": lambda row: facts.accuracy_with_error(row["accuracy"]),
-        f"MACs at {facts.image_size} px": lambda row: format_count(row["macs"]).rstrip(),
-        "params": lambda row: format_count(row["params"]).rstrip(),
+        f"accuracy at {pixels} px": lambda row: run.accuracy_with_error(row["accuracy"]),
     }
-    for columns in facts.latency_columns:
-        rows[f"ms on {columns.device}"] = partial(_measured, columns)
-        rows[f"  predicted, {columns.device}"] = partial(_predicted, columns)
+    for objective in run.costs:
+        if objective.device is None:
+            title = objective.title(run.image_size)
+            rows[title] = partial(value_text, objective=objective)
+        else:
+            columns = LatencyColumns(objective.device)
+            rows[f"ms on {columns.device}"] = partial(_measured, columns)
+            rows[f"  predicted, {columns.device}"] = partial(_predicted, columns)
     return rows
 
 
@@ -77,9 +79,9 @@ def _measured(columns: LatencyColumns, row: pd.Series) -> str:
     return f"{row[columns.measured]:.2f} ({spread_text(row, columns)})"
 
 
-def _caption(trials: pd.DataFrame, facts: RunFacts) -> list[str]:
+def _caption(trials: pd.DataFrame, run: RunSummary) -> list[str]:
     """How the numbers were measured and how many trials there were, in lines."""
-    accuracy = f"{facts.accuracy_text}; ± is one standard error"
-    cost = f"{facts.cost_text}; smallest and largest are of those evaluated"
-    errors = [f"latency on {d}: {x.conditions}; {x.error}" for d, x in facts.latency.items()]
+    accuracy = f"{run.accuracy_text}; ± is one standard error"
+    cost = f"{run.cost_text}; smallest and largest are of those evaluated"
+    errors = [f"latency on {d}: {x.conditions}; {x.error}" for d, x in run.latency.items()]
     return [escape(line) for line in (accuracy, cost, *errors, f"trials: {count_text(trials)}")]

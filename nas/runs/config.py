@@ -2,13 +2,15 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, PositiveInt
 
 from nas.latency.conditions import DtypeName, RuntimeName
 from nas.objectives.limits import Limits
+from nas.objectives.objective import CLOSED_FORM, latency_name
 from nas.search.samplers import SAMPLERS
 from nas.training.settings import SupernetTraining
 from search_space import SearchSpace
@@ -21,6 +23,19 @@ def _known_sampler(name: str) -> str:
 
 
 SamplerName = Annotated[str, AfterValidator(_known_sampler)]
+
+OWN_FIELDS = {"macs": "budget", "params": "params", "memory": "memory"}
+"""The fields of `RunConfig` that hold limits on closed-form objectives, by the objective's name."""
+
+
+def _added_objectives(limits: dict[str, float]) -> dict[str, float]:
+    for name in limits:
+        if name not in CLOSED_FORM or name in OWN_FIELDS:
+            raise ValueError(f"{name!r} is no objective that was added to CLOSED_FORM")
+    return limits
+
+
+AddedLimits = Annotated[dict[str, float], AfterValidator(_added_objectives)]
 
 
 class RunConfig(SupernetTraining):
@@ -35,6 +50,8 @@ class RunConfig(SupernetTraining):
     Attributes:
         budget: Limit on multiply-adds for one image at `image_size`.
         params: Limit on parameters.
+        memory: Limit on peak activation memory in bytes, at `image_size`.
+        added_limits: Limits on objectives that were added to `CLOSED_FORM`, by name.
         latency_ms: Limit on the latency of one forward pass, by device.
         latency_tables: Digest of the table that was given for a device; others are measured.
         latency_batch: Images in the forward pass that is timed.
@@ -53,6 +70,8 @@ class RunConfig(SupernetTraining):
 
     budget: int | None
     params: int | None = None
+    memory: int | None = None
+    added_limits: AddedLimits = Field(default_factory=dict)
     latency_ms: dict[str, float] = Field(default_factory=dict)
     latency_tables: dict[str, str] = Field(default_factory=dict)
     latency_batch: PositiveInt = 1
@@ -71,13 +90,22 @@ class RunConfig(SupernetTraining):
     @property
     def limits(self) -> Limits:
         """The hard limits."""
-        return Limits(macs=self.budget, params=self.params, latency_ms=self.latency_ms)
+        own = {name: getattr(self, field) for name, field in OWN_FIELDS.items()}
+        latencies = {latency_name(device): limit for device, limit in self.latency_ms.items()}
+        return Limits(**own, **self.added_limits, **latencies)
 
     @property
     def digest(self) -> str:
         """Six hex digits that tell configurations apart in folder names."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
+def limit_fields(limits: Mapping[str, float]) -> dict[str, Any]:
+    """The fields of `RunConfig` that say so, of limits on closed-form objectives by their names."""
+    own = {OWN_FIELDS[name]: limit for name, limit in limits.items() if name in OWN_FIELDS}
+    added = {name: limit for name, limit in limits.items() if name not in OWN_FIELDS}
+    return {**own, "added_limits": added}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,10 +119,10 @@ class Effort:
         search_images: Images of the search split that each is evaluated on, at most.
     """
 
-    steps: PositiveInt
+    steps: int
     epochs: int
-    trials: PositiveInt
-    search_images: PositiveInt
+    trials: int
+    search_images: int
 
 
 DEFAULT = Effort(steps=540, epochs=50, trials=80, search_images=1000)

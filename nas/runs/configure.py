@@ -17,11 +17,12 @@ from nas.data import Data, OwnDataset, load_data
 from nas.latency.conditions import LatencyConditions
 from nas.latency.runtimes import check_runtime
 from nas.latency.table import LatencyTable
-from nas.runs.config import DEFAULT, QUICK, RunConfig
+from nas.objectives.limits import parse_limits
+from nas.runs.config import DEFAULT, QUICK, RunConfig, limit_fields
 from nas.training.strategies import DEFAULT_STRATEGY
 from nas.utilities.devices import check_device, chip_name, devices_here
 from nas.utilities.errors import InputError
-from nas.utilities.units import parse_latency, parse_macs, parse_params
+from nas.utilities.units import parse_latency
 from search_space import PRESETS, SearchSpace
 from search_space.architecture import first_error
 
@@ -49,8 +50,6 @@ class Configured:
 
 def configure(
     *,
-    budget: str | float,
-    params: str | float | None = None,
     latency: LatencyLimits = (),
     latency_table: Sequence[str | Path] = (),
     latency_batch: int = 1,
@@ -72,12 +71,11 @@ def configure(
     seed: int = 0,
     device: str | None = None,
     threads: int = 1,
+    **limits: str | float | None,
 ) -> Configured:
     """Check what was asked, fill in what was not, and open the data.
 
     Args:
-        budget: Limit on multiply-adds: `2GFLOPs`, or a number.
-        params: Limit on parameters: `10M`, or a number.
         latency: Limits on the latency of one forward pass.
         latency_table: Files of latency tables; each is of one of the devices with a limit.
         latency_batch: Images in the pass that is timed.
@@ -99,14 +97,12 @@ def configure(
         seed: Of everything random.
         device: `cpu`, `cuda` or `cuda:N`; `cuda` where there is one.
         threads: CPU threads of one evaluation.
+        limits: On closed-form objectives, by their fields: `budget="2GFLOPs"`, `memory="64MB"`.
 
     Raises:
         InputError: If something of it is wrong, absent or contradicts something else.
     """
-    limits = {
-        "budget": parse_macs(str(budget)),
-        "params": parse_params(str(params)) if params is not None else None,
-    }
+    limited = parse_limits(limits)
     if steps is not None and epochs is not None:
         raise InputError("`steps` and `epochs` say the same thing; give one of them")
     searched = space if isinstance(space, SearchSpace) else space_named(space)
@@ -132,7 +128,7 @@ def configure(
     if steps is None:
         steps = (effort.epochs if epochs is None else epochs) * per_epoch
     config = checked_config(
-        **limits,
+        **limit_fields(limited),
         latency_ms=limits_ms,
         latency_tables={name: table.digest for name, table in tables.items()},
         latency_batch=latency_batch,

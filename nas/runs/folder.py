@@ -29,7 +29,7 @@ class RunFolder:
         self.environment = self.path / "environment.json"
         self.checkpoint = self.path / "supernet" / "checkpoint.safetensors"
         self.training_state = self.path / "supernet" / "training_state.safetensors"
-        self.facts = self.path / "facts.json"
+        self.summary = self.path / "summary.json"
         self.journal = self.path / "study.journal"
         self.best = self.path / "best"
         self.front = self.path / "front"

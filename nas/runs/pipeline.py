@@ -18,12 +18,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from nas.data import Data, materialise
-from nas.export.network import export_front
+from nas.export.network import export_front, stage_rows
 from nas.latency.measure import Latency
 from nas.latency.table import LatencyTable
 from nas.objectives.constrained_space import ConstrainedSpace
-from nas.report.facts import NOTABLE_SLOWDOWN, LatencyFacts, RunFacts
+from nas.objectives.objective import MACS, Objective
+from nas.report.cards import ModelSummary, model_card
 from nas.report.pages import next_commands, write_report
+from nas.report.run_summary import NOTABLE_SLOWDOWN, LatencySummary, RunSummary
 from nas.report.summary import summary_table
 from nas.runs.config import RunConfig
 from nas.runs.folder import RunFolder, logging_to
@@ -31,7 +33,7 @@ from nas.runs.latency_tables import MEASURED_HERE, LatencyMethods, run_tables
 from nas.runs.run import trained_store
 from nas.search.driver import Search
 from nas.search.evaluation import EvaluationSetup
-from nas.search.front import best, hypervolume, ranked_front
+from nas.search.front import best, full_scales, hypervolume, ranked_front
 from nas.search.measuring import measure_front
 from nas.search.ray_workers import RayWorkers, check_cluster
 from nas.search.study import load_study, open_study, records
@@ -45,7 +47,7 @@ from nas.utilities.errors import InputError, NothingFound
 from nas.utilities.files import write_json
 from nas.utilities.interrupt import StopRequest
 from nas.utilities.progress import LiveLine
-from nas.utilities.units import format_count, format_milliseconds, format_seconds
+from nas.utilities.units import format_milliseconds, format_seconds
 from search_space import Architecture
 from supernet import Network, Store
 
@@ -137,9 +139,9 @@ def run(
         store = trained_store(folder, device=config.device)
         ended = job.search(store)
         job.measure_front(store, methods)
-        facts = job.facts(command, [*notes, *([ended] if ended else [])])
-        write_json(folder.facts, asdict(facts))
-        job.export(store, facts)
+        summary = job.summary(command, [*notes, *([ended] if ended else [])])
+        write_json(folder.summary, asdict(summary))
+        job.export(store, summary)
         report(folder, console)
         if not folder.best.exists():
             if any(record.was_evaluated for record in records(load_study(folder.journal)).values()):
@@ -151,15 +153,15 @@ def report(folder: RunFolder, console: Console) -> None:
     """Write the tables and pages of a run that has searched, and print its summary.
 
     Raises:
-        InputError: If the run has not come that far.
+        InputError: If the run has not come that far, or has an objective that is not known here.
     """
-    if not folder.facts.exists():
+    if not folder.summary.exists():
         raise InputError(f"{folder.path}: the search has not finished; run its command again")
-    facts = RunFacts.from_json(folder.facts.read_bytes())
-    trials = trials_table(records(load_study(folder.journal)), list(facts.latency))
-    write_report(folder.path, trials, facts)
+    summary = RunSummary.from_json(folder.summary.read_bytes())
+    trials = trials_table(records(load_study(folder.journal)), summary.objectives)
+    write_report(folder.path, trials, summary)
     console.print()
-    console.print(summary_table(trials, facts))
+    console.print(summary_table(trials, summary))
     console.print(f"\nreport: {folder.path / 'report.html'}", highlight=False, soft_wrap=True)
     for purpose, line in next_commands(folder.path) if folder.best.exists() else []:
         console.print(f"{purpose}:\n    [bold]{line}", highlight=False, soft_wrap=True)
@@ -234,7 +236,7 @@ class _Job:
             sampler=config.sampler,
             seed=config.seed,
             trials=config.trials,
-            latencies=len(config.latency_ms),
+            objectives=self.constrained.objectives,
         )
         done = [record for record in records(study).values() if record.was_evaluated]
         if len(done) >= config.trials:
@@ -273,7 +275,7 @@ class _Job:
 
     def measure_front(self, store: Store, methods: LatencyMethods) -> None:
         """Measure what is on the front, while nothing else runs, where latency is limited."""
-        limits, study = self.config.latency_ms, load_study(self.folder.journal)
+        study = load_study(self.folder.journal)
         seconds = self.clock.measuring("measuring_seconds")
 
         @cache
@@ -283,7 +285,7 @@ class _Job:
         def measure(architecture: Architecture, device: str) -> Latency:
             return meter(device)(store.extract(architecture))
 
-        def show(record: Record, device: str, latency: MeasuredLatency) -> None:
+        def show(record: Record, objective: Objective, latency: MeasuredLatency) -> None:
             verdict = "within" if latency.excess <= 0 else "over"
             unstable = " [yellow](unstable)[/]" if latency.unstable else ""
             drift = (
@@ -293,8 +295,9 @@ class _Job:
             )
             measured = f"{format_milliseconds(latency.median_ms)}{drift}{unstable}"
             self.console.print(
-                f"measured on {device}: {measured}, {verdict} the limit of {limits[device]:g} ms; "
-                f"predicted {format_milliseconds(record.predicted_ms[device])}; "
+                f"measured on {objective.device}: {measured}, {verdict} the limit of "
+                f"{objective.limit:g} ms; "
+                f"predicted {format_milliseconds(record.predicted[objective.name])}; "
                 f"accuracy {record.accuracy or 0:.1%}",
                 highlight=False,
             )
@@ -303,19 +306,18 @@ class _Job:
             with seconds:
                 measure_front(study, self.constrained, measure, stop=self.stop, on_measured=show)
 
-    def facts(self, command: str, notes: list[str]) -> RunFacts:
+    def summary(self, command: str, notes: list[str]) -> RunSummary:
         """What the report needs to know of this run."""
         config, constrained = self.config, self.constrained
-        return RunFacts(
+        return RunSummary(
             command=command,
             data=self.data.name,
             num_classes=self.data.num_classes,
             search_images=len(self.labels),
             space=config.space.name,
             space_size=config.space.count(),
-            limits=config.limits.by_name(),
-            smallest_macs=constrained.cost(constrained.extreme(lambda cost: cost.macs)).macs,
-            largest_macs=constrained.cost(constrained.extreme(lambda cost: -cost.macs)).macs,
+            limits=dict(config.limits),
+            reachable=constrained.reachable,
             image_size=config.image_size,
             proxy_size=config.proxy_size,
             sampler=config.sampler,
@@ -325,7 +327,7 @@ class _Job:
             supernet_seconds=self.clock.seconds("supernet_seconds"),
             search_seconds=self.clock.seconds("search_seconds"),
             latency={
-                device: LatencyFacts(
+                device: LatencySummary(
                     conditions=str(table.conditions),
                     error=table.error_text,
                     measured=device in constrained.measured,
@@ -336,26 +338,37 @@ class _Job:
             notes=tuple(notes),
         )
 
-    def export(self, store: Store, facts: RunFacts) -> None:
+    def export(self, store: Store, summary: RunSummary) -> None:
         """Export the front and the best, where anything was evaluated."""
-        study = load_study(self.folder.journal)
-        trials = trials_table(records(study), list(facts.latency))
-        front = ranked_front(trials, facts.objectives)
+        known = records(load_study(self.folder.journal))
+        trials = trials_table(known, summary.objectives)
+        front = ranked_front(trials, summary.objectives)
         if front.empty:
             return
         assert front.iloc[0]["hash"] == best(trials)["hash"]
-        architectures = {
-            record.hash: Architecture.model_validate(record.architecture)
-            for record in records(study).values()
-        }
+        rows = front.to_dict("records")
+        architectures = [
+            Architecture.model_validate(known[row["number"]].architecture) for row in rows
+        ]
+
+        def card(name: str, place: int) -> str:
+            model = ModelSummary(
+                name=name,
+                trial=rows[place],
+                stages=stage_rows(architectures[place], self.config.image_size),
+                class_names=self.data.class_names,
+                mean=self.data.mean,
+                std=self.data.std,
+            )
+            return model_card(model, summary)
+
         export_front(
-            self.folder,
+            self.folder.path,
             store,
-            front.to_dict("records"),
-            constrained=self.constrained,
+            architectures,
             data=self.data,
-            facts=facts,
-            architectures=architectures,
+            image_size=self.config.proxy_size,
+            card=card,
         )
 
     def _fresh_store(self) -> Store:
@@ -401,12 +414,8 @@ class _SearchStatus:
         self.feasible, self.infeasible = 0, 0
         self.points: dict[str, list[float]] = {}
         self.best: Record | None = None
-        largest = constrained.cost(constrained.extreme(lambda cost: -cost.macs)).macs
-        self._scales = [
-            1.0,
-            constrained.limits.macs or largest,
-            *constrained.limits.latency_ms.values(),
-        ]
+        self._searched = [o for o in constrained.objectives if o.searched]
+        self._scales = full_scales(self._searched, constrained.reachable)
         self.text = ""
         for record in decided:
             self.add(record)
@@ -420,19 +429,17 @@ class _SearchStatus:
         self.infeasible += record.state == "infeasible"
         if record.state == "evaluated":
             self.feasible += 1
-            values = record.objectives
             self.points[record.hash] = [
-                v / scale for v, scale in zip(values, self._scales, strict=False)
+                record.values[name] / scale for name, scale in self._scales.items()
             ]
             better = self.best is None or (record.accuracy or 0) > (self.best.accuracy or 0)
             self.best = record if better else self.best
         if self.best is not None:
-            points = list(self.points.values())
-            volume = hypervolume(points, [0.0] + [1.0] * (len(points[0]) - 1))
+            volume = hypervolume(list(self.points.values()), self._searched)
             share = self.feasible / (self.feasible + self.infeasible)
             self.text = (
                 f"feasible {share:.0%} · best {self.best.accuracy or 0:.1%} at "
-                f"{format_count(self.best.macs)}MACs · hypervolume {volume:.3f}"
+                f"{MACS.amount(self.best.costs[MACS.name])} · hypervolume {volume:.3f}"
             )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-    from nas.report.facts import RunFacts
+    from nas.report.run_summary import RunSummary
 
 
 class Run:
@@ -59,8 +59,7 @@ class Run:
         from nas.search.study import load_study, records
         from nas.search.trials import trials_table
 
-        devices = list(self._summary.latency)
-        return trials_table(records(load_study(self.folder.journal)), devices)
+        return trials_table(records(load_study(self.folder.journal)), self._summary.objectives)
 
     @property
     def front(self) -> pd.DataFrame:
@@ -126,7 +125,7 @@ class Run:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: what was asked, and the front."""
-        if not self.folder.facts.exists():
+        if not self.folder.summary.exists():
             return f"<p>{html.escape(str(self))}: the search has not finished</p>"
         front = self.front.drop(columns=["number", "state", "violation", "seconds"])
         asked = f"{self._summary.data}, space {self._summary.space}, {self._summary.budget_text}"
@@ -137,12 +136,12 @@ class Run:
         return f"Run({str(self.path)!r})"
 
     @property
-    def _summary(self) -> RunFacts:
-        from nas.report.facts import RunFacts
+    def _summary(self) -> RunSummary:
+        from nas.report.run_summary import RunSummary
 
-        if not self.folder.facts.exists():
+        if not self.folder.summary.exists():
             raise InputError(f"{self.path}: the search has not finished; run its command again")
-        return RunFacts.from_json(self.folder.facts.read_bytes())
+        return RunSummary.from_json(self.folder.summary.read_bytes())
 
     def _exported(self, rank: int) -> Path:
         folder = self.folder.front / str(rank)

@@ -164,18 +164,17 @@ class Search:
         on_decided: Callable[[Record], None],
         score: Score | None = None,
     ) -> Record:
-        cost = self.constrained.cost(candidate.architecture)
+        costs = self.constrained.costs(candidate.architecture)
         predicted = self.constrained.predict(candidate.architecture)
         record = Record(
             state=state,
             architecture=candidate.architecture.model_dump(mode="json"),
             hash=candidate.architecture.hash,
-            macs=cost.macs,
-            params=cost.params,
+            costs=costs,
             source=source_of(candidate.trial),
             accuracy=score.accuracy if score else None,
-            predicted_ms=predicted,
-            excess=self.constrained.limits.excess(cost, predicted),
+            predicted=predicted,
+            excess=self.constrained.limits.excess(costs | predicted),
             seconds=time.monotonic() - candidate.started,
             error=score.error if score else "",
         )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nas.objectives.objective import Objective
+
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import ArrayLike, NDArray
@@ -52,19 +54,20 @@ def anchors(trials: pd.DataFrame) -> list[tuple[str, pd.Series]]:
     return list(merged.values())
 
 
-def pareto_front(trials: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame:
+def pareto_front(trials: pd.DataFrame, objectives: Sequence[Objective]) -> pd.DataFrame:
     """The evaluated trials that no other one beats, sorted by MACs.
 
-    `accuracy` is maximised, every other objective minimised. Of trials that are equal in all
-    objectives the first stays. A trial that lacks an objective is not on the front.
+    Of the objectives those count that are searched for. Of trials that are equal in all of them the
+    first stays. A trial that lacks one is not on the front.
     """
-    names = list(objectives)
+    searched = [objective for objective in objectives if objective.searched]
+    names = [objective.name for objective in searched]
     rows = evaluated(trials).dropna(subset=names).drop_duplicates(names)
-    kept = rows[_non_dominated(_losses(rows, names))]
+    kept = rows[_non_dominated(_losses(rows, searched))]
     return kept.sort_values(["macs", "number"]).reset_index(drop=True)
 
 
-def ranked_front(trials: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame:
+def ranked_front(trials: pd.DataFrame, objectives: Sequence[Objective]) -> pd.DataFrame:
     """The Pareto front, the most accurate first; the index is the rank, from 1.
 
     Of equally accurate trials the one of fewest MACs comes first, so that rank 1 is `best`.
@@ -75,38 +78,61 @@ def ranked_front(trials: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFram
     return front
 
 
-def hypervolume(points: ArrayLike, reference: Sequence[float]) -> float:
-    """Exact volume that `points` dominate, bounded by `reference`.
+def full_scales(
+    objectives: Sequence[Objective], reachable: Mapping[str, tuple[float, float]]
+) -> dict[str, float]:
+    """What the value of each objective that is searched for counts as a share of, by name.
 
-    The first coordinate is maximised (accuracy as a share), the others are minimised (costs as
-    shares of their limits), so with the reference (0, 1, ...) the value lies between 0 and 1. A
-    point that does not improve on the reference in every coordinate adds nothing.
+    That is its limit, the largest that the space has, or 1 for accuracy.
 
-    This is our own sweep over the last coordinate: Optuna 5 computes hypervolumes too, but only in
+    Args:
+        objectives: Of the run.
+        reachable: As `ConstrainedSpace.reachable`.
+    """
+    scales = {}
+    for objective in objectives:
+        if objective.searched:
+            most = reachable[objective.name][1] if objective.value is not None else 1.0
+            scales[objective.name] = most if objective.limit is None else objective.limit
+    return scales
+
+
+def hypervolume(shares: ArrayLike, objectives: Sequence[Objective]) -> float:
+    """Exact volume that the points dominate: what they win over no accuracy at full cost.
+
+    The reference is 0 in what is maximised and 1 in what is minimised, so that the value lies
+    between 0 and 1. A point that does not improve on it in every objective adds nothing.
+
+    This is our own sweep over the last objective: Optuna 5 computes hypervolumes too, but only in
     a private module.
 
     Args:
-        points: Shape (points, objectives), two objectives or more; may be empty.
-        reference: The worst value of each objective.
+        shares: Shape (points, objectives): values as shares of `full_scales`; may be empty.
+        objectives: Two or more, in the order of the columns.
     """
-    corner = np.asarray(reference, dtype=float)
-    sign = np.array([1.0] + [-1.0] * (len(corner) - 1))
-    gains = (np.asarray(points, dtype=float).reshape(-1, len(corner)) - corner) * sign
+    signs = np.array([_sign(objective) for objective in objectives])
+    worst = np.where(signs > 0, 0.0, 1.0)
+    gains = (np.asarray(shares, dtype=float).reshape(-1, len(worst)) - worst) * signs
     return _boxes_union(gains[(gains > 0).all(axis=1)])
 
 
-def hypervolume_trace(trials: pd.DataFrame, full_costs: Mapping[str, float]) -> list[float]:
+def hypervolume_trace(
+    trials: pd.DataFrame,
+    objectives: Sequence[Objective],
+    reachable: Mapping[str, tuple[float, float]],
+) -> list[float]:
     """The hypervolume after each evaluation, in the order of the trials.
 
     Args:
-        trials: With an accuracy and these costs.
-        full_costs: What each cost counts as a share of: its limit, or its largest value.
+        trials: With a column for each objective.
+        objectives: Of the run; those count that are searched for.
+        reachable: As `ConstrainedSpace.reachable`.
     """
+    searched = [objective for objective in objectives if objective.searched]
+    scales = full_scales(searched, reachable)
     rows = evaluated(trials)
-    objectives = ["accuracy", *full_costs]
-    points = rows[objectives].to_numpy(dtype=float) / np.array([1.0, *full_costs.values()])
-    reference = [0.0] + [1.0] * len(full_costs)
-    losses = _losses(rows, objectives)
+    points = rows[list(scales)].to_numpy(dtype=float) / np.array([*scales.values()])
+    losses = _losses(rows, searched)
     trace: list[float] = []
     front: list[int] = []
     for i in range(len(rows)):
@@ -114,15 +140,21 @@ def hypervolume_trace(trials: pd.DataFrame, full_costs: Mapping[str, float]) -> 
             trace.append(trace[-1])
             continue
         front = [j for j in front if not (losses[i] <= losses[j]).all()] + [i]
-        trace.append(hypervolume(points[front], reference))
+        trace.append(hypervolume(points[front], searched))
     return trace
 
 
-def _losses(rows: pd.DataFrame, objectives: Sequence[str]) -> NDArray[np.float64]:
+def _losses(rows: pd.DataFrame, objectives: Sequence[Objective]) -> NDArray[np.float64]:
     """The objectives as numbers to minimise: shape (rows, objectives)."""
-    signs = np.array([-1.0 if name == "accuracy" else 1.0 for name in objectives])
-    losses: NDArray[np.float64] = rows[list(objectives)].to_numpy(dtype=float) * signs
+    names = [objective.name for objective in objectives]
+    signs = np.array([_sign(objective) for objective in objectives])
+    losses: NDArray[np.float64] = rows[names].to_numpy(dtype=float) * -signs
     return losses
+
+
+def _sign(objective: Objective) -> float:
+    """1 where more is better, -1 where less is."""
+    return 1.0 if objective.direction == "maximize" else -1.0
 
 
 def _non_dominated(losses: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -8,11 +8,11 @@ import optuna
 
 from nas.latency.measure import Latency
 from nas.objectives.constrained_space import ConstrainedSpace
+from nas.objectives.objective import Objective
 from nas.search.front import pareto_front
 from nas.search.study import keep_measured, records
 from nas.search.trials import MeasuredLatency, Record, trials_table
 from nas.utilities.interrupt import StopRequest
-from nas.utilities.units import latency_name
 from search_space import Architecture
 
 MeasureLatency = Callable[[Architecture, str], Latency]
@@ -25,7 +25,7 @@ def measure_front(
     measure: MeasureLatency,
     *,
     stop: StopRequest,
-    on_measured: Callable[[Record, str, MeasuredLatency], None],
+    on_measured: Callable[[Record, Objective, MeasuredLatency], None],
 ) -> None:
     """Measure the latency of whatever is on the front until all of the front is measured.
 
@@ -37,34 +37,36 @@ def measure_front(
         constrained: Under which it searched; devices that are not here are passed over.
         measure: Measures one.
         stop: Looked at before every measurement.
-        on_measured: Called after every measurement with what was known before it.
+        on_measured: Called after every measurement with what was known before it, and with the
+            latency that was measured.
 
     Raises:
         Interrupted: If a stop was requested; what was measured is kept.
     """
-    devices = list(constrained.limits.latency_ms)
-    objectives = ("accuracy", "macs", *map(latency_name, devices))
+    objectives = constrained.objectives
+    here = [o for o in objectives if o.device is not None and o.device in constrained.measured]
     while True:
         known = records(study)
-        front = pareto_front(trials_table(known, devices), objectives)
+        front = pareto_front(trials_table(known, objectives), objectives)
         waiting = [
-            (known[number], device)
+            (known[number], objective)
             for number in front["number"]
-            for device in devices
-            if device in constrained.measured and device not in known[number].measured
+            for objective in here
+            if objective.name not in known[number].measured
         ]
         if not waiting:
             return
         # The most accurate first: the best one is among them.
-        record, device = max(waiting, key=lambda pair: pair[0].accuracy or 0.0)
+        record, objective = max(waiting, key=lambda pair: pair[0].accuracy or 0.0)
         stop.check()
-        latency = measure(Architecture.model_validate(record.architecture), device)
+        assert objective.device is not None
+        latency = measure(Architecture.model_validate(record.architecture), objective.device)
         measured = MeasuredLatency(
             median_ms=latency.median_ms,
             iqr_ms=latency.iqr_ms,
             unstable=latency.unstable,
-            excess=latency.median_ms / constrained.limits.latency_ms[device] - 1,
+            excess=objective.excess(latency.median_ms),
             slowdown=latency.slowdown,
         )
-        keep_measured(study, record.hash, device, measured)
-        on_measured(record, device, measured)
+        keep_measured(study, record.hash, objective.name, measured)
+        on_measured(record, objective, measured)

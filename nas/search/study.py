@@ -8,19 +8,22 @@ is decided; a trial without a record was not.
 from __future__ import annotations
 
 import logging
+import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from nas.objectives.objective import Objective
 from nas.search.samplers import SAMPLERS
 from nas.search.trials import MeasuredLatency, Record
-from nas.utilities.units import latency_name
 from search_space import SearchSpace
 
 logger = logging.getLogger(__name__)
@@ -30,7 +33,7 @@ _RECORD, _SOURCE, _MEASURED = "record", "source", "measured"
 
 
 def open_study(
-    journal: Path, *, sampler: str, seed: int, trials: int, latencies: int
+    journal: Path, *, sampler: str, seed: int, trials: int, objectives: Sequence[Objective]
 ) -> optuna.Study:
     """Create or reopen the study of a run folder that this process holds.
 
@@ -40,17 +43,22 @@ def open_study(
         seed: Of the run. The sampler's own seed also depends on the number of trials so far: one
             that is reopened with its first seed would propose its first trials again.
         trials: Evaluations that the search will make, which set the size of a population.
-        latencies: Devices with a limit on latency, each an objective.
+        objectives: Of the run. Those that are searched for are the study's, by their names.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     _mend(journal)
     storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=_FolderIsHeld(str(journal))))
+    searched = [objective for objective in objectives if objective.searched]
     study = optuna.create_study(
         storage=storage,
         study_name=_NAME,
-        directions=[StudyDirection.MAXIMIZE] + [StudyDirection.MINIMIZE] * (1 + latencies),
+        directions=[StudyDirection[objective.direction.upper()] for objective in searched],
         load_if_exists=True,
     )
+    if study.metric_names is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # as Optuna calls it since 3.2
+            study.set_metric_names([objective.name for objective in searched])
     sampler_seed = (seed * 1_000_003 + len(study.get_trials(deepcopy=False))) % 2**32
     study.sampler = SAMPLERS[sampler](sampler_seed, trials)
     return study
@@ -115,10 +123,13 @@ def recover(study: optuna.Study, space: SearchSpace) -> int:
 
 
 def keep_measured(
-    study: optuna.Study, architecture: str, device: str, latency: MeasuredLatency
+    study: optuna.Study, architecture: str, objective: str, latency: MeasuredLatency
 ) -> None:
-    """Keep the latency of an architecture, named by its hash, that was told long ago."""
-    study.set_user_attr(f"{_MEASURED} {architecture} {device}", asdict(latency))
+    """Keep a latency, named by its objective, of an architecture that was told long ago.
+
+    The architecture is named by its hash.
+    """
+    study.set_user_attr(f"{_MEASURED} {architecture} {objective}", asdict(latency))
 
 
 def records(study: optuna.Study) -> dict[int, Record]:
@@ -130,8 +141,8 @@ def records(study: optuna.Study) -> dict[int, Record]:
     for name, value in study.user_attrs.items():
         kind, _, rest = name.partition(" ")
         if kind == _MEASURED:
-            architecture, _, device = rest.partition(" ")
-            measured.setdefault(architecture, {})[device] = MeasuredLatency(**value)
+            architecture, _, objective = rest.partition(" ")
+            measured.setdefault(architecture, {})[objective] = MeasuredLatency(**value)
     found = {t.number: record_of(t) for t in study.get_trials(deepcopy=False)}
     return {
         number: _with_measured(record, measured.get(record.hash, {}))
@@ -143,7 +154,7 @@ def records(study: optuna.Study) -> dict[int, Record]:
 def _with_measured(record: Record, measured: dict[str, MeasuredLatency]) -> Record:
     if not measured:
         return record
-    excess = {latency_name(device): latency.excess for device, latency in measured.items()}
+    excess = {objective: latency.excess for objective, latency in measured.items()}
     over = record.state == "evaluated" and any(value > 0 for value in excess.values())
     return replace(
         record,
@@ -156,7 +167,9 @@ def _with_measured(record: Record, measured: dict[str, MeasuredLatency]) -> Reco
 def _tell(study: optuna.Study, number: int, record: Record) -> None:
     match record.state:
         case "evaluated" | "duplicate":
-            study.tell(number, record.objectives)
+            names = study.metric_names
+            assert names is not None
+            study.tell(number, [record.values[name] for name in names])
         case "infeasible":
             study.tell(number, state=TrialState.PRUNED)
         case "failed":

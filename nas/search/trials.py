@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from nas.utilities.units import latency_name
+from nas.objectives.objective import LatencyColumns, Objective
 from search_space import Architecture
 
 if TYPE_CHECKING:
@@ -23,23 +23,14 @@ UNNAMED_SOURCES = ("sampler", RANDOM_SOURCE)
 STATES = ("evaluated", "infeasible", "duplicate", "failed")
 """How a decided trial ended."""
 
-TRIAL_COLUMNS = (
-    "number",
-    "hash",
-    "state",
-    "accuracy",
-    "macs",
-    "params",
-    "source",
-    "seconds",
-    "violation",
-    "summary",
-)
-"""Columns of a table of trials, beside those of latency: one row for each decided trial.
+FIRST_COLUMNS = ("number", "hash", "state")
+"""Columns of a table of trials before those of the objectives; `state` is one of `STATES`."""
 
-`state` is one of `STATES`; `accuracy` is a share (0 to 1), NaN where there is none; `macs` counts
-multiply-adds at the run's image size; `source` is one of `UNNAMED_SOURCES`, smallest, largest,
-middle or a published design's name; `violation` says which limit was exceeded and by how much.
+LAST_COLUMNS = ("source", "seconds", "violation", "summary")
+"""Columns behind those of the objectives.
+
+`source` is one of `UNNAMED_SOURCES`, smallest, largest, middle or a published design's name;
+`violation` says which limit was exceeded and by how much.
 """
 
 
@@ -71,13 +62,12 @@ class Record:
             architecture that was evaluated before.
         architecture: The architecture, as JSON data.
         hash: Its hash.
-        macs: Multiply-adds at the run's image size.
-        params: Parameters.
+        costs: The value of each closed-form objective, by name.
         source: Who proposed it.
         accuracy: On the search split, 0 to 1.
-        predicted_ms: Predicted latency of each device that has a limit.
+        predicted: Each latency that has a limit, as predicted, by its objective's name.
         excess: By how much each limit is exceeded, relative to it; not positive where it is met.
-        measured: Latency that was measured, by device; in the journal it stands apart.
+        measured: Latencies that were measured, likewise; in the journal they stand apart.
         seconds: From proposal to decision.
         error: The traceback of a failed evaluation.
     """
@@ -85,26 +75,21 @@ class Record:
     state: State
     architecture: dict[str, Any]
     hash: str
-    macs: int
-    params: int
+    costs: dict[str, float]
     source: str
     accuracy: float | None = None
-    predicted_ms: dict[str, float] = field(default_factory=dict)
+    predicted: dict[str, float] = field(default_factory=dict)
     excess: dict[str, float]
     measured: dict[str, MeasuredLatency] = field(default_factory=dict)
     seconds: float = 0.0
     error: str = ""
 
     @property
-    def latency_ms(self) -> dict[str, float]:
-        """Latency by device: measured where it was, else predicted."""
-        return self.predicted_ms | {d: latency.median_ms for d, latency in self.measured.items()}
-
-    @property
-    def objectives(self) -> list[float]:
-        """The values that Optuna is told; the latency of each device with a limit is among them."""
-        assert self.accuracy is not None
-        return [self.accuracy, float(self.macs), *self.latency_ms.values()]
+    def values(self) -> dict[str, float]:
+        """The value of every objective that has one, by name; a latency as measured if it was."""
+        accuracy = {} if self.accuracy is None else {"accuracy": self.accuracy}
+        measured = {name: latency.median_ms for name, latency in self.measured.items()}
+        return accuracy | self.costs | self.predicted | measured
 
     @property
     def was_evaluated(self) -> bool:
@@ -124,68 +109,18 @@ class Record:
         )
 
 
-@dataclass(frozen=True)
-class LatencyColumns:
-    """The columns of a device with a limit on latency, in milliseconds of one forward pass.
-
-    `value` is the measured latency where there is one, else the predicted one; `unstable` is 1
-    where the spread of the measurement stayed too wide to be trusted, else 0; `slowdown` is the
-    time of the latency table's reference network during the measurement, relative to the table's.
-    """
-
-    device: str
-
-    @property
-    def value(self) -> str:
-        """What counts."""
-        return latency_name(self.device)
-
-    @property
-    def predicted(self) -> str:
-        """By the latency table."""
-        return f"latency_{self.device}_predicted_ms"
-
-    @property
-    def measured(self) -> str:
-        """Median of the extracted network; NaN where not measured."""
-        return f"latency_{self.device}_measured_ms"
-
-    @property
-    def iqr(self) -> str:
-        """Interquartile range of the measurement."""
-        return f"latency_{self.device}_iqr_ms"
-
-    @property
-    def unstable(self) -> str:
-        """Whether the measurement is unstable."""
-        return f"latency_{self.device}_unstable"
-
-    @property
-    def slowdown(self) -> str:
-        """How much slower the device was than when its table was measured; corrected for."""
-        return f"latency_{self.device}_slowdown"
-
-    @property
-    def columns(self) -> list[str]:
-        """All of them, in the order of a table."""
-        return [self.value, self.predicted, self.measured, self.iqr, self.unstable, self.slowdown]
+def trial_columns(objectives: Iterable[Objective]) -> list[str]:
+    """All columns of a table of trials of a run with these objectives."""
+    columns = [column for objective in objectives for column in objective.columns]
+    return [*FIRST_COLUMNS, *columns, *LAST_COLUMNS]
 
 
-def trial_columns(devices: Iterable[str]) -> list[str]:
-    """All columns of a table of trials of a run with limits on these devices' latency."""
-    return [
-        *TRIAL_COLUMNS[:6],
-        *(name for device in devices for name in LatencyColumns(device).columns),
-        *TRIAL_COLUMNS[6:],
-    ]
-
-
-def trials_table(records: Mapping[int, Record], devices: Sequence[str]) -> pd.DataFrame:
+def trials_table(records: Mapping[int, Record], objectives: Sequence[Objective]) -> pd.DataFrame:
     """One row for each decided trial, with the columns `trial_columns`.
 
     Args:
         records: By number.
-        devices: Those with a limit on latency.
+        objectives: Of the run.
     """
     import pandas as pd
 
@@ -194,29 +129,31 @@ def trials_table(records: Mapping[int, Record], devices: Sequence[str]) -> pd.Da
             "number": number,
             "hash": record.hash,
             "state": record.state,
-            "accuracy": record.accuracy,
-            "macs": record.macs,
-            "params": record.params,
+            **{k: v for o in objectives for k, v in _cells(record, o).items()},
             "source": record.source,
             "seconds": round(record.seconds, 3),
             "violation": record.violation,
             "summary": Architecture.model_validate(record.architecture).summary,
-            **{k: v for device in devices for k, v in _latency_cells(record, device).items()},
         }
         for number, record in records.items()
     ]
-    table = pd.DataFrame(rows, columns=trial_columns(devices))
-    numbers = [name for name in trial_columns(devices) if name.startswith(("acc", "latency_"))]
-    table[numbers] = table[numbers].astype(float)
+    table = pd.DataFrame(rows, columns=trial_columns(objectives))
+    # Closed forms keep their kind: whole numbers stay whole. Of the others, some may be missing.
+    others = [column for o in objectives if o.value is None for column in o.columns]
+    table[others] = table[others].astype(float)
     return table
 
 
-def _latency_cells(record: Record, device: str) -> dict[str, float | None]:
-    measured = record.measured.get(device)
-    cells = LatencyColumns(device)
+def _cells(record: Record, objective: Objective) -> dict[str, float | None]:
+    """What a trial's row says of an objective, by column."""
+    value = record.values.get(objective.name)
+    if objective.device is None:
+        return {objective.name: value}
+    measured = record.measured.get(objective.name)
+    cells = LatencyColumns(objective.device)
     return {
-        cells.value: record.latency_ms.get(device),
-        cells.predicted: record.predicted_ms.get(device),
+        cells.value: value,
+        cells.predicted: record.predicted.get(objective.name),
         cells.measured: measured.median_ms if measured else None,
         cells.iqr: measured.iqr_ms if measured else None,
         cells.unstable: float(measured.unstable) if measured else None,

@@ -1,4 +1,4 @@
-"""Quantities as people type them: `2GFLOPs`, `15ms`, `10M`."""
+"""Quantities as people type them: `2GFLOPs`, `15ms`, `10M`, `64MB`."""
 
 import math
 import re
@@ -33,6 +33,43 @@ def parse_params(text: str, field: str = "params") -> int:
     return _count(text, pattern, field, "such as 10M or 9500000")
 
 
+def parse_memory(text: str, field: str = "memory") -> int:
+    """Bytes from `64MB`, `900 kB`, `48MiB` or `1e6`; a MB is 1e6 bytes, a MiB is 2^20.
+
+    Raises:
+        InputError: If it is no positive number, or has an unknown unit.
+    """
+    match = re.fullmatch(_NUMBER + r"(?:([kmgt])(i?))?\s*(?:b|bytes?)?\s*", text.lower())
+    if match is None:
+        raise InputError(
+            f"`{field}` {text!r} is no number with a known unit, such as 64MB, 48MiB or 900kB"
+        )
+    power = "kmgt".index(match[2]) + 1 if match[2] else 0
+    return _whole(match[1], (1024 if match[3] else 1000) ** power, text, field)
+
+
+def parse_amount(text: str, field: str, unit: str) -> float:
+    """An amount of any unit, with a prefix from k to T or without one, as in `5mJ` or `1.2 kJ`.
+
+    Args:
+        text: What the user typed; it may leave the unit out.
+        field: What it is for.
+        unit: Its name.
+
+    Raises:
+        InputError: If it is no positive number, or has another unit.
+    """
+    name = unit.strip()
+    pattern = _NUMBER + r"([kmgt]?)\s*" + f"(?:{re.escape(name.lower())})?" + r"\s*"
+    match = re.fullmatch(pattern, text.lower())
+    if match is None:
+        raise InputError(f"`{field}` {text!r} is no number with a known unit, such as 5{name}")
+    value = _positive(match[1], text, field) * _PREFIXES[match[2]]
+    if value > _MOST:
+        raise InputError(f"`{field}` {text!r} is more than {_MOST:g}")
+    return value
+
+
 def parse_latency(text: str, field: str = "latency") -> float:
     """Milliseconds from `15ms`, `0.015s` or `900us`.
 
@@ -46,11 +83,6 @@ def parse_latency(text: str, field: str = "latency") -> float:
     if milliseconds > _MOST:
         raise InputError(f"`{field}` {text!r} is more than {_MOST:g} ms")
     return milliseconds
-
-
-def latency_name(device: str) -> str:
-    """What the latency on a device is called among limits, objectives and columns."""
-    return f"latency_{device}_ms"
 
 
 def format_count(count: float) -> str:
@@ -81,7 +113,11 @@ def _count(text: str, pattern: str, field: str, examples: str) -> int:
     match = re.fullmatch(pattern, text.lower())
     if match is None:
         raise InputError(f"`{field}` {text!r} is no number with a known unit, {examples}")
-    value = _positive(match[1], text, field) * _PREFIXES[match[2]]
+    return _whole(match[1], _PREFIXES[match[2]], text, field)
+
+
+def _whole(number: str, factor: float, text: str, field: str) -> int:
+    value = _positive(number, text, field) * factor
     if not 1 <= value <= _MOST:
         raise InputError(f"`{field}` {text!r} is not between 1 and {_MOST:g}")
     return round(value)

@@ -19,6 +19,7 @@ from nas.latency.conditions import LatencyConditions
 from nas.latency.table import LatencyTable, TimedNetwork
 from nas.objectives.constrained_space import ConstrainedSpace
 from nas.objectives.limits import Limits
+from nas.objectives.objective import latency_name
 from nas.runs.config import RunConfig
 from nas.search.evaluation import Score
 from search_space import PRESETS, Architecture, SearchSpace
@@ -100,12 +101,18 @@ def small_config(**changes: Any) -> RunConfig:
     return RunConfig(**values | changes)
 
 
+def limits_on(*, latency_ms: Mapping[str, float] | None = None, **limits: float) -> Limits:
+    """Limits by the names of their objectives, those on latency by device."""
+    latencies = {latency_name(device): limit for device, limit in (latency_ms or {}).items()}
+    return Limits(**limits, **latencies)
+
+
 def constrained_nano(
     *, tables: Mapping[str, LatencyTable] | None = None, measured: Iterable[str] = (), **limits: Any
 ) -> ConstrainedSpace:
     """The space nano under limits, at 224 px and for ten classes; latency by those tables."""
     constrained = ConstrainedSpace(
-        space=NANO, limits=Limits(**limits), image_size=224, num_classes=10
+        space=NANO, limits=limits_on(**limits), image_size=224, num_classes=10
     )
     return constrained.with_tables(tables or {}, measured=measured)
 

@@ -100,6 +100,17 @@ def test_sample_keeps_to_a_budget(tmp_path: Path) -> None:
         assert cost.macs <= 1_200_000_000
 
 
+def test_sample_keeps_to_a_memory_and_parameters() -> None:
+    limits = ("--memory", "5MB", "--params", "6M")
+    sampled = printed("sample", "--space", "base", "-n", "5", *limits, "--json")
+    for data in sampled:
+        cost = total_cost(Architecture.model_validate(data))
+        assert 4 * cost.peak <= 5_000_000
+        assert cost.params <= 6_000_000
+    assert "memory" in command("sample", "--space", "nano", "--memory", "5MB").out
+    assert "memory" not in command("sample", "--space", "nano").out
+
+
 def test_sample_can_list_all_of_a_small_budget() -> None:
     costs = sorted(total_cost(architecture).macs for architecture in NANO.enumerate())
     flags = ("--space", "nano", "--budget", str(costs[2]))
@@ -332,6 +343,11 @@ BAD_INPUT: list[tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...]]]
     (nothing, (*SEARCH, "--params", "1k"), ("--params", "168538")),
     (nothing, (*SEARCH, "--params", "10MB"), ("--params", "'10MB'")),
     (nothing, (*SEARCH, "--params", ""), ("--params", "''")),
+    (nothing, (*SEARCH, "--memory", "1kB"), ("--memory 1 kB", "1.61 MB", "3.21 MB", "1605632")),
+    (nothing, (*SEARCH, "--memory", "64MFLOPs"), ("--memory", "'64MFLOPs'", "64MB")),
+    (nothing, (*SEARCH, "--memory", "-64MB"), ("--memory", "'-64MB'", "positive")),
+    (nothing, (*SEARCH, "--memory", "0MB"), ("--memory", "'0MB'", "positive")),
+    (nothing, (*SEARCH, "--memory", ""), ("--memory", "''")),
     (nothing, (*SEARCH, "--latency", "15"), ("--latency", "'15'", "15ms")),
     (nothing, (*SEARCH, "--latency", ""), ("--latency", "''")),
     (nothing, (*SEARCH, "--latency", "cpu=15"), ("--latency", "'15'", "15ms")),
@@ -443,6 +459,8 @@ BAD_INPUT: list[tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...]]]
     (nothing, ("sample", "--space", "huge"), ("--space", "'huge'")),
     (nothing, ("sample", "--space", "nano", "--budget", "1"), ("--budget", "nearest legal")),
     (nothing, ("sample", "--space", "nano", "--budget", ""), ("--budget", "''")),
+    (nothing, ("sample", "--space", "nano", "--memory", "1MB"), ("--memory", "nearest legal")),
+    (nothing, ("sample", "--space", "nano", "--params", "many"), ("--params", "'many'")),
     (nothing, ("sample", "--space", "nano", "-n", "289"), ("-n 289", "288")),
     (regular_file, ("sample", "--space", "nano", "--out", "file/a"), ("--out", "file/a")),
     # architectures

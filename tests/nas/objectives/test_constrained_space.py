@@ -3,7 +3,7 @@ import re
 from typing import Any
 
 import pytest
-from small_runs import NANO, constrained_nano, fake_table
+from small_runs import NANO, constrained_nano, fake_table, limits_on
 
 from nas.objectives.constrained_space import ConstrainedSpace
 from nas.objectives.limits import Limits
@@ -58,13 +58,14 @@ def beats(one: Cost, other: Cost) -> bool:
 
 def trade_off(**limits: Any) -> ConstrainedSpace:
     return ConstrainedSpace(
-        space=TRADE_OFF, limits=Limits(**limits), image_size=224, num_classes=10
+        space=TRADE_OFF, limits=limits_on(**limits), image_size=224, num_classes=10
     )
 
 
 NANO_COSTS = costs_of(constrained_nano())
 LEAST_MACS, MOST_MACS = min(c.macs for c in NANO_COSTS), max(c.macs for c in NANO_COSTS)
 LEAST_PARAMS, MOST_PARAMS = min(c.params for c in NANO_COSTS), max(c.params for c in NANO_COSTS)
+LEAST_MEMORY, MOST_MEMORY = 4 * min(c.peak for c in NANO_COSTS), 4 * max(c.peak for c in NANO_COSTS)
 
 NANO_LIMITS: list[dict[str, int]] = [
     {},
@@ -76,6 +77,9 @@ NANO_LIMITS: list[dict[str, int]] = [
     {"params": 250_000},
     {"macs": 150_000_000, "params": 200_000},
     {"macs": 120_000_000, "params": LEAST_PARAMS},
+    {"memory": LEAST_MEMORY},
+    {"memory": 2_500_000},
+    {"macs": 200_000_000, "params": 250_000, "memory": 2_500_000},
 ]
 
 
@@ -115,7 +119,7 @@ def test_limits_that_cannot_be_met_together_are_refused_in_one_line() -> None:
     costs = costs_of(trade_off())
     constrained = trade_off(macs=min(c.macs for c in costs), params=min(c.params for c in costs))
     assert not admitted(constrained)
-    with pytest.raises(InputError, match=r"--budget and --params .*together") as raised:
+    with pytest.raises(InputError, match=r"`budget` and `params` .*together") as raised:
         constrained.check()
     assert "\n" not in str(raised.value)
 
@@ -184,19 +188,21 @@ def test_samples_depend_on_the_generator_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "flag", "least", "most"),
+    ("limits", "field", "least", "most"),
     [
-        ({"macs": LEAST_MACS - 1}, "--budget", LEAST_MACS, MOST_MACS),
-        ({"macs": 1}, "--budget", LEAST_MACS, MOST_MACS),
-        ({"params": LEAST_PARAMS - 1}, "--params", LEAST_PARAMS, MOST_PARAMS),
-        ({"macs": 10**9, "params": 1}, "--params", LEAST_PARAMS, MOST_PARAMS),
-        ({"macs": 1, "params": 10**9}, "--budget", LEAST_MACS, MOST_MACS),
+        ({"macs": LEAST_MACS - 1}, "budget", LEAST_MACS, MOST_MACS),
+        ({"macs": 1}, "budget", LEAST_MACS, MOST_MACS),
+        ({"params": LEAST_PARAMS - 1}, "params", LEAST_PARAMS, MOST_PARAMS),
+        ({"macs": 10**9, "params": 1}, "params", LEAST_PARAMS, MOST_PARAMS),
+        ({"macs": 1, "params": 10**9}, "budget", LEAST_MACS, MOST_MACS),
+        ({"memory": LEAST_MEMORY - 1}, "memory", LEAST_MEMORY, MOST_MEMORY),
+        ({"macs": 10**9, "memory": 1}, "memory", LEAST_MEMORY, MOST_MEMORY),
     ],
 )
 def test_a_limit_below_the_space_is_refused_with_the_range_and_the_nearest_legal_value(
-    limits: dict[str, int], flag: str, least: int, most: int
+    limits: dict[str, int], field: str, least: int, most: int
 ) -> None:
-    with pytest.raises(InputError, match=f"^{flag} ") as raised:
+    with pytest.raises(InputError, match=f"^`{field}` ") as raised:
         constrained_nano(**limits).check()
     message = str(raised.value)
     assert "\n" not in message
@@ -209,14 +215,19 @@ def test_a_limit_below_the_space_is_refused_with_the_range_and_the_nearest_legal
 def test_the_nearest_legal_value_is_legal() -> None:
     constrained_nano(macs=LEAST_MACS).check()
     constrained_nano(params=LEAST_PARAMS).check()
+    constrained_nano(memory=LEAST_MEMORY).check()
 
 
 def test_a_limit_that_does_not_bind_is_told_and_one_that_does_is_not() -> None:
-    for binding in ({"macs": MOST_MACS - 1}, {"params": MOST_PARAMS - 1}, {}):
-        assert not any("does not bind" in note for note in constrained_nano(**binding).check())
-    for flag, loose in (("--budget", {"macs": MOST_MACS}), ("--params", {"params": MOST_PARAMS})):
-        (note,) = [n for n in constrained_nano(**loose).check() if "does not bind" in n]
-        assert note.startswith(flag)
+    most = {"macs": MOST_MACS, "params": MOST_PARAMS, "memory": MOST_MEMORY}
+    told = {"macs": "256 MMACs", "params": "473 k params", "memory": "3.21 MB"}
+    assert not any("does not bind" in note for note in constrained_nano().check())
+    for name, limit in most.items():
+        binding = constrained_nano(**{name: limit - 1}).check()
+        assert not any("does not bind" in note for note in binding)
+        (note,) = [n for n in constrained_nano(**{name: limit}).check() if "does not bind" in n]
+        assert note.startswith(f"the limit of {told[name]}")
+        assert note.endswith(f"has {told[name]}")
 
 
 def test_the_share_of_the_space_that_the_limits_leave_is_told() -> None:
@@ -238,6 +249,101 @@ def test_numbers_in_messages_are_separate_words() -> None:
     for message in messages:
         # "97.1 Mto", "2 Gdoes": a prefix that runs into the next word. MMACs is a unit.
         assert not re.search(r"\d [kMG](?!MACs)[a-z]", message), message
+
+
+# --- memory, which is the largest of a network's parts and not their sum -------------------------
+
+
+def memory_of(cost: Cost) -> int:
+    """Bytes of the largest working set, with four for each element."""
+    return 4 * cost.peak
+
+
+def test_memory_is_limited_at_the_value_and_not_below() -> None:
+    largest = constrained_nano().largest()
+    memory = memory_of(constrained_nano().cost(largest))
+    assert constrained_nano(memory=memory).costs(largest)["memory"] == memory
+    assert constrained_nano(memory=memory).admits(largest)
+    assert not constrained_nano(memory=memory - 1).admits(largest)
+
+
+# Inverted residuals have fewer MACs than a convolution to many channels, and larger maps.
+EXPANDING = SearchSpace(
+    name="expanding",
+    stem=ConvStem(width=16),
+    stages=(
+        StageChoices(depth=(1, 2), width=(32,), aggregation=(Rates(rates=(8,)),), ratio=(1, 2, 6)),
+        StageChoices(
+            depth=(1, 2),
+            width=(256,),
+            pooling=("conv", "mv2_se"),
+            aggregation=(Rates(rates=(4,)), FullAttention(local_term=False)),
+            ratio=(1, 2),
+        ),
+    ),
+)
+
+
+def expanding(**limits: Any) -> ConstrainedSpace:
+    return ConstrainedSpace(
+        space=EXPANDING, limits=limits_on(**limits), image_size=224, num_classes=10
+    )
+
+
+@pytest.mark.parametrize("share", [1.0, 1.1, 1.5])
+def test_a_budget_and_a_memory_are_met_together_by_the_cheapest_that_meets_both(
+    share: float,
+) -> None:
+    costs = costs_of(expanding())
+    found = set()
+    for memory in sorted({memory_of(cost) for cost in costs}):
+        cheapest = min(c.macs for c in costs if memory_of(c) <= memory)
+        constrained = expanding(macs=round(share * cheapest), memory=memory)
+        assert constrained.cost(constrained.smallest()).macs == cheapest
+        assert memory_of(constrained.cost(constrained.smallest())) <= memory
+        found.add(cheapest)
+    assert len(found) > 1  # less memory costs more MACs
+
+
+def test_a_budget_parameters_and_a_memory_that_few_meet_together_are_met() -> None:
+    for cost in costs_of(expanding()):
+        limits = {"macs": cost.macs, "params": cost.params, "memory": memory_of(cost)}
+        constrained = expanding(**limits)
+        assert constrained.admits(constrained.smallest())
+
+
+@pytest.mark.parametrize(("name", "field"), [("macs", "budget"), ("params", "params")])
+def test_limits_that_cannot_be_met_together_with_a_memory_are_refused_in_one_line(
+    name: str, field: str
+) -> None:
+    costs = costs_of(expanding())
+    memory = min(map(memory_of, costs))
+    limit = min(getattr(c, name) for c in costs if memory_of(c) <= memory) - 1
+    assert limit >= min(getattr(c, name) for c in costs)
+    told = f"`{field}` and `memory` cannot be met together in space 'expanding'"
+    with pytest.raises(InputError, match=told) as raised:
+        expanding(memory=memory, **{name: limit}).check()
+    assert "\n" not in str(raised.value)
+    assert f"{memory / 1e6:.3g} MB of memory" in str(raised.value)
+
+
+def test_a_memory_out_of_reach_of_a_large_space_is_refused_with_the_exact_range() -> None:
+    def base(memory: int) -> ConstrainedSpace:
+        return ConstrainedSpace(
+            space=PRESETS["base"], limits=Limits(memory=memory), image_size=224, num_classes=10
+        )
+
+    with pytest.raises(InputError, match=r"^`memory` 1 MB is out of reach") as raised:
+        base(1_000_000).smallest()
+    assert "'base' spans 3.81 MB to 12.8 MB at 224 px" in str(raised.value)
+    told = re.search(r"nearest legal value is (\d+)$", str(raised.value))
+    assert told is not None
+    nearest = int(told[1])
+    assert memory_of(base(nearest).cost(base(nearest).smallest())) == nearest
+    with pytest.raises(InputError, match="out of reach"):
+        base(nearest - 1).smallest()
+    rng = random.Random(0)
+    assert all(memory_of(base(nearest).cost(base(nearest).sample(rng))) <= nearest for _ in "123")
 
 
 def test_nano_is_the_space_that_brute_force_was_done_on() -> None:
@@ -287,14 +393,16 @@ def test_latency_is_predicted_for_each_device_and_limits_the_landmarks_and_sampl
         *(constrained.sample(rng) for _ in range(30)),
     ]
     for architecture in chosen:
-        assert constrained.predict(architecture) == {"phone": PHONE.predict(architecture)}
+        assert constrained.predict(architecture) == {
+            "latency_phone_ms": PHONE.predict(architecture)
+        }
         assert PHONE.predict(architecture) <= 1.05 * limit
     both = constrained_nano(
         latency_ms={"phone": 99.0, "tablet": 99.0}, tables={"phone": PHONE, "tablet": TABLET}
     )
     assert both.predict(NANO.scaled(1.0)) == {
-        "phone": PHONE.predict(NANO.scaled(1.0)),
-        "tablet": TABLET.predict(NANO.scaled(1.0)),
+        "latency_phone_ms": PHONE.predict(NANO.scaled(1.0)),
+        "latency_tablet_ms": TABLET.predict(NANO.scaled(1.0)),
     }
 
 
@@ -311,7 +419,7 @@ def test_until_there_are_tables_a_limit_on_latency_keeps_nothing_out() -> None:
 def test_a_latency_below_the_fastest_is_refused_with_the_range_and_the_nearest_legal_value(
     here: bool, share: float
 ) -> None:
-    with pytest.raises(InputError, match=r"^--latency phone=\S+ms is out of reach") as raised:
+    with pytest.raises(InputError, match=r"^`latency` phone=\S+ms is out of reach") as raised:
         on_phone(share * FASTEST, here=here).check()
     message = str(raised.value)
     assert "\n" not in message
@@ -385,7 +493,7 @@ def test_a_latency_and_a_budget_that_cannot_be_met_together_are_refused_in_one_l
     milliseconds = min(milliseconds for _, milliseconds in points.values())
     assert (macs, milliseconds) not in points.values()
     constrained = trade_off_on_phone(macs=macs, latency_ms={"phone": 1.0501 * milliseconds})
-    told = r"^--budget and --latency phone cannot be met together in space 'trade-off'"
+    told = r"^`budget` and `latency` phone cannot be met together in space 'trade-off'"
     with pytest.raises(InputError, match=told) as raised:
         constrained.check()
     message = str(raised.value)

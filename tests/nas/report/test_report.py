@@ -14,16 +14,19 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from nas.report.cards import ModelFacts, model_card
-from nas.report.facts import LatencyFacts, RunFacts, latency_text
+from nas.objectives.limits import Limits
+from nas.objectives.objective import ACCURACY, MACS, LatencyColumns, Objective, latency_on
+from nas.report.cards import ModelSummary, model_card
 from nas.report.figures import macs_latency_figure, pareto_figure, prediction_figure
 from nas.report.pages import next_commands, write_report
+from nas.report.run_summary import LatencySummary, RunSummary, latency_text
 from nas.report.summary import summary_table
 from nas.search.front import best, hypervolume, hypervolume_trace, pareto_front
-from nas.search.trials import RANDOM_SOURCE, LatencyColumns, trial_columns
+from nas.search.trials import RANDOM_SOURCE, trial_columns
 
 CPU, PHONE = LatencyColumns("cpu"), LatencyColumns("phone")
-OBJECTIVES = ("accuracy", "macs", "latency_cpu_ms")
+BY_MACS = (ACCURACY, MACS)
+BY_LATENCY = (ACCURACY, MACS, latency_on("cpu"))
 
 HOSTILE = "</script><img src=x onerror=alert(1)> | [red] & 'quoted'"
 
@@ -65,8 +68,13 @@ def timed(
     }
 
 
-def table(*rows: dict[str, Any], devices: Sequence[str] = ("cpu",)) -> pd.DataFrame:
-    return pd.DataFrame(list(rows), columns=trial_columns(devices))
+def objectives_with(*limited: str) -> tuple[Objective, ...]:
+    """The objectives of a run with limits on these."""
+    return Limits(**dict.fromkeys(limited, 1.0)).objectives
+
+
+def table(*rows: dict[str, Any], limited: Sequence[str] = (CPU.value,)) -> pd.DataFrame:
+    return pd.DataFrame(list(rows), columns=trial_columns(objectives_with(*limited)))
 
 
 def evaluated(*points: tuple[float, ...]) -> pd.DataFrame:
@@ -101,25 +109,25 @@ def mixed(*, latency: bool = False, count: int = 60) -> pd.DataFrame:
                 **timed(predicted, *measured) if latency else {},
             )
         )
-    return table(*rows, devices=["cpu"] if latency else [])
+    return table(*rows, limited=[CPU.value] if latency else [])
 
 
 NETWORKS = [{"macs": 1e9 + n, "predicted_ms": 5.0 + n, "measured_ms": 5.5 + n} for n in range(6)]
 
 
-def latency_facts(**changes: Any) -> LatencyFacts:
+def latency_summary(**changes: Any) -> LatencySummary:
     values: dict[str, Any] = {
         "conditions": "Some Chip, float32, batch 1",
         "error": "MAPE 3.1% on 6 held-out networks",
         "measured": True,
         "networks": NETWORKS,
     }
-    return LatencyFacts(**values | changes)
+    return LatencySummary(**values | changes)
 
 
 @pytest.fixture
-def facts() -> Callable[..., RunFacts]:
-    def build(*, latency_ms: float | None = None, **changes: Any) -> RunFacts:
+def summary_of() -> Callable[..., RunSummary]:
+    def build(*, latency_ms: float | None = None, **changes: Any) -> RunSummary:
         values: dict[str, Any] = {
             "command": "python run_search.py --budget 2GFLOPs",
             "data": "digits",
@@ -128,8 +136,11 @@ def facts() -> Callable[..., RunFacts]:
             "space": "base",
             "space_size": 812_345_678_901_234,
             "limits": {"macs": 2e9} | ({CPU.value: latency_ms} if latency_ms else {}),
-            "smallest_macs": 400_000_000,
-            "largest_macs": 5_000_000_000,
+            "reachable": {
+                "macs": (400_000_000, 5_000_000_000),
+                "params": (1_000_000, 30_000_000),
+                "memory": (3_000_000, 9_000_000),
+            },
             "image_size": 224,
             "proxy_size": 64,
             "sampler": "nsga2",
@@ -138,9 +149,9 @@ def facts() -> Callable[..., RunFacts]:
             "supernet_steps": 1200,
             "supernet_seconds": 312.4,
             "search_seconds": 151.0,
-            "latency": {"cpu": latency_facts()} if latency_ms else {},
+            "latency": {"cpu": latency_summary()} if latency_ms else {},
         }
-        return RunFacts(**(values | changes))
+        return RunSummary(**(values | changes))
 
     return build
 
@@ -157,7 +168,7 @@ def test_front_is_what_no_other_trial_dominates_by_pairwise_comparison() -> None
         return a != b and all(x <= y for x, y in zip(a, b, strict=True))
 
     expected = {p for p in points if not any(beats(q, p) for q in points)}
-    front = pareto_front(trials, OBJECTIVES)
+    front = pareto_front(trials, BY_LATENCY)
     found = [(-r.accuracy, r.macs, r.latency_cpu_ms) for r in front.itertuples()]
     assert set(found) == expected
     assert len(found) == len(expected)
@@ -165,26 +176,26 @@ def test_front_is_what_no_other_trial_dominates_by_pairwise_comparison() -> None
 
 
 def test_front_keeps_the_first_of_equal_trials() -> None:
-    front = pareto_front(evaluated((0.8, 100), (0.8, 100), (0.7, 90)), ("accuracy", "macs"))
+    front = pareto_front(evaluated((0.8, 100), (0.8, 100), (0.7, 90)), BY_MACS)
     assert front["number"].tolist() == [2, 0]
 
 
 def test_latency_keeps_a_trial_that_accuracy_and_macs_alone_would_drop() -> None:
     trials = evaluated((0.8, 100, 9.0), (0.7, 110, 3.0))
-    assert pareto_front(trials, ("accuracy", "macs"))["number"].tolist() == [0]
-    assert pareto_front(trials, OBJECTIVES)["number"].tolist() == [0, 1]
+    assert pareto_front(trials, BY_MACS)["number"].tolist() == [0]
+    assert pareto_front(trials, BY_LATENCY)["number"].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("state", ["infeasible", "duplicate", "failed"])
 def test_only_evaluated_trials_can_be_best_or_on_the_front(state: str) -> None:
     trials = table(row(0, accuracy=0.6), row(1, accuracy=0.9, macs=5, state=state))
     assert best(trials)["number"] == 0
-    assert pareto_front(trials, ("accuracy", "macs"))["number"].tolist() == [0]
+    assert pareto_front(trials, BY_MACS)["number"].tolist() == [0]
 
 
 def test_an_architecture_evaluated_twice_is_on_the_front_once() -> None:
     trials = table(row(0, hash="a" * 16), row(1, hash="a" * 16, accuracy=0.9))
-    assert pareto_front(trials, ("accuracy", "macs"))["number"].tolist() == [0]
+    assert pareto_front(trials, BY_MACS)["number"].tolist() == [0]
 
 
 def test_best_is_most_accurate_and_among_equals_cheapest() -> None:
@@ -205,40 +216,57 @@ def test_hypervolume_equals_inclusion_and_exclusion(objectives: int) -> None:
     for size in range(1, len(gains) + 1):
         for chosen in itertools.combinations(gains, size):
             expected += (-1) ** (size + 1) * float(np.min(chosen, axis=0).prod())
-    reference = [0.0] + [1.0] * (objectives - 1)
-    assert hypervolume(points, reference) == pytest.approx(expected, rel=1e-12)
+    assert hypervolume(points, BY_LATENCY[:objectives]) == pytest.approx(expected, rel=1e-12)
 
 
 def test_hypervolume_of_known_points() -> None:
-    assert hypervolume([(0.8, 0.5)], (0, 1)) == pytest.approx(0.4)
-    assert hypervolume([(0.8, 0.5), (0.4, 0.25)], (0, 1)) == pytest.approx(0.4 + 0.4 * 0.25)
-    assert hypervolume([(0.5, 0.5, 0.5)], (0, 1, 1)) == pytest.approx(0.125)
+    assert hypervolume([(0.8, 0.5)], BY_MACS) == pytest.approx(0.4)
+    assert hypervolume([(0.8, 0.5), (0.4, 0.25)], BY_MACS) == pytest.approx(0.4 + 0.4 * 0.25)
+    assert hypervolume([(0.5, 0.5, 0.5)], BY_LATENCY) == pytest.approx(0.125)
 
 
 def test_points_beyond_the_reference_add_nothing_to_the_hypervolume() -> None:
     inside = [(0.8, 0.5)]
     outside = [(0.9, 1.2), (0.0, 0.1), (float("nan"), 0.1)]
-    assert hypervolume(inside + outside, (0, 1)) == hypervolume(inside, (0, 1))
-    assert hypervolume([], (0, 1, 1)) == 0.0
+    assert hypervolume(inside + outside, BY_MACS) == hypervolume(inside, BY_MACS)
+    assert hypervolume([], BY_LATENCY) == 0.0
+
+
+def test_an_objective_that_is_maximised_counts_upwards_in_front_and_hypervolume() -> None:
+    robust = Objective(
+        name="robustness", label="robustness", unit="", definition="", direction="maximize"
+    )
+    assert hypervolume([(0.5, 0.5)], (ACCURACY, robust)) == pytest.approx(0.25)
+    assert hypervolume([(0.5, 0.8)], (ACCURACY, robust)) == pytest.approx(0.4)
+    trials = evaluated((0.5, 1e9), (0.6, 1e9), (0.4, 1e9)).assign(robustness=[0.5, 0.4, 0.3])
+    front = pareto_front(trials, (ACCURACY, robust))
+    assert front["number"].tolist() == [0, 1]
+
+
+def test_what_is_not_searched_for_keeps_nothing_on_the_front() -> None:
+    trials = evaluated((0.8, 100), (0.7, 110)).assign(params=[9, 1])
+    front = pareto_front(trials, objectives_with("params"))
+    assert front["number"].tolist() == [0]
 
 
 def test_hypervolume_trace_never_falls_and_ends_at_the_volume_of_the_front(
-    facts: Callable[..., RunFacts],
+    summary_of: Callable[..., RunSummary],
 ) -> None:
-    trials, run = mixed(latency=True), facts(latency_ms=12.0)
-    trace = hypervolume_trace(trials, run.full_costs)
+    trials, run = mixed(latency=True), summary_of(latency_ms=12.0)
+    trace = hypervolume_trace(trials, run.objectives, run.reachable)
     front = pareto_front(trials, run.objectives)
     shares = np.column_stack([front["accuracy"], front["macs"] / 2e9, front[CPU.value] / 12.0])
     assert len(trace) == (trials["state"] == "evaluated").sum()
     assert trace == sorted(trace)
-    assert trace[-1] == pytest.approx(hypervolume(shares, (0, 1, 1)))
+    assert trace[-1] == pytest.approx(hypervolume(shares, BY_LATENCY))
 
 
 def test_without_a_limit_on_macs_their_scale_is_the_largest_architecture(
-    facts: Callable[..., RunFacts],
+    summary_of: Callable[..., RunSummary],
 ) -> None:
-    run = facts(limits={"params": 1e7})
-    assert hypervolume_trace(evaluated((0.6, 2.5e9)), run.full_costs) == [pytest.approx(0.6 * 0.5)]
+    run = summary_of(limits={"params": 1e7})
+    trace = hypervolume_trace(evaluated((0.6, 2.5e9)), run.objectives, run.reachable)
+    assert trace == [pytest.approx(0.6 * 0.5)]
 
 
 # Figure
@@ -249,10 +277,10 @@ def traces(figure: Any, name: str) -> list[Any]:
 
 
 def test_trials_without_accuracy_stand_in_the_strip_and_not_among_the_accuracies(
-    facts: Callable[..., RunFacts],
+    summary_of: Callable[..., RunSummary],
 ) -> None:
     trials = mixed()
-    figure = pareto_figure(trials, facts())
+    figure = pareto_figure(trials, summary_of())
     (over,) = traces(figure, "over a limit")
     (failed,) = traces(figure, "failed")
     assert len(over.x) == (trials["state"] == "infeasible").sum()
@@ -264,10 +292,10 @@ def test_trials_without_accuracy_stand_in_the_strip_and_not_among_the_accuracies
 
 
 def test_star_is_the_best_trial_and_the_dashed_line_is_the_limit(
-    facts: Callable[..., RunFacts],
+    summary_of: Callable[..., RunSummary],
 ) -> None:
     trials = mixed()
-    figure = pareto_figure(trials, facts())
+    figure = pareto_figure(trials, summary_of())
     (star,) = traces(figure, "best, ")
     assert star.x[0] == best(trials)["macs"] / 1e9
     assert star.y[0] == pytest.approx(100 * best(trials)["accuracy"])
@@ -279,25 +307,27 @@ def test_star_is_the_best_trial_and_the_dashed_line_is_the_limit(
 
 
 def test_step_line_is_the_best_accuracy_up_to_each_cost_and_ends_at_the_limit(
-    facts: Callable[..., RunFacts],
+    summary_of: Callable[..., RunSummary],
 ) -> None:
-    figure = pareto_figure(evaluated((0.5, 1e9), (0.4, 1.2e9), (0.7, 1.5e9)), facts())
+    figure = pareto_figure(evaluated((0.5, 1e9), (0.4, 1.2e9), (0.7, 1.5e9)), summary_of())
     (line,) = traces(figure, "best accuracy up to")
     assert list(line.x) == [1.0, 1.5, 2.0]
     assert list(line.y) == pytest.approx([50.0, 70.0, 70.0])
 
 
 def test_cost_axis_is_logarithmic_only_where_costs_span_much(
-    facts: Callable[..., RunFacts],
+    summary_of: Callable[..., RunSummary],
 ) -> None:
-    assert pareto_figure(mixed(), facts()).layout.xaxis.type == "log"
+    assert pareto_figure(mixed(), summary_of()).layout.xaxis.type == "log"
     near = evaluated((0.5, 1.0e9), (0.6, 1.5e9))
-    assert pareto_figure(near, facts()).layout.xaxis.type is None
+    assert pareto_figure(near, summary_of()).layout.xaxis.type is None
 
 
-def test_a_latency_limit_adds_a_panel_with_its_own_limit(facts: Callable[..., RunFacts]) -> None:
-    assert "xaxis2" not in pareto_figure(mixed(), facts()).layout
-    figure = pareto_figure(mixed(latency=True), facts(latency_ms=12.0))
+def test_a_latency_limit_adds_a_panel_with_its_own_limit(
+    summary_of: Callable[..., RunSummary],
+) -> None:
+    assert "xaxis2" not in pareto_figure(mixed(), summary_of()).layout
+    figure = pareto_figure(mixed(latency=True), summary_of(latency_ms=12.0))
     assert [shape.x0 for shape in figure.layout.shapes] == [2.0, 12.0]
     assert figure.layout.yaxis3.domain[1] < figure.layout.yaxis2.domain[0]
     notes = [note.text for note in figure.layout.annotations]
@@ -307,17 +337,19 @@ def test_a_latency_limit_adds_a_panel_with_its_own_limit(facts: Callable[..., Ru
     ]
 
 
-def test_two_devices_add_two_panels_that_do_not_overlap(facts: Callable[..., RunFacts]) -> None:
+def test_two_devices_add_two_panels_that_do_not_overlap(
+    summary_of: Callable[..., RunSummary],
+) -> None:
     trials = table(
         row(0, **timed(5.0, 5.5, 0.1), **timed(30.0, on=PHONE)),
         row(1, accuracy=0.6, macs=2e9, **timed(6.0), **timed(20.0, on=PHONE)),
-        devices=["cpu", "phone"],
+        limited=[CPU.value, PHONE.value],
     )
-    run = facts(
+    run = summary_of(
         limits={"macs": 2e9, CPU.value: 12.0, PHONE.value: 40.0},
-        latency={"cpu": latency_facts(), "phone": latency_facts(measured=False)},
+        latency={"cpu": latency_summary(), "phone": latency_summary(measured=False)},
     )
-    assert run.objectives == ("accuracy", "macs", "latency_cpu_ms", "latency_phone_ms")
+    assert [o.name for o in run.searched_costs] == ["macs", "latency_cpu_ms", "latency_phone_ms"]
     figure = pareto_figure(trials, run)
     assert [shape.x0 for shape in figure.layout.shapes] == [2.0, 12.0, 40.0]
     axes = ("yaxis", "yaxis2", "yaxis3", "yaxis4", "yaxis5", "yaxis6")
@@ -328,7 +360,7 @@ def test_two_devices_add_two_panels_that_do_not_overlap(facts: Callable[..., Run
 
 
 def test_hover_tells_number_accuracy_costs_architecture_and_why_it_was_not_evaluated(
-    facts: Callable[..., RunFacts],
+    summary_of: Callable[..., RunSummary],
 ) -> None:
     trials = table(
         row(3, accuracy=0.81, source="deit", **timed(3.9, 4.2, 0.1)),
@@ -341,7 +373,7 @@ def test_hover_tells_number_accuracy_costs_architecture_and_why_it_was_not_evalu
             **timed(7.5),
         ),
     )
-    figure = pareto_figure(trials, facts(latency_ms=12.0))
+    figure = pareto_figure(trials, summary_of(latency_ms=12.0))
     (good,) = traces(figure, "best, ")[0].hovertext
     for part in ("trial 3", "deit", "81.0 %", "1 GMACs", "12.3 M params"):
         assert part in good
@@ -355,7 +387,7 @@ def test_hover_tells_number_accuracy_costs_architecture_and_why_it_was_not_evalu
 
 
 def test_what_was_measured_to_be_too_slow_stands_at_its_accuracy_under_a_name_of_its_own(
-    facts: Callable[..., RunFacts],
+    summary_of: Callable[..., RunSummary],
 ) -> None:
     trials = table(
         row(0, accuracy=0.6, **timed(9.0, 9.5, 0.1)),
@@ -368,7 +400,7 @@ def test_what_was_measured_to_be_too_slow_stands_at_its_accuracy_under_a_name_of
         ),
         row(2, state="infeasible", accuracy=float("nan"), macs=3e9, **timed(30.0)),
     )
-    figure = pareto_figure(trials, facts(latency_ms=12.0))
+    figure = pareto_figure(trials, summary_of(latency_ms=12.0))
     on_macs, on_latency = traces(figure, "too slow when measured")
     assert (on_macs.yaxis, on_latency.yaxis) == ("y", "y3")
     assert [list(trace.x) for trace in (on_macs, on_latency)] == [[1.0], [15.0]]
@@ -389,41 +421,47 @@ def test_what_was_measured_to_be_too_slow_stands_at_its_accuracy_under_a_name_of
 
 
 def test_only_landmarks_and_designs_are_named_in_the_figure(
-    tmp_path: Path, facts: Callable[..., RunFacts]
+    tmp_path: Path, summary_of: Callable[..., RunSummary]
 ) -> None:
     sources = ("sampler", RANDOM_SOURCE, "smallest", "Shunted-T")
     trials = table(*(row(i, hash=str(i), source=s) for i, s in enumerate(sources)))
-    named = [t for trace in pareto_figure(trials, facts()).data for t in trace.text or ()]
-    write_report(tmp_path, trials, facts())
+    named = [t for trace in pareto_figure(trials, summary_of()).data for t in trace.text or ()]
+    write_report(tmp_path, trials, summary_of())
     page = Tags((tmp_path / "report.html").read_text()).text
     assert [name.strip() for name in named] == ["smallest", "Shunted-T"]
     assert "smallest, Shunted-T" in page
 
 
 def test_a_run_without_a_limit_on_latency_speaks_of_none(
-    tmp_path: Path, facts: Callable[..., RunFacts]
+    tmp_path: Path, summary_of: Callable[..., RunSummary]
 ) -> None:
-    assert not traces(pareto_figure(mixed(), facts()), "too slow")
-    write_report(tmp_path, mixed(), facts())
+    assert not traces(pareto_figure(mixed(), summary_of()), "too slow")
+    write_report(tmp_path, mixed(), summary_of())
     assert "atency" not in Tags((tmp_path / "report.html").read_text()).text
 
 
 # Latency
 
 
-def test_columns_of_a_device_stand_between_costs_and_source() -> None:
-    assert trial_columns([])[4:7] == ["macs", "params", "source"]
-    assert trial_columns(["cuda:1"]) == [
-        *trial_columns([])[:6],
+def test_columns_are_those_of_the_objectives_between_state_and_source() -> None:
+    always = trial_columns(objectives_with())
+    assert always == [
+        *("number", "hash", "state", "accuracy", "macs", "params"),
+        *("source", "seconds", "violation", "summary"),
+    ]
+    assert trial_columns(objectives_with("memory", "macs")) == [*always[:6], "memory", *always[6:]]
+    assert trial_columns(objectives_with("latency_cuda:1_ms")) == [
+        *always[:6],
         "latency_cuda:1_ms",
         "latency_cuda:1_predicted_ms",
         "latency_cuda:1_measured_ms",
         "latency_cuda:1_iqr_ms",
         "latency_cuda:1_unstable",
         "latency_cuda:1_slowdown",
-        *trial_columns([])[6:],
+        *always[6:],
     ]
-    assert len(set(trial_columns(["cpu", "phone"]))) == len(trial_columns([])) + 12
+    both = trial_columns(objectives_with(CPU.value, PHONE.value))
+    assert len(set(both)) == len(always) + 12
 
 
 def test_latency_is_told_as_predicted_until_it_is_measured() -> None:
@@ -439,15 +477,17 @@ def test_a_device_s_pace_is_told_where_it_is_not_that_of_its_table() -> None:
     assert latency_text(slower, CPU) == "4.50 ms (IQR 0.10, slowdown 1.30), 4.00 predicted"
 
 
-def test_facts_survive_json(facts: Callable[..., RunFacts]) -> None:
-    run = facts(latency_ms=12.0, notes=("one", "two"))
-    assert RunFacts.from_json(json.dumps(asdict(run))) == run
+def test_a_summary_survives_json(summary_of: Callable[..., RunSummary]) -> None:
+    run = summary_of(latency_ms=12.0, notes=("one", "two"))
+    assert RunSummary.from_json(json.dumps(asdict(run))) == run
 
 
-def test_budget_and_costs_say_how_each_latency_was_found(facts: Callable[..., RunFacts]) -> None:
-    run = facts(
+def test_budget_and_costs_say_how_each_latency_was_found(
+    summary_of: Callable[..., RunSummary],
+) -> None:
+    run = summary_of(
         limits={"macs": 2e9, CPU.value: 12.0, PHONE.value: 40.0},
-        latency={"cpu": latency_facts(), "phone": latency_facts(measured=False)},
+        latency={"cpu": latency_summary(), "phone": latency_summary(measured=False)},
     )
     assert run.budget_text == "2 GMACs, 12 ms on cpu, 40 ms on phone"
     assert "latency on cpu: median of repeats on what reached the front" in run.cost_text
@@ -455,7 +495,7 @@ def test_budget_and_costs_say_how_each_latency_was_found(facts: Callable[..., Ru
 
 
 def test_predictions_stand_against_measurements_of_the_table_and_of_the_run(
-    facts: Callable[..., RunFacts],
+    summary_of: Callable[..., RunSummary],
 ) -> None:
     trials = table(
         row(0, hash="a" * 16, **timed(9.0, 9.5, 0.1)),
@@ -463,7 +503,7 @@ def test_predictions_stand_against_measurements_of_the_table_and_of_the_run(
         row(2, state="infeasible", accuracy=0.7, **timed(11.0, 15.0, 0.1)),
         row(3, **timed(8.0)),
     )
-    figure = prediction_figure(trials, facts(latency_ms=12.0), "cpu")
+    figure = prediction_figure(trials, summary_of(latency_ms=12.0), "cpu")
     (held_out,) = traces(figure, "held out")
     assert list(held_out.x) == [network["measured_ms"] for network in NETWORKS]
     assert list(held_out.y) == [network["predicted_ms"] for network in NETWORKS]
@@ -474,14 +514,14 @@ def test_predictions_stand_against_measurements_of_the_table_and_of_the_run(
 
 
 def test_predictions_without_any_measurement_are_an_empty_figure(
-    facts: Callable[..., RunFacts],
+    summary_of: Callable[..., RunSummary],
 ) -> None:
-    run = facts(latency_ms=12.0, latency={"cpu": latency_facts(networks=())})
+    run = summary_of(latency_ms=12.0, latency={"cpu": latency_summary(networks=())})
     assert not prediction_figure(evaluated((0.5, 1e9, 4.0)), run, "cpu").data
 
 
 def test_latency_stands_against_macs_measured_apart_from_predicted(
-    facts: Callable[..., RunFacts],
+    summary_of: Callable[..., RunSummary],
 ) -> None:
     trials = table(
         row(0, macs=1e9, **timed(9.0, 9.5, 0.1)),
@@ -489,7 +529,7 @@ def test_latency_stands_against_macs_measured_apart_from_predicted(
         row(2, macs=4e9, state="infeasible", accuracy=float("nan"), **timed(30.0)),
         row(3, macs=1e9, state="failed", accuracy=float("nan"), **timed(7.0)),
     )
-    figure = macs_latency_figure(trials, facts(latency_ms=12.0), "cpu")
+    figure = macs_latency_figure(trials, summary_of(latency_ms=12.0), "cpu")
     points = {trace.name: list(zip(trace.x, trace.y, strict=True)) for trace in figure.data}
     assert points == {
         "random, measured": [(n["macs"] / 1e9, n["measured_ms"]) for n in NETWORKS],
@@ -501,8 +541,8 @@ def test_latency_stands_against_macs_measured_apart_from_predicted(
     assert "9.50 ms (IQR 0.10), 9.00 predicted" in measured.text[0]
 
 
-def test_title_says_data_space_budget_and_both_sizes(facts: Callable[..., RunFacts]) -> None:
-    title = pareto_figure(mixed(), facts()).layout.title.text
+def test_title_says_data_space_budget_and_both_sizes(summary_of: Callable[..., RunSummary]) -> None:
+    title = pareto_figure(mixed(), summary_of()).layout.title.text
     for part in ("digits", "base", "2 GMACs", "224 px", "64 px"):
         assert part in title
 
@@ -532,15 +572,15 @@ class Tags(HTMLParser):
 @pytest.mark.parametrize("count", [0, 1, 60])
 @pytest.mark.parametrize("latency_ms", [None, 12.0])
 def test_report_is_four_files_that_agree_even_for_none_or_one_trial(
-    tmp_path: Path, facts: Callable[..., RunFacts], count: int, latency_ms: float | None
+    tmp_path: Path, summary_of: Callable[..., RunSummary], count: int, latency_ms: float | None
 ) -> None:
     trials = mixed(latency=latency_ms is not None, count=count)
-    run = facts(latency_ms=latency_ms)
+    run = summary_of(latency_ms=latency_ms)
     write_report(tmp_path, trials, run)
     names = {"trials.csv", "pareto.csv", "pareto.html", "report.html"}
     assert {path.name for path in tmp_path.iterdir()} == names
     saved = pd.read_csv(tmp_path / "trials.csv")
-    assert saved.columns.tolist() == trial_columns(["cpu"] if latency_ms else [])
+    assert saved.columns.tolist() == trial_columns(run.objectives)
     assert len(saved) == count
     front = pd.read_csv(tmp_path / "pareto.csv")
     assert front["number"].tolist() == pareto_front(trials, run.objectives)["number"].tolist()
@@ -549,10 +589,10 @@ def test_report_is_four_files_that_agree_even_for_none_or_one_trial(
 
 
 def test_report_page_answers_first_and_says_how_it_was_measured(
-    tmp_path: Path, facts: Callable[..., RunFacts]
+    tmp_path: Path, summary_of: Callable[..., RunSummary]
 ) -> None:
     trials = mixed()
-    write_report(tmp_path, trials, facts(notes=("A note to keep.",)))
+    write_report(tmp_path, trials, summary_of(notes=("A note to keep.",)))
     text = Tags((tmp_path / "report.html").read_text()).text
     assert f"right on {100 * best(trials)['accuracy']:.1f} % of the search split" in text
     for part in (
@@ -560,7 +600,7 @@ def test_report_page_answers_first_and_says_how_it_was_measured(
         "not retrained",
         "multiply-adds of one image at 224 px",
         "python run_search.py --budget 2GFLOPs",
-        "about 8.1 × 10^14 architectures, 400 MMACs to 5 GMACs",
+        "about 8.1 × 10^14 architectures, 400 MMACs to 5 GMACs, 1 M params to 30 M params",
         "1,200 steps in 5 min 12 s",
         "A note to keep.",
         f"python -m nas retrain {tmp_path} --top 3",
@@ -570,15 +610,15 @@ def test_report_page_answers_first_and_says_how_it_was_measured(
 
 @pytest.mark.parametrize("measured", [True, False])
 def test_report_page_shows_each_device_s_latency_and_whether_it_was_measured(
-    tmp_path: Path, facts: Callable[..., RunFacts], measured: bool
+    tmp_path: Path, summary_of: Callable[..., RunSummary], measured: bool
 ) -> None:
     trials = mixed(latency=True)
-    run = facts(latency_ms=12.0, latency={"cpu": latency_facts(measured=measured)})
+    run = summary_of(latency_ms=12.0, latency={"cpu": latency_summary(measured=measured)})
     write_report(tmp_path, trials, run)
     page = (tmp_path / "report.html").read_text()
     text = Tags(page).text
     for part in (
-        f"{best(trials)[CPU.value]:.2f} ms on cpu.",
+        f"{best(trials)[CPU.value]:.3g} ms on cpu.",
         "Latency on cpu",
         "Some Chip, float32, batch 1",
         "MAPE 3.1% on 6 held-out networks",
@@ -592,9 +632,9 @@ def test_report_page_shows_each_device_s_latency_and_whether_it_was_measured(
 
 @pytest.mark.parametrize("name", ["pareto.html", "report.html"])
 def test_pages_hold_plotly_once_and_load_nothing(
-    tmp_path: Path, facts: Callable[..., RunFacts], name: str
+    tmp_path: Path, summary_of: Callable[..., RunSummary], name: str
 ) -> None:
-    write_report(tmp_path, mixed(), facts())
+    write_report(tmp_path, mixed(), summary_of())
     page = (tmp_path / name).read_text()
     parsed = Tags(page)
     assert parsed.loads == []
@@ -603,27 +643,27 @@ def test_pages_hold_plotly_once_and_load_nothing(
 
 
 def test_hostile_names_stay_text_in_the_pages(
-    tmp_path: Path, facts: Callable[..., RunFacts]
+    tmp_path: Path, summary_of: Callable[..., RunSummary]
 ) -> None:
     plain = mixed()
     hostile = plain.assign(summary=HOSTILE, violation=HOSTILE, source=HOSTILE)
-    write_report(tmp_path, plain, facts())
+    write_report(tmp_path, plain, summary_of())
     tags = {name: Tags((tmp_path / name).read_text()) for name in ("pareto.html", "report.html")}
     texts = dict.fromkeys(("command", "data", "space", "device", "sampler"), HOSTILE)
-    write_report(tmp_path, hostile, facts(**texts, notes=(HOSTILE,)))
+    write_report(tmp_path, hostile, summary_of(**texts, notes=(HOSTILE,)))
     for name, before in tags.items():
         after = Tags((tmp_path / name).read_text())
         assert after.loads == []
         assert after.tags.count("script") == before.tags.count("script")
         assert "img" not in after.tags
-    figure = pareto_figure(hostile, facts(data=HOSTILE))
+    figure = pareto_figure(hostile, summary_of(data=HOSTILE))
     assert "<img" not in str(figure.to_dict())
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(
-    tmp_path: Path, facts: Callable[..., RunFacts], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, summary_of: Callable[..., RunSummary], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_report(tmp_path, mixed(count=1), facts())
+    write_report(tmp_path, mixed(count=1), summary_of())
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
     def full(*_: object) -> None:
@@ -631,7 +671,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(
 
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(OSError, match="disk full"):
-        write_report(tmp_path, mixed(), facts())
+        write_report(tmp_path, mixed(), summary_of())
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -643,7 +683,7 @@ def test_next_commands_quote_the_folder() -> None:
 # Terminal
 
 
-def render(trials: pd.DataFrame, run: RunFacts, width: int) -> str:
+def render(trials: pd.DataFrame, run: RunSummary, width: int) -> str:
     console = Console(width=width, record=True, file=io.StringIO())
     console.print(summary_table(trials, run))
     return console.export_text()
@@ -652,15 +692,15 @@ def render(trials: pd.DataFrame, run: RunFacts, width: int) -> str:
 @pytest.mark.parametrize("width", [80, 200])
 @pytest.mark.parametrize("latency_ms", [None, 12.0])
 def test_summary_fits_the_terminal_and_a_hundred_columns(
-    facts: Callable[..., RunFacts], width: int, latency_ms: float | None
+    summary_of: Callable[..., RunSummary], width: int, latency_ms: float | None
 ) -> None:
     trials = mixed(latency=latency_ms is not None).assign(summary="x" * 200 + " | y")
-    text = render(trials, facts(latency_ms=latency_ms), width)
+    text = render(trials, summary_of(latency_ms=latency_ms), width)
     assert max(map(len, text.splitlines())) <= min(width, 100)
 
 
 def test_summary_sets_the_best_beside_the_smallest_and_the_largest_evaluated(
-    facts: Callable[..., RunFacts],
+    summary_of: Callable[..., RunSummary],
 ) -> None:
     trials = table(
         row(0, accuracy=0.40, macs=400_000_000, **timed(1.25)),
@@ -668,7 +708,7 @@ def test_summary_sets_the_best_beside_the_smallest_and_the_largest_evaluated(
         row(2, accuracy=0.80, macs=1_900_000_000, **timed(6.0)),
         row(3, state="infeasible", accuracy=float("nan"), macs=4_000_000_000),
     )
-    lines = render(trials, facts(latency_ms=12.0), 120).splitlines()
+    lines = render(trials, summary_of(latency_ms=12.0), 120).splitlines()
     cells = {line[:18].strip(): line[18:].split() for line in lines}
     assert cells["trial"] == ["1", "0", "2"]
     # One standard error of 400 images: sqrt(0.9 * 0.1 / 400) = 1.5 %.
@@ -683,48 +723,43 @@ def test_summary_sets_the_best_beside_the_smallest_and_the_largest_evaluated(
     assert "latency on cpu: Some Chip, float32, batch 1" in text
 
 
-def test_summary_names_one_trial_by_all_its_roles(facts: Callable[..., RunFacts]) -> None:
-    assert "best, smallest, largest" in render(evaluated((0.5, 1e9)), facts(), 100)
+def test_summary_names_one_trial_by_all_its_roles(summary_of: Callable[..., RunSummary]) -> None:
+    assert "best, smallest, largest" in render(evaluated((0.5, 1e9)), summary_of(), 100)
 
 
-def test_summary_shows_names_as_they_are(facts: Callable[..., RunFacts]) -> None:
-    text = render(table(row(0, summary="[red]x[/]")), facts(data="[bold]"), 100)
+def test_summary_shows_names_as_they_are(summary_of: Callable[..., RunSummary]) -> None:
+    text = render(table(row(0, summary="[red]x[/]")), summary_of(data="[bold]"), 100)
     for part in ("[red]x[/]", "[bold], space base"):
         assert part in text
 
 
-def test_summary_of_nothing_says_so(facts: Callable[..., RunFacts]) -> None:
-    assert "no architecture was evaluated" in render(table(), facts(), 100)
+def test_summary_of_nothing_says_so(summary_of: Callable[..., RunSummary]) -> None:
+    assert "no architecture was evaluated" in render(table(), summary_of(), 100)
 
 
 # Model card
 
 
-def model(**changes: Any) -> ModelFacts:
+def model(**changes: Any) -> ModelSummary:
     values: dict[str, Any] = {
         "name": "best",
-        "number": 26,
-        "hash": "0123456789abcdef",
-        "summary": "64-128 x 1-2 | conv max",
-        "accuracy": 0.9,
-        "macs": 1_871_234_567,
-        "params": 12_345_678,
-        "latency": {},
+        "trial": row(26, hash="0123456789abcdef", accuracy=0.9, macs=1_871_234_567),
         "stages": [{"stage": 1, "width": 64}, {"stage": 2, "width": 128}],
         "class_names": ["zero", "one|two", "<b>_x_"],
         "mean": (0.5, 0.25, 0.5),
         "std": (0.2, 0.2, 0.2),
     }
-    return ModelFacts(**(values | changes))
+    return ModelSummary(**(values | changes))
 
 
 def test_model_card_tells_costs_accuracy_conditions_and_how_to_load(
-    facts: Callable[..., RunFacts],
+    summary_of: Callable[..., RunSummary],
 ) -> None:
-    card = model_card(model(), facts())
+    card = model_card(model(), summary_of())
     for part in (
-        "| MACs | 1,871,234,567 (1.87 G) | multiply-adds, at 224 px |",
-        "| params | 12,345,678 (12.3 M) | with 10 classes |",
+        "Trial 26 of the run,\narchitecture `0123456789abcdef`",
+        "| MACs | 1,871,234,567 (1.87 G) | multiply-adds of one image at 224 px |",
+        "| params | 12,345,678 (12.3 M) | parameters with 10 classes |",
         "90.0 ± 1.5 % on the search split: 400 images",
         "**not\nretrained**",
         "| stage | width |\n| --- | --- |\n| 1 | 64 |\n| 2 | 128 |",
@@ -736,20 +771,23 @@ def test_model_card_tells_costs_accuracy_conditions_and_how_to_load(
     assert "latency" not in card
 
 
-def test_model_card_gives_each_latency_with_its_conditions(facts: Callable[..., RunFacts]) -> None:
-    run = facts(
+def test_model_card_gives_each_latency_with_its_conditions(
+    summary_of: Callable[..., RunSummary],
+) -> None:
+    run = summary_of(
         limits={CPU.value: 12.0, PHONE.value: 40.0},
-        latency={"cpu": latency_facts(), "phone": latency_facts(conditions="phone, float16")},
+        latency={"cpu": latency_summary(), "phone": latency_summary(conditions="phone, float16")},
     )
-    latency = {"cpu": "4.20 ms (IQR 0.10), 4.00 predicted", "phone": "30.00 ms predicted"}
-    card = model_card(model(latency=latency), run)
-    assert f"| latency on cpu | {latency['cpu']} | Some Chip, float32, batch 1 |" in card
-    assert f"| latency on phone | {latency['phone']} | phone, float16 |" in card
+    trial = row(26, **timed(4.0, 4.2, 0.1), **timed(30.0, on=PHONE))
+    card = model_card(model(trial=trial), run)
+    told = "4.20 ms (IQR 0.10), 4.00 predicted"
+    assert f"| latency on cpu | {told} | Some Chip, float32, batch 1 |" in card
+    assert "| latency on phone | 30.00 ms predicted | phone, float16 |" in card
     assert "under the budget 12 ms on cpu, 40 ms on phone" in card
 
 
-def test_model_card_shows_names_as_they_are(facts: Callable[..., RunFacts]) -> None:
-    card = model_card(model(stages=[{"a": "x|y\nz"}]), facts())
+def test_model_card_shows_names_as_they_are(summary_of: Callable[..., RunSummary]) -> None:
+    card = model_card(model(stages=[{"a": "x|y\nz"}]), summary_of())
     assert r"zero, one\|two, &lt;b&gt;\_x\_." in card
     assert "| x\\|y z |" in card
 

@@ -5,12 +5,14 @@ from pydantic import ValidationError
 from small_runs import small_config
 
 from nas.objectives.limits import Limits
-from nas.runs.config import DEFAULT, QUICK, RunConfig
+from nas.runs.config import DEFAULT, QUICK, RunConfig, limit_fields
 from search_space import PRESETS
 
 OTHER_VALUES: dict[str, Any] = {
     "budget": 10**9,
     "params": 10**6,
+    "memory": 10**6,
+    "added_limits": {"energy": 0.5},
     "latency_ms": {"cpu": 15.0},
     "latency_tables": {"cpu": "0a1b2c"},
     "latency_batch": 8,
@@ -52,6 +54,7 @@ def test_a_configuration_survives_json(preset: str) -> None:
     assert RunConfig.model_validate_json(config.model_dump_json()) == config
 
 
+@pytest.mark.usefixtures("energy")
 @pytest.mark.parametrize("field", OTHER_VALUES)
 def test_every_field_changes_the_digest(field: str) -> None:
     assert small_config(**{field: OTHER_VALUES[field]}).digest != small_config().digest
@@ -64,8 +67,23 @@ def test_the_digest_is_the_same_for_the_same_configuration() -> None:
 
 
 def test_limits_are_those_of_the_configuration() -> None:
-    config = small_config(budget=5, params=6, latency_ms={"cpu": 7.0})
-    assert config.limits == Limits(macs=5, params=6, latency_ms={"cpu": 7.0})
+    config = small_config(budget=5, params=6, memory=7, latency_ms={"cpu": 8.0})
+    assert config.limits == Limits(macs=5, params=6, memory=7, latency_cpu_ms=8.0)
+    assert small_config(budget=None).limits == {}
+
+
+@pytest.mark.usefixtures("energy")
+def test_limits_by_name_are_fields_and_those_on_added_objectives_one_field() -> None:
+    limits = {"macs": 5, "memory": 7, "energy": 0.5}
+    fields = limit_fields(limits)
+    assert fields == {"budget": 5, "memory": 7, "added_limits": {"energy": 0.5}}
+    assert small_config(**fields).limits == limits
+
+
+@pytest.mark.parametrize("name", ["energy", "macs"])
+def test_a_limit_on_an_objective_that_was_not_added_is_refused_by_name(name: str) -> None:
+    with pytest.raises(ValidationError, match=f"added_limits\n.*'{name}' is no objective"):
+        small_config(added_limits={name: 1.0})
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from nas.search.evaluation import Score
 from nas.search.study import load_study, records
 from nas.training.accuracy import SubnetEvaluator
 from nas.utilities.interrupt import Interrupted
-from search_space import Architecture
+from search_space import Architecture, total_cost
 
 SMALL_RUN = ("search", *SMALL, "--steps", "4", "--trials", "6")
 """The command of the fixture `small_run`, but for its folder."""
@@ -48,7 +48,7 @@ def test_a_run_leaves_what_the_design_says_and_nothing_else(small_run: Path) -> 
     left = set(files(small_run))
     front = len(pd.read_csv(small_run / "pareto.csv"))
     exported = {"best", *(f"front/{number}" for number in range(1, front + 1))}
-    assert left - {".lock", "facts.json", "seconds.json"} == {
+    assert left - {".lock", "summary.json", "seconds.json"} == {
         "config.json",
         "log.txt",
         "environment.json",
@@ -380,6 +380,74 @@ def test_a_table_that_was_not_finished_is_measured_by_the_same_command_again(
     outcome = command(*AT_64, "--latency", "1s", "--out", out, methods=methods)
     assert outcome.status == 0, outcome.err
     assert (out / "latency" / "cpu.json").exists()
+
+
+# --- memory --------------------------------------------------------------------------------------
+
+MEMORY = {a.hash: 4 * total_cost(a, image_size=64, num_classes=10).peak for a in NANO.enumerate()}
+"""Peak activation memory at 64 px, in bytes."""
+
+
+def test_a_memory_is_a_hard_limit_and_an_objective_of_a_run(tmp_path: Path) -> None:
+    limit = 200_000
+    assert min(MEMORY.values()) < limit < max(MEMORY.values())
+    flags = ("--trials", "8", "--memory", f"{limit}B", "--out", tmp_path / "run")
+    outcome = command(*AT_64, *flags)
+    assert outcome.status == 0, outcome.err
+    trials, front = (pd.read_csv(tmp_path / "run" / n) for n in ("trials.csv", "pareto.csv"))
+    assert trials.columns.tolist()[4:8] == ["macs", "params", "memory", "source"]
+    assert trials["memory"].tolist() == [MEMORY[name] for name in trials["hash"]]
+    assert (trials["memory"] > limit).tolist() == (trials["state"] == "infeasible").tolist()
+    assert (trials["state"] == "evaluated").sum() == 8
+    assert (front["memory"] <= limit).all()
+    assert RunFolder(tmp_path / "run").config.memory == limit
+    study = load_study(tmp_path / "run" / "study.journal")
+    assert study.metric_names == ["accuracy", "macs", "memory"]
+    best = Architecture.load(tmp_path / "run" / "best").hash
+    card = (tmp_path / "run" / "best" / "README.md").read_text()
+    assert f"| memory | {MEMORY[best]:,} B ({MEMORY[best] / 1e3:.3g} kB) | peak activation" in card
+    assert "memory at 64 px" in outcome.out
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert f"{limit / 1e3:.3g} kB of memory" in report
+    assert "memory at 64 px (MB)" in report
+
+
+def test_a_memory_that_does_not_bind_is_told_and_keeps_nothing_out(tmp_path: Path) -> None:
+    outcome = command(*AT_64, "--memory", "64MB", "--out", tmp_path / "run")
+    assert outcome.status == 0, outcome.err
+    text = " ".join(outcome.out.split())
+    most = f"{max(MEMORY.values()) / 1e3:.3g} kB"
+    assert "the limit of 64 MB of memory does not bind: the largest architecture of" in text
+    assert f"'nano' has {most}" in text
+    assert "100% of a random sample meet the limits" in text
+
+
+def test_a_memory_out_of_reach_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    outcome = command(*AT_64, "--memory", "1kB", "--out", tmp_path / "run")
+    assert outcome.status == 2
+    (line,) = outcome.err.splitlines()
+    least, most = (f"{end(MEMORY.values()) / 1e3:.3g} kB" for end in (min, max))
+    assert f"--memory 1 kB is out of reach: space 'nano' spans {least} to {most} at 64 px" in line
+    assert line.endswith(f"nearest legal value is {min(MEMORY.values())}")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_memory_and_a_measured_latency_are_objectives_together(tmp_path: Path) -> None:
+    given = fake_table("cpu", image_size=64, margin=0.05)
+    (tmp_path / "cpu.json").write_text(given.to_json())
+    flags = ("--latency", "10s", "--latency-table", tmp_path / "cpu.json", "--memory", "1MB")
+    outcome = command(*AT_64, *flags, "--out", tmp_path / "run")
+    assert outcome.status == 0, outcome.err
+    study = load_study(tmp_path / "run" / "study.journal")
+    assert study.metric_names == ["accuracy", "macs", "memory", "latency_cpu_ms"]
+    front = pd.read_csv(tmp_path / "run" / "pareto.csv")
+    assert front["memory"].tolist() == [MEMORY[name] for name in front["hash"]]
+    assert (front["latency_cpu_measured_ms"] > 0).all()
+    assert (front["latency_cpu_ms"] == front["latency_cpu_measured_ms"]).all()
+    assert "budget 200 MMACs, 1 MB of memory, 10000 ms on cpu" in " ".join(outcome.out.split())
+    card = (tmp_path / "run" / "best" / "README.md").read_text()
+    assert card.index("| memory |") < card.index("| latency on cpu |")
 
 
 # --- Ctrl-C and SIGKILL --------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import nas.search.study
 from nas.latency.measure import Latency
 from nas.objectives.constrained_space import ConstrainedSpace
 from nas.objectives.limits import Limits
+from nas.objectives.objective import Objective
 from nas.runs.config import SamplerName
 from nas.search.driver import FAILURES, Search
 from nas.search.measuring import measure_front
@@ -51,7 +52,7 @@ def search(
         sampler=sampler,
         seed=0,
         trials=trials,
-        latencies=len(constrained.limits.latency_ms),
+        objectives=constrained.objectives,
     )
     change(study)
     driver = Search(study, constrained=constrained, workers=workers, trials=trials, seed=0)
@@ -102,11 +103,8 @@ def test_records_say_what_was_found(memory_path: Path) -> None:
     for record in decided:
         architecture = Architecture.model_validate(record.architecture)
         cost = constrained.cost(architecture)
-        assert (record.hash, record.macs, record.params) == (
-            architecture.hash,
-            cost.macs,
-            cost.params,
-        )
+        assert record.hash == architecture.hash
+        assert record.costs == {"macs": cost.macs, "params": cost.params}
         if record.state == "infeasible":
             assert record.accuracy is None
             assert record.excess["macs"] > 0
@@ -233,7 +231,7 @@ def test_a_published_design_that_the_space_holds_comes_after_them(memory_path: P
     decided, _ = search(memory_path, constrained, FakeWorkers(capacity=4), trials=4)
     by_source = {record.source: record for record in decided}
     assert by_source.keys() == {"largest", "smallest", "middle", "Shunted-T"}
-    assert round(by_source["Shunted-T"].macs / 1e9, 4) == 2.1467
+    assert round(by_source["Shunted-T"].costs["macs"] / 1e9, 4) == 2.1467
     assert by_source["Shunted-T"].hash == DESIGNS[0].architecture.hash
 
 
@@ -356,13 +354,12 @@ def test_a_predicted_latency_is_an_objective_and_stands_in_the_record(memory_pat
     decided, _ = search(memory_path, on_phone(MIDDLE, here=True), FakeWorkers(), trials=8)
     for record in decided:
         predicted = PREDICTED[record.hash]
-        assert record.predicted_ms == {"phone": pytest.approx(predicted)}
+        assert record.predicted == {"latency_phone_ms": pytest.approx(predicted)}
         assert record.excess == {"latency_phone_ms": pytest.approx(predicted / MIDDLE - 1)}
         assert record.measured == {}
-        if record.state != "infeasible":
-            assert record.objectives == [record.accuracy, record.macs, record.latency_ms["phone"]]
-    complete = reopened(memory_path).get_trials(states=[TrialState.COMPLETE])
-    assert {len(trial.values) for trial in complete} == {3}
+    for trial in reopened(memory_path).get_trials(states=[TrialState.COMPLETE]):
+        record = decided[trial.number]
+        assert trial.values == [record.accuracy, record.costs["macs"], PREDICTED[record.hash]]
 
 
 def test_two_devices_make_four_objectives_and_each_keeps_its_limit(memory_path: Path) -> None:
@@ -381,10 +378,27 @@ def test_two_devices_make_four_objectives_and_each_keeps_its_limit(memory_path: 
         assert record is not None
         assert trial.values == [
             record.accuracy,
-            record.macs,
-            record.predicted_ms["phone"],
-            record.predicted_ms["tablet"],
+            record.costs["macs"],
+            record.predicted["latency_phone_ms"],
+            record.predicted["latency_tablet_ms"],
         ]
+
+
+def test_a_memory_is_an_objective_and_a_hard_limit(memory_path: Path) -> None:
+    memory = {a.hash: 4 * constrained_nano().cost(a).peak for a in NANO.enumerate()}
+    limit = 2_000_000
+    constrained = constrained_nano(memory=limit)
+    workers = FakeWorkers(capacity=3)
+    decided, _ = search(memory_path, constrained, workers, trials=500)
+    within = {name for name, value in memory.items() if value <= limit}
+    assert set(hashes(workers)) == within < memory.keys()
+    for record in decided:
+        assert record.costs["memory"] == memory[record.hash]
+        assert (record.state == "infeasible") == (memory[record.hash] > limit)
+        assert ("memory" in record.violation) == (memory[record.hash] > limit)
+    for trial in reopened(memory_path).get_trials(states=[TrialState.COMPLETE]):
+        record = decided[trial.number]
+        assert trial.values == [record.accuracy, record.costs["macs"], memory[record.hash]]
 
 
 # --- latency, measured ---------------------------------------------------------------------------
@@ -417,9 +431,9 @@ class Stopwatch:
 
 def measure(
     path: Path, constrained: ConstrainedSpace, stopwatch: Stopwatch, stop: StopRequest | None = None
-) -> list[tuple[Record, str, MeasuredLatency]]:
+) -> list[tuple[Record, Objective, MeasuredLatency]]:
     """Measure the front as a process does; what was told of it."""
-    told: list[tuple[Record, str, MeasuredLatency]] = []
+    told: list[tuple[Record, Objective, MeasuredLatency]] = []
     measure_front(
         reopened(path),
         constrained,
@@ -433,7 +447,11 @@ def measure(
 def front(known: Iterable[Record], *, without: Iterable[str] = ()) -> set[str]:
     """Hashes that no other one beats, by pairwise comparison."""
     points = {
-        record.hash: (-(record.accuracy or 0), record.macs, *record.latency_ms.values())
+        record.hash: tuple(
+            -value if name == "accuracy" else value
+            for name, value in record.values.items()
+            if name != "params"
+        )
         for record in known
         if record.was_evaluated and record.hash not in set(without)
     }
@@ -449,6 +467,19 @@ def front(known: Iterable[Record], *, without: Iterable[str] = ()) -> set[str]:
 
 LOOSE = on_phone(1000.0, here=True)
 """A limit that nothing exceeds by prediction."""
+
+
+def test_beside_a_memory_all_of_the_front_is_measured_that_memory_is_part_of(
+    memory_path: Path,
+) -> None:
+    constrained = on_phone(1000.0, here=True, memory=3_000_000)
+    search(memory_path, constrained, FakeWorkers(), trials=30)
+    found = records(reopened(memory_path)).values()
+    known = [record for record in found if record.was_evaluated]
+    stopwatch = Stopwatch()
+    measure(memory_path, constrained, stopwatch)
+    assert set(stopwatch.hashes) == front(known)
+    assert all(record.values.keys() >= {"memory", "latency_phone_ms"} for record in known)
 
 
 @pytest.fixture
@@ -471,13 +502,14 @@ def test_all_of_the_front_is_measured_and_nothing_else_the_best_first(searched: 
     assert len(set(stopwatch.hashes)) == len(stopwatch.hashes) > 3
     accuracies = [before[name].accuracy or 0 for name in stopwatch.hashes]
     assert accuracies == sorted(accuracies, reverse=True)
-    assert [(record.hash, device) for record, device, _ in told] == stopwatch.measured
+    assert [(record.hash, o.device) for record, o, _ in told] == stopwatch.measured
     for name, record in known_in(searched).items():
         assert record.state == before[name].state
-        assert record.measured.keys() == ({"phone"} if name in stopwatch.hashes else set())
+        measured = {"latency_phone_ms"} if name in stopwatch.hashes else set()
+        assert record.measured.keys() == measured
     for record in map(known_in(searched).get, stopwatch.hashes):
         assert record is not None
-        assert record.measured["phone"] == MeasuredLatency(
+        assert record.measured["latency_phone_ms"] == MeasuredLatency(
             median_ms=PREDICTED[record.hash],
             iqr_ms=0.25,
             unstable=False,
@@ -547,7 +579,7 @@ def test_measuring_that_was_killed_goes_on_without_measuring_again(
 def test_a_stop_is_heeded_between_two_measurements_and_keeps_the_first(searched: Path) -> None:
     stop, stopwatch = StopRequest(), Stopwatch()
 
-    def stop_at_once(record: Record, device: str, latency: MeasuredLatency) -> None:
+    def stop_at_once(record: Record, objective: Objective, latency: MeasuredLatency) -> None:
         stop.requested = True
 
     with pytest.raises(Interrupted):
@@ -685,7 +717,13 @@ def test_a_search_can_be_killed_at_any_byte_of_its_journal(
         path = memory_path / str(cut)
         path.mkdir()
         (path / "study.journal").write_bytes(journal[:cut])
-        known = open_study(path / "study.journal", sampler=sampler, seed=0, trials=6, latencies=0)
+        known = open_study(
+            path / "study.journal",
+            sampler=sampler,
+            seed=0,
+            trials=6,
+            objectives=constrained.objectives,
+        )
         finished = set(evaluated(list(records(known).values())))
         check_nothing_is_lost_or_repeated(path, constrained, 6, finished)
 

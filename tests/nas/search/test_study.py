@@ -1,6 +1,7 @@
 import os
 import random
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 from optuna.trial import Trial, TrialState
 from small_runs import NANO, Killed, constrained_nano, fake_accuracy
 
+from nas.objectives.limits import Limits
+from nas.objectives.objective import Objective, latency_name
 from nas.runs.config import SamplerName
 from nas.search.front import best, pareto_front
 from nas.search.study import (
@@ -28,29 +31,36 @@ from search_space import Architecture
 
 SAMPLERS: tuple[SamplerName, ...] = ("nsga2", "tpe", "random")
 
+PHONE = "latency_phone_ms"
+ALWAYS = Limits().objectives
+WITH_PHONE = Limits(**{PHONE: 10.0}).objectives
+
 
 def reopened(
-    path: Path, *, sampler: SamplerName = "random", seed: int = 0, latencies: int = 0
+    path: Path,
+    *,
+    sampler: SamplerName = "random",
+    seed: int = 0,
+    objectives: Sequence[Objective] = ALWAYS,
 ) -> optuna.Study:
     """The study in a folder, as a process that comes anew sees it."""
     path.mkdir(exist_ok=True)
     return open_study(
-        path / "study.journal", sampler=sampler, seed=seed, trials=40, latencies=latencies
+        path / "study.journal", sampler=sampler, seed=seed, trials=40, objectives=objectives
     )
 
 
 def record(architecture: Architecture, **changes: Any) -> Record:
     constrained = constrained_nano(macs=200_000_000)
-    cost = constrained.cost(architecture)
+    costs = constrained.costs(architecture)
     values: dict[str, Any] = {
         "state": "evaluated",
         "architecture": architecture.model_dump(mode="json"),
         "hash": architecture.hash,
-        "macs": cost.macs,
-        "params": cost.params,
+        "costs": costs,
         "source": "sampler",
         "accuracy": fake_accuracy(architecture),
-        "excess": constrained.limits.excess(cost, {}),
+        "excess": constrained.limits.excess(costs),
     }
     return Record(**values | changes)
 
@@ -75,14 +85,14 @@ def states(study: optuna.Study) -> list[TrialState]:
 
 
 def test_a_record_survives_the_journal(memory_path: Path) -> None:
-    study = reopened(memory_path, latencies=1)
+    study = reopened(memory_path, objectives=WITH_PHONE)
     trial, architecture = propose(study)
-    written = record(architecture, seconds=1.25, predicted_ms={"phone": 8.5})
+    written = record(architecture, seconds=1.25, predicted={PHONE: 8.5})
     decide(study, trial, written)
     (read,) = load_study(memory_path / "study.journal").get_trials()
     assert record_of(read) == written
     assert Architecture.model_validate(written.architecture) == architecture
-    assert records(reopened(memory_path, latencies=1)) == {0: written}
+    assert records(reopened(memory_path, objectives=WITH_PHONE)) == {0: written}
 
 
 def test_each_state_is_told_to_optuna_as_what_it_is(memory_path: Path) -> None:
@@ -99,7 +109,7 @@ def test_each_state_is_told_to_optuna_as_what_it_is(memory_path: Path) -> None:
         decide(study, trial, record(architecture, state=state, accuracy=accuracy, error="boom"))
     trials = reopened(memory_path).get_trials()
     assert [trial.state for trial in trials] == list(told.values())
-    assert trials[0].values == trials[1].values == [0.5, records(study)[0].macs]
+    assert trials[0].values == trials[1].values == [0.5, records(study)[0].costs["macs"]]
 
 
 def test_samplers_are_told_by_how_much_a_limit_is_exceeded(memory_path: Path) -> None:
@@ -111,15 +121,19 @@ def test_samplers_are_told_by_how_much_a_limit_is_exceeded(memory_path: Path) ->
     assert frozen.constraints == excess
 
 
-def test_the_latency_of_each_device_with_a_limit_is_an_objective(memory_path: Path) -> None:
-    study = reopened(memory_path, latencies=2)
-    assert [d.name for d in study.directions] == ["MAXIMIZE", *["MINIMIZE"] * 3]
+def test_what_is_limited_is_an_objective_but_for_parameters(memory_path: Path) -> None:
+    limits = Limits(latency_phone_ms=10.0, latency_tablet_ms=10.0, memory=10**6)
+    study = reopened(memory_path, objectives=limits.objectives)
+    assert [d.name for d in study.directions] == ["MAXIMIZE", *["MINIMIZE"] * 4]
+    assert study.metric_names == [
+        *("accuracy", "macs", "memory", "latency_phone_ms", "latency_tablet_ms")
+    ]
     trial, architecture = propose(study)
-    predicted = {"phone": 8.0, "tablet": 3.0}
-    decide(study, trial, record(architecture, predicted_ms=predicted))
+    predicted = {"latency_tablet_ms": 3.0, "latency_phone_ms": 8.0}
+    costs = {"memory": 7, "params": 5, "macs": 6}
+    decide(study, trial, record(architecture, predicted=predicted, costs=costs))
     (frozen,) = study.get_trials()
-    macs = record(architecture).macs
-    assert frozen.values == [fake_accuracy(architecture), macs, 8.0, 3.0]
+    assert frozen.values == [fake_accuracy(architecture), 6, 7, 8.0, 3.0]
     assert [d.name for d in reopened(memory_path / "other").directions] == ["MAXIMIZE", "MINIMIZE"]
 
 
@@ -151,7 +165,7 @@ def decide_with(study: optuna.Study, accuracies: list[float]) -> list[str]:
         enqueue(study, NANO.genotype(architecture), "test")
         trial, architecture = propose(study)
         excess = {"latency_phone_ms": -0.1}
-        known = record(architecture, accuracy=accuracy, predicted_ms={"phone": 9.0}, excess=excess)
+        known = record(architecture, accuracy=accuracy, predicted={PHONE: 9.0}, excess=excess)
         decide(study, trial, known)
         hashes.append(architecture.hash)
     assert len(set(hashes)) == len(hashes)
@@ -161,44 +175,48 @@ def decide_with(study: optuna.Study, accuracies: list[float]) -> list[str]:
 def test_a_measured_latency_survives_reopening_and_goes_before_the_predicted_one(
     memory_path: Path,
 ) -> None:
-    study = reopened(memory_path, latencies=1)
+    study = reopened(memory_path, objectives=WITH_PHONE)
     first, _ = decide_with(study, [0.5, 0.6])
-    keep_measured(study, first, "phone", timed(9.5, unstable=True))
-    for again in (reopened(memory_path, latencies=1), load_study(memory_path / "study.journal")):
+    keep_measured(study, first, PHONE, timed(9.5, unstable=True))
+    for again in (
+        reopened(memory_path, objectives=WITH_PHONE),
+        load_study(memory_path / "study.journal"),
+    ):
         one, other = records(again).values()
-        assert one.measured == {"phone": timed(9.5, unstable=True)}
-        assert one.latency_ms == {"phone": 9.5}
-        assert one.predicted_ms == {"phone": 9.0}
+        assert one.measured == {PHONE: timed(9.5, unstable=True)}
+        assert one.values[PHONE] == 9.5
+        assert one.predicted == {PHONE: 9.0}
         assert one.excess == {"latency_phone_ms": pytest.approx(-0.05)}
         assert one.state == "evaluated"
-        assert (other.measured, other.latency_ms) == ({}, {"phone": 9.0})
+        assert (other.measured, other.values[PHONE]) == ({}, 9.0)
 
 
 def test_names_of_devices_may_hold_colons_and_spaces(memory_path: Path) -> None:
-    study = reopened(memory_path, latencies=1)
+    study = reopened(memory_path, objectives=WITH_PHONE)
     (name,) = decide_with(study, [0.5])
-    for device in ("cuda:1", "my old phone"):
-        keep_measured(study, name, device, timed(3.0))
-    (known,) = records(reopened(memory_path, latencies=1)).values()
-    assert known.measured == {"cuda:1": timed(3.0), "my old phone": timed(3.0)}
+    names = {latency_name("cuda:1"), latency_name("my old phone")}
+    for objective in names:
+        keep_measured(study, name, objective, timed(3.0))
+    (known,) = records(reopened(memory_path, objectives=WITH_PHONE)).values()
+    assert known.measured == dict.fromkeys(names, timed(3.0))
 
 
 def test_what_is_measured_over_its_limit_is_infeasible_keeps_its_accuracy_and_is_not_the_best(
     memory_path: Path,
 ) -> None:
-    study = reopened(memory_path, latencies=1)
+    study = reopened(memory_path, objectives=WITH_PHONE)
     worse, too_slow, middle = decide_with(study, [0.5, 0.9, 0.7])
-    keep_measured(study, too_slow, "phone", timed(12.5))
-    keep_measured(study, middle, "phone", timed(10.0))  # at the limit
-    known = {r.hash: r for r in records(reopened(memory_path, latencies=1)).values()}
+    keep_measured(study, too_slow, PHONE, timed(12.5))
+    keep_measured(study, middle, PHONE, timed(10.0))  # at the limit
+    known = {r.hash: r for r in records(reopened(memory_path, objectives=WITH_PHONE)).values()}
     assert known[too_slow].state == "infeasible"
     assert known[too_slow].accuracy == 0.9
     assert known[too_slow].was_evaluated
     assert known[too_slow].violation == "latency_phone_ms +25.0% over"
     assert {known[worse].state, known[middle].state} == {"evaluated"}
-    table = trials_table(records(study), ["phone"])
+    table = trials_table(records(study), WITH_PHONE)
     assert best(table)["hash"] == middle
-    front = pareto_front(table, ("accuracy", "macs", "latency_phone_ms"))
+    front = pareto_front(table, WITH_PHONE)
     assert set(front["hash"]) <= {worse, middle}
     assert table.set_index("hash").loc[too_slow, "accuracy"] == 0.9
 
@@ -206,24 +224,24 @@ def test_what_is_measured_over_its_limit_is_infeasible_keeps_its_accuracy_and_is
 def test_a_duplicate_of_what_is_measured_over_its_limit_stays_a_duplicate(
     memory_path: Path,
 ) -> None:
-    study = reopened(memory_path, latencies=1)
+    study = reopened(memory_path, objectives=WITH_PHONE)
     (name,) = decide_with(study, [0.5])
     enqueue(study, NANO.genotype(next(iter(NANO.enumerate()))), "test")
     trial, architecture = propose(study)
-    twin = record(architecture, state="duplicate", accuracy=0.5, predicted_ms={"phone": 9.0})
+    twin = record(architecture, state="duplicate", accuracy=0.5, predicted={PHONE: 9.0})
     decide(study, trial, twin)
-    keep_measured(study, name, "phone", timed(12.5))
+    keep_measured(study, name, PHONE, timed(12.5))
     known = list(records(study).values())
     assert [r.state for r in known] == ["infeasible", "duplicate"]
     assert [r.was_evaluated for r in known] == [True, False]
-    assert all(r.latency_ms == {"phone": 12.5} for r in known)
+    assert all(r.values[PHONE] == 12.5 for r in known)
 
 
 def test_the_table_holds_predicted_and_measured_latency_of_each_device(memory_path: Path) -> None:
-    study = reopened(memory_path, latencies=1)
+    study = reopened(memory_path, objectives=WITH_PHONE)
     first, second = decide_with(study, [0.5, 0.6])
-    keep_measured(study, first, "phone", timed(9.5, unstable=True))
-    table = trials_table(records(study), ["phone"]).set_index("hash")
+    keep_measured(study, first, PHONE, timed(9.5, unstable=True))
+    table = trials_table(records(study), WITH_PHONE).set_index("hash")
     assert table["latency_phone_ms"].to_dict() == {first: 9.5, second: 9.0}
     assert table["latency_phone_predicted_ms"].to_dict() == {first: 9.0, second: 9.0}
     row = table.loc[first]
@@ -237,10 +255,10 @@ def test_the_table_holds_predicted_and_measured_latency_of_each_device(memory_pa
 
 
 def test_a_measured_latency_costs_no_trial(memory_path: Path) -> None:
-    study = reopened(memory_path, latencies=1)
+    study = reopened(memory_path, objectives=WITH_PHONE)
     (name,) = decide_with(study, [0.5])
-    keep_measured(study, name, "phone", timed(12.5))
-    assert states(reopened(memory_path, latencies=1)) == [TrialState.COMPLETE]
+    keep_measured(study, name, PHONE, timed(12.5))
+    assert states(reopened(memory_path, objectives=WITH_PHONE)) == [TrialState.COMPLETE]
 
 
 # --- tables --------------------------------------------------------------------------------------
@@ -252,16 +270,16 @@ def test_the_table_has_one_row_for_each_decided_trial(memory_path: Path) -> None
     trial, architecture = propose(study)
     decide(study, trial, record(architecture, state="infeasible", accuracy=None))
     study.ask()  # under way
-    table = trials_table(records(study), ["phone"])
-    assert table.columns.tolist() == trial_columns(["phone"])
+    table = trials_table(records(study), WITH_PHONE)
+    assert table.columns.tolist() == trial_columns(WITH_PHONE)
     assert table["number"].tolist() == [0, 1, 2]
     assert table["state"].tolist() == ["evaluated", "evaluated", "infeasible"]
     assert table["accuracy"].isna().tolist() == [False, False, True]
     assert table["latency_phone_ms"].isna().all()
     assert table["summary"][2] == architecture.summary
     assert table["hash"][2] == architecture.hash
-    assert trials_table(records(reopened(memory_path / "empty")), ["phone"]).empty
-    assert trials_table(records(study), []).columns.tolist() == trial_columns([])
+    assert trials_table(records(reopened(memory_path / "empty")), WITH_PHONE).empty
+    assert trials_table(records(study), ALWAYS).columns.tolist() == trial_columns(ALWAYS)
 
 
 def test_a_proposal_that_was_enqueued_comes_next_with_its_source(memory_path: Path) -> None:
@@ -322,7 +340,8 @@ def test_a_trial_with_its_record_is_told(
     assert recover(study, NANO) == 0
     (told,) = study.get_trials()
     assert told.state == TrialState.COMPLETE
-    assert told.values == record(architecture).objectives
+    macs = record(architecture).costs["macs"]
+    assert told.values == [fake_accuracy(architecture), macs]
     assert record_of(told) == record(architecture)
 
 
@@ -450,14 +469,14 @@ def test_seeds_and_lengths_that_are_neighbours_give_different_samplers(memory_pa
 def test_every_sampler_goes_on_after_infeasible_and_failed_trials(
     memory_path: Path, sampler: SamplerName
 ) -> None:
-    study = reopened(memory_path, sampler=sampler, latencies=1)
+    study = reopened(memory_path, sampler=sampler, objectives=WITH_PHONE)
     rng = random.Random(0)
     for _ in range(30):
         trial, architecture = propose(study)
         match rng.choice(("evaluated", "infeasible", "too slow", "failed")):
             case "evaluated":
                 excess = {"macs": -0.1, "latency_phone_ms": -0.1}
-                decided = record(architecture, predicted_ms={"phone": 9.0}, excess=excess)
+                decided = record(architecture, predicted={PHONE: 9.0}, excess=excess)
             case "infeasible":
                 excess = {"macs": 0.3}
                 decided = record(architecture, state="infeasible", accuracy=None, excess=excess)
@@ -468,4 +487,4 @@ def test_every_sampler_goes_on_after_infeasible_and_failed_trials(
                 decided = record(architecture, state="failed", accuracy=None, error="boom")
         decide(study, trial, decided)
     assert len(records(study)) == 30
-    assert trials_table(records(study), ["phone"])["state"].nunique() == 3
+    assert trials_table(records(study), WITH_PHONE)["state"].nunique() == 3

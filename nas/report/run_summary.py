@@ -9,11 +9,12 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import starmap
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from nas.search.trials import STATES, LatencyColumns
-from nas.utilities.units import format_count
+from nas.objectives.limits import Limits
+from nas.objectives.objective import ACCURACY, LatencyColumns, Objective
+from nas.search.trials import STATES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +24,7 @@ NOTABLE_SLOWDOWN = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatencyFacts:
+class LatencySummary:
     """How the latency of a device was predicted and measured.
 
     `conditions` and `error` are for people; `measured` says whether the device is here, so that
@@ -38,12 +39,13 @@ class LatencyFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunFacts:
+class RunSummary:
     """What was asked of a run and how it was measured.
 
-    `limits` holds every limit by name: `macs`, `params`, `latency_DEVICE_ms`. `search_images` is
-    the number of images of the search split, `latency` says of each device with a limit how its
-    latency was found, `notes` what else a reader must know, one sentence each.
+    `limits` holds every limit by the name of its objective, `reachable` the least and the most of
+    each closed form in the space. `search_images` is the number of images of the search split,
+    `latency` says of each device with a limit how its latency was found, `notes` what else a reader
+    must know, one sentence each.
     """
 
     command: str
@@ -53,8 +55,7 @@ class RunFacts:
     space: str
     space_size: int
     limits: Mapping[str, float]
-    smallest_macs: int
-    largest_macs: int
+    reachable: Mapping[str, tuple[float, float]]
     image_size: int
     proxy_size: int
     sampler: str
@@ -63,31 +64,38 @@ class RunFacts:
     supernet_steps: int
     supernet_seconds: float
     search_seconds: float
-    latency: Mapping[str, LatencyFacts] = field(default_factory=dict)
+    latency: Mapping[str, LatencySummary] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> RunFacts:
-        """Read what `json.dumps(asdict(facts))` wrote."""
+    def from_json(cls, text: str | bytes) -> RunSummary:
+        """Read what `json.dumps(asdict(summary))` wrote."""
         data = json.loads(text)
-        latency = {device: LatencyFacts(**facts) for device, facts in data["latency"].items()}
-        return cls(**{**data, "notes": tuple(data["notes"]), "latency": latency})
+        read = {
+            "notes": tuple(data["notes"]),
+            "reachable": {name: tuple(ends) for name, ends in data["reachable"].items()},
+            "latency": {d: LatencySummary(**found) for d, found in data["latency"].items()},
+        }
+        return cls(**data | read)
+
+    @cached_property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What the run traded off, limited and told; see `Limits.objectives`.
+
+        Raises:
+            InputError: If one of them is not known here, since it was added by another program.
+        """
+        return Limits(**self.limits).objectives
 
     @property
-    def latency_columns(self) -> list[LatencyColumns]:
-        """The columns of each device with a limit on latency."""
-        return [LatencyColumns(device) for device in self.latency]
+    def costs(self) -> tuple[Objective, ...]:
+        """All objectives but accuracy."""
+        return tuple(o for o in self.objectives if o.name != ACCURACY.name)
 
     @property
-    def full_costs(self) -> dict[str, float]:
-        """The cost objectives' scales: their limits, or the largest reachable MACs."""
-        costs = ["macs", *(columns.value for columns in self.latency_columns)]
-        return {cost: self.limits.get(cost, self.largest_macs) for cost in costs}
-
-    @property
-    def objectives(self) -> tuple[str, ...]:
-        """Columns that the search trades off: accuracy is maximised, the others are minimised."""
-        return ("accuracy", *self.full_costs)
+    def searched_costs(self) -> tuple[Objective, ...]:
+        """Those that accuracy is traded off against."""
+        return tuple(objective for objective in self.costs if objective.searched)
 
     @property
     def chance(self) -> float:
@@ -96,21 +104,29 @@ class RunFacts:
 
     @property
     def budget_text(self) -> str:
-        """The limits in one line, as in `2 GMACs, 15 ms`."""
-        return ", ".join(starmap(limit_text, self.limits.items())) or "no limit"
+        """The limits in one line, as in `2 GMACs, 64 MB of memory, 15 ms on cpu`."""
+        limits = [o.named_amount(o.limit) for o in self.costs if o.limit is not None]
+        return ", ".join(limits) or "no limit"
 
     @property
     def cost_text(self) -> str:
-        """How the costs were counted, in one line."""
-        text = f"MACs are multiply-adds of one image at {self.image_size} px"
-        for device, latency in self.latency.items():
-            how = (
-                "median of repeats on what reached the front, at the speed of the latency table "
-                "(slowdown: the device's time for a reference network then, over the table's), "
-                "else predicted"
-            )
-            text += f"; latency on {device}: {how if latency.measured else 'predicted'}"
-        return text
+        """How the costs were counted or measured, in one line."""
+        return "; ".join(f"{objective.label}: {self._how(objective)}" for objective in self.costs)
+
+    def counted(self, objective: Objective) -> str:
+        """What exactly a closed form counts, at the run's sizes."""
+        return objective.defined(image_size=self.image_size, num_classes=self.num_classes)
+
+    def _how(self, objective: Objective) -> str:
+        if objective.device is None:
+            return self.counted(objective)
+        if not self.latency[objective.device].measured:
+            return "predicted"
+        return (
+            "median of repeats on what reached the front, at the speed of the latency table "
+            "(slowdown: the device's time for a reference network then, over the table's), "
+            "else predicted"
+        )
 
     @property
     def accuracy_text(self) -> str:
@@ -126,26 +142,16 @@ class RunFacts:
         return f"{100 * accuracy:.1f} ± {100 * error:.1f} %"
 
 
-def limit_text(name: str, limit: float) -> str:
-    """A limit of `RunFacts.limits`, as in `2 GMACs`, `10 M params` or `15 ms`."""
-    if name in ("macs", "params"):
-        return macs_text(limit) if name == "macs" else params_text(limit)
-    return f"{limit:g} ms on {name.removeprefix('latency_').removesuffix('_ms')}"
-
-
-def macs_text(macs: float) -> str:
-    """Multiply-adds, as in `1.87 GMACs`."""
-    return f"{format_count(macs)}MACs"
-
-
-def params_text(params: float) -> str:
-    """Parameters, as in `12.3 M params`."""
-    return f"{format_count(params).rstrip()} params"
-
-
 def percent(share: float) -> str:
     """A share (0 to 1) as a percentage with one decimal."""
     return f"{100 * share:.1f} %"
+
+
+def value_text(row: pd.Series | Mapping[str, Any], objective: Objective) -> str:
+    """What a trial costs, below the objective's label at the head of a table."""
+    if objective.device is not None:
+        return latency_text(row, LatencyColumns(objective.device))
+    return objective.cell(row[objective.name])
 
 
 def latency_text(row: pd.Series | Mapping[str, Any], columns: LatencyColumns) -> str:
