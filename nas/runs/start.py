@@ -11,8 +11,9 @@ from nas.runs.configure import (
     default_workers,
 )
 from nas.runs.folder import RunFolder
+from nas.runs.job import Execution
 from nas.runs.latency_tables import MEASURED_HERE, LatencyMethods
-from nas.runs.pipeline import Execution, run
+from nas.runs.pipeline import run
 from nas.runs.run import Run
 from nas.utilities.errors import InputError
 from nas.utilities.interrupt import stop_on_signals
