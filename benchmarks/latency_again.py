@@ -4,7 +4,7 @@
 
 Measures the exported networks of runs, from their folders, in this fresh process, at the speed of
 the run's latency table as the run did. A network counts as within the limit if its median is, or
-exceeds it by no more than the wider of the two interquartile ranges. `pace` is the time of the
+exceeds it by no more than the wider of the two interquartile ranges. `slowdown` is the time of the
 table's reference network, relative to the table's. Exits with status 1 if one does not.
 """
 
@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from nas.devices import is_here
-from nas.latency_table import LatencyTable
-from nas.pace import latency_meter
-from nas.report import LatencyColumns
-from nas.run_folder import RunFolder
+from nas.latency.reference import latency_meter
+from nas.latency.table import LatencyTable
+from nas.objectives.objective import LatencyColumns
+from nas.runs.folder import RunFolder
+from nas.utilities.devices import is_here
 from supernet import load_exported
 
 
@@ -28,7 +28,7 @@ def main() -> int:
     options = parser.parse_args()
     over = networks = 0
     print(
-        "run,network,device,limit_ms,predicted_ms,measured_ms,iqr_ms,pace,"
+        "run,network,device,limit_ms,predicted_ms,measured_ms,iqr_ms,slowdown,"
         "again_ms,again_iqr_ms,again_pace,within"
     )
     for path in options.runs:
@@ -49,8 +49,8 @@ def main() -> int:
                 print(
                     f"{path.name},{network.architecture.hash},{device},{limit:g},"
                     f"{row[columns.predicted]:.2f},{row[columns.measured]:.2f},"
-                    f"{row[columns.iqr]:.2f},{row[columns.pace]:.3f},{again.median_ms:.2f},"
-                    f"{again.iqr_ms:.2f},{again.pace:.3f},{within}",
+                    f"{row[columns.iqr]:.2f},{row[columns.slowdown]:.3f},{again.median_ms:.2f},"
+                    f"{again.iqr_ms:.2f},{again.slowdown:.3f},{within}",
                     flush=True,
                 )
     print(f"\n{networks - over} of {networks} are within their limits when measured again")

@@ -4,9 +4,9 @@
 
 Measures a table as `python -m nas profile` does, then draws networks with another seed and times
 each, every pass beside one of the same reference network, whose time corrects for the machine's
-changing speed (the column `pace` says by how much; without it predictions can be no better than the
-machine is steady). MACs are a predictor through the best straight line in these very networks, so
-their figures flatter them.
+changing speed (the column `slowdown` says by how much; without it predictions can be no better
+than the machine is steady). MACs are a predictor through the best straight line in these very
+networks, so their figures flatter them.
 """
 
 import argparse
@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nas.conditions import LatencyConditions
-from nas.interrupt import StopRequest
-from nas.latency_table import prediction_error
-from nas.pace import Pace, blank_network
-from nas.profiling import THOROUGH, profile
+from nas.latency.conditions import LatencyConditions
+from nas.latency.profile import THOROUGH, profile
+from nas.latency.reference import ReferenceMeter, blank_network
+from nas.latency.table import prediction_error
+from nas.utilities.interrupt import StopRequest
 from search_space import PRESETS, total_cost
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     )
     print(conditions)
     start = time.perf_counter()
-    pace = Pace(space.scaled(0.5), conditions)
+    meter = ReferenceMeter(space.scaled(0.5), conditions)
     table = profile(
         space,
         conditions,
@@ -47,7 +47,7 @@ def main() -> None:
         seed=0,
         stop=StopRequest(),
         on_progress=lambda share: None,
-        pace=pace,
+        meter=meter,
     )
     print(f"profiled {len(table.segments)} segments in {time.perf_counter() - start:.0f} s")
     if options.keep:
@@ -55,17 +55,17 @@ def main() -> None:
     print(f"by the table itself: {table.error}")
 
     rng = random.Random("held out")
-    print("\nhash,macs,predicted_ms,measured_ms,iqr_ms,unstable,pace")
+    print("\nhash,macs,predicted_ms,measured_ms,iqr_ms,unstable,slowdown")
     predicted, measured, macs = [], [], []
     for _ in range(options.networks):
         architecture = space.sample(rng)
-        latency = pace.measure(blank_network(architecture, conditions))
+        latency = meter.measure(blank_network(architecture, conditions))
         predicted.append(table.predict(architecture))
         measured.append(latency.median_ms)
         macs.append(total_cost(architecture, image_size=options.image_size).macs)
         print(
             f"{architecture.hash},{macs[-1]},{predicted[-1]:.3f},{measured[-1]:.3f},"
-            f"{latency.iqr_ms:.3f},{latency.unstable},{latency.pace:.3f}",
+            f"{latency.iqr_ms:.3f},{latency.unstable},{latency.slowdown:.3f}",
             flush=True,
         )
     slope, intercept = np.polyfit(macs, measured, 1)

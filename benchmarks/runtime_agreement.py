@@ -20,10 +20,10 @@ from pathlib import Path
 
 import torch
 
-from nas.conditions import LatencyConditions
-from nas.errors import InputError
-from nas.onnx_export import LARGEST_DIFFERENCE, export_onnx, onnx_difference
-from nas.runtimes import prepare
+from nas.export.onnx import LARGEST_DIFFERENCE, export_onnx, onnx_difference
+from nas.latency.conditions import LatencyConditions
+from nas.latency.runtimes import prepare
+from nas.utilities.errors import InputError
 from search_space import DESIGNS, PRESETS, Architecture, SearchSpace
 from supernet import Network
 

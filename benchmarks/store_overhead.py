@@ -19,8 +19,8 @@ import torch
 from torch.nn import functional as F
 
 import nas  # noqa: F401  (tunes OpenMP before torch is loaded)
-from nas.devices import chip_name
-from nas.evaluation import EVALUATION_BATCH
+from nas.training.accuracy import EVALUATION_BATCH
+from nas.utilities.devices import chip_name
 from search_space import PRESETS, total_cost
 from supernet import Network, Store
 

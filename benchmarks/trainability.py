@@ -21,7 +21,8 @@ from torch.nn import functional as F
 
 import nas  # noqa: F401  (tunes OpenMP before torch is loaded)
 from nas.data import load_data, normalise, train_batches
-from nas.training import learning_rate
+from nas.training.schedule import learning_rate
+from nas.training.settings import TrainingSettings
 from search_space import DESIGNS, PRESETS, Architecture
 from supernet import Network
 
@@ -37,6 +38,7 @@ def losses_of(
     network = Network(architecture, num_classes=data.num_classes).train()
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.05)
     losses = []
+    settings = TrainingSettings(steps=steps, batch_size=batch_size, lr=PEAK_RATE, seed=0)
     batches = train_batches(
         data, batch_size=batch_size, seed=0, first_step=0, steps=steps, workers=0
     )
@@ -44,7 +46,7 @@ def losses_of(
         batches = itertools.cycle(list(itertools.islice(batches, images // batch_size)))
     for step, (images_of_step, labels) in enumerate(itertools.islice(batches, steps)):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps=steps, peak=PEAK_RATE)
+            group["lr"] = learning_rate(step, settings)
         with torch.autocast("cpu", torch.bfloat16):
             logits = network(normalise(images_of_step, data.mean, data.std))
         loss = F.cross_entropy(logits.float(), labels)

@@ -9,12 +9,15 @@ from search_space.architecture import (
     Stage,
     map_sizes,
 )
-from search_space.cost import Cost, cost_table, total_cost
+from search_space.cost import cost_table, total_cost
 from search_space.designs import DESIGNS, PublishedDesign
+from search_space.encoding import Genotype
+from search_space.operators import Cost
 from search_space.parts import (
     AdaptiveWindow,
     Aggregation,
     ConvStem,
+    DepthwiseConvolution,
     FeedForward,
     FullAttention,
     HalfStem,
@@ -30,7 +33,7 @@ from search_space.parts import (
     Stem,
 )
 from search_space.presets import PRESETS
-from search_space.space import Genotype, SearchSpace, StageChoices
+from search_space.space import SearchSpace, StageChoices
 
 __all__ = [
     "DESIGNS",
@@ -42,6 +45,7 @@ __all__ = [
     "ClassTokenHead",
     "ConvStem",
     "Cost",
+    "DepthwiseConvolution",
     "FeedForward",
     "FullAttention",
     "Genotype",

@@ -11,22 +11,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
+from search_space.operators import MapRole, Size
 from search_space.parts import (
-    LADDER_BRANCHES,
-    WHOLE_BLOCKS,
+    POOLINGS,
     ConvNormKind,
     FeedForward,
-    FullAttention,
-    HalfStem,
-    InvertedResidual,
-    Ladder,
-    LocalGlobal,
     Mixer,
     NoMixer,
-    PatchStem,
     Pooling,
-    Rates,
-    SpatialReduction,
     Spec,
     Stem,
 )
@@ -71,7 +63,7 @@ class Stage(Spec):
 
     @model_validator(mode="after")
     def _is_legal(self) -> Self:
-        self._check_width()
+        self.mixer.check_width(self.width)
         self._check_feed_forward()
         if self.sharing > self.depth:
             raise ValueError(
@@ -80,41 +72,18 @@ class Stage(Spec):
             )
         if self.class_token:
             self._check_sequence()
-        elif self.pooling == "max_pool_1d":
-            raise ValueError("pooling='max_pool_1d' needs class_token=true: it pools a sequence")
+        elif self.pools_sequence:
+            raise ValueError(
+                f"pooling={self.pooling!r} needs class_token=true: it pools a sequence"
+            )
         return self
 
-    def _check_width(self) -> None:
-        width, mixer = self.width, self.mixer
-        if isinstance(mixer, LocalGlobal):
-            if width % mixer.heads:
-                legal = [heads for heads in range(1, 129) if width % heads == 0]
-                raise ValueError(
-                    f"mixer.heads={mixer.heads} does not divide width={width}; legal: "
-                    f"{', '.join(map(str, legal))}"
-                )
-            if mixer.global_heads and (width // mixer.heads) % mixer.global_split:
-                legal = [n for n in range(1, 129) if (width // mixer.heads) % n == 0]
-                raise ValueError(
-                    f"mixer.global_split={mixer.global_split} does not divide the "
-                    f"{width // mixer.heads} channels of a head; legal: "
-                    f"{', '.join(map(str, legal))}"
-                )
-        if isinstance(mixer, Ladder) and width % (LADDER_BRANCHES * mixer.heads):
-            legal = [n for n in range(1, 129) if width % (LADDER_BRANCHES * n) == 0]
-            legal_heads = ", ".join(map(str, legal)) or "none, the width is no multiple of 3"
-            raise ValueError(
-                f"mixer.heads={mixer.heads} in each of {LADDER_BRANCHES} branches does not divide "
-                f"width={width}; legal: {legal_heads}"
-            )
-
     def _check_feed_forward(self) -> None:
-        whole = isinstance(self.mixer, WHOLE_BLOCKS)
         if self.feed_forward is None:
-            if not whole:
+            if not self.mixer.is_whole_block:
                 raise ValueError(f"feed_forward is missing beside mixer {self.mixer.kind!r}")
             return
-        if whole:
+        if self.mixer.is_whole_block:
             raise ValueError(
                 f"feed_forward must be null: mixer {self.mixer.kind!r} is a whole block"
             )
@@ -126,20 +95,30 @@ class Stage(Spec):
             )
 
     def _check_sequence(self) -> None:
-        mixer = self.mixer
-        plain = isinstance(mixer, NoMixer) or (
-            isinstance(mixer, LocalGlobal)
-            and mixer.local_heads == 0
-            and mixer.aggregation == FullAttention(local_term=False)
-        )
-        if not plain:
+        if not self.mixer.suits_sequences:
             raise ValueError(
                 "class_token=true needs tokens without a map: legal mixers are 'none' and "
                 "'local_global' with local_heads=0 and full aggregation without local_term and "
                 "relative"
             )
-        if self.feed_forward is None or self.feed_forward.kind != "plain":
+        if self.feed_forward is None or not self.feed_forward.operator.suits_sequences:
             raise ValueError("class_token=true needs feed_forward.kind='plain'")
+
+    @property
+    def pools_sequence(self) -> bool:
+        """Whether it pools a sequence on entry, and no map."""
+        return self.pooling is not None and POOLINGS[self.pooling].pools_sequences
+
+    @property
+    def adds_class_token(self) -> bool:
+        """Whether the class token joins on entry to this stage."""
+        return self.class_token and not self.pools_sequence
+
+    @property
+    def has_conv_norm(self) -> bool:
+        """Whether a part of it has norms of `conv_norm`."""
+        pools = self.pooling is not None and POOLINGS[self.pooling].has_conv_norm
+        return pools or self.mixer.has_conv_norm
 
     @property
     def hidden(self) -> int:
@@ -154,48 +133,27 @@ class Stage(Spec):
         """Whether a later block reads the attention map that this block computes."""
         return self.owns_map(block) and self.sharing > 1 and block + 1 < self.depth
 
+    def map_role(self, block: int) -> MapRole:
+        """What that block does with attention maps."""
+        if not self.owns_map(block):
+            return "borrow"
+        return "lend" if self.lends_map(block) else "own"
+
     def canonical(self) -> "Stage":
         """The same stage with every choice that has no effect set to one agreed value."""
-        mixer, changes = self.mixer, dict[str, Any]()
-        if isinstance(mixer, LocalGlobal):
-            defaults = {name: field.default for name, field in LocalGlobal.model_fields.items()}
-            unused: dict[str, Any] = {}
-            if mixer.global_heads == 0:
-                unused |= {"aggregation": None, "global_split": defaults["global_split"]}
-            if mixer.local_heads == 0:
-                unused["window"] = defaults["window"]
-            changes["mixer"] = mixer.model_copy(update=unused)
-        else:
+        changes: dict[str, Any] = {"mixer": self.mixer.canonical()}
+        if not self.mixer.shares_maps:
             changes["sharing"] = 1
-        if not (isinstance(mixer, WHOLE_BLOCKS) or self.pooling in ("deformable", "mv2_se")):
+        if not self.has_conv_norm:
             changes["conv_norm"] = "batch"
         return self.model_copy(update=changes)
 
     def __str__(self) -> str:
-        parts = [f"{self.width}x{self.depth}"]
+        parts = [f"{self.width}x{self.depth}", *self.mixer.words(self.sharing)]
         if self.pooling:
-            short_pooling: dict[str, str] = {"max_pool": "max", "max_pool_1d": "max-1d"}
-            parts.insert(0, short_pooling.get(self.pooling, self.pooling))
-        mixer = self.mixer
-        match mixer:
-            case NoMixer():
-                parts.append("no mixer")
-            case Ladder():
-                parts.append(f"ladder of {mixer.heads} heads")
-            case InvertedResidual():
-                parts.append(f"mv2-se {mixer.expansion}")
-            case _:
-                if mixer.local_heads:
-                    parts.append(f"local {mixer.local_heads}/{mixer.heads}")
-                if mixer.aggregation and mixer.global_heads:
-                    parts.append(mixer.aggregation.label)
-                if mixer.global_split > 1:
-                    parts.append(f"split by {mixer.global_split}")
-                if self.sharing > 1:
-                    parts.append(f"shared by {self.sharing}")
+            parts.insert(0, POOLINGS[self.pooling].short)
         if self.feed_forward:
-            short = {"plain": "ff", "detail_specific": "dsff", "ccf": "ccf", "ccf_plus": "ccf+"}
-            parts.append(f"{short[self.feed_forward.kind]} {self.feed_forward.ratio:g}")
+            parts.append(self.feed_forward.words)
         if self.class_token:
             parts.append("class token")
         return " ".join(parts)
@@ -248,7 +206,7 @@ class Architecture(Spec):
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Self:
-        half = isinstance(self.stem, HalfStem)
+        half = self.stem.pools_first
         for index, stage in enumerate(self.stages):
             if (stage.pooling is not None) != (index > 0 or half):
                 stem = "a stem to stride 2 needs one" if half else "the stem does it all"
@@ -261,7 +219,7 @@ class Architecture(Spec):
                 raise ValueError(
                     f"stages[{index}].class_token=false: the stage before has one, and it stays"
                 )
-            if stage.class_token and (stage.pooling == "max_pool_1d") != previous:
+            if stage.class_token and stage.pools_sequence != previous:
                 raise ValueError(
                     f"stages[{index}].pooling={stage.pooling!r}: 'max_pool_1d' is legal where the "
                     "stage before has a class token, and nothing else is legal there"
@@ -275,18 +233,12 @@ class Architecture(Spec):
         return self
 
     def _check_rates(self) -> None:
-        for index, (stage, size) in enumerate(
-            zip(self.stages, map_sizes(REFERENCE_SIZE, self), strict=True)
-        ):
-            aggregation = stage.mixer.aggregation if isinstance(stage.mixer, LocalGlobal) else None
-            rates: tuple[int, ...] = ()
-            if isinstance(aggregation, Rates):
-                rates = aggregation.rates
-            elif isinstance(aggregation, SpatialReduction):
-                rates = (aggregation.rate,)
-            if rates and max(rates) > min(size):
+        sizes = map_sizes(REFERENCE_SIZE, self)
+        for index, (stage, size) in enumerate(zip(self.stages, sizes, strict=True)):
+            rate = stage.mixer.largest_rate()
+            if rate > min(size):
                 raise ValueError(
-                    f"stages[{index}].mixer.aggregation: rate {max(rates)} exceeds the side of the "
+                    f"stages[{index}].mixer.aggregation: rate {rate} exceeds the side of the "
                     f"map, which is {min(size)} at {REFERENCE_SIZE} px; legal: 1 to {min(size)}"
                 )
 
@@ -364,18 +316,15 @@ def first_error(error: ValidationError) -> str:
     return " ".join(line.split())
 
 
-def stem_size(image_size: int | Sequence[int], stem: Stem) -> tuple[int, int]:
+def stem_size(image_size: int | Sequence[int], stem: Stem) -> Size:
     """Height and width in tokens of a stem's map for a square side or an (H, W) in pixels."""
     height, width = (
         (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)[:2]
     )
-    if isinstance(stem, PatchStem):
-        return height // stem.patch_size, width // stem.patch_size
-    half = -(-height // 2), -(-width // 2)
-    return half if isinstance(stem, HalfStem) else (half[0] // 2, half[1] // 2)
+    return stem.size(height, width)
 
 
-def map_sizes(image_size: int | Sequence[int], architecture: Architecture) -> list[tuple[int, int]]:
+def map_sizes(image_size: int | Sequence[int], architecture: Architecture) -> list[Size]:
     """Height and width in tokens of each stage's map for a square side or an (H, W) in pixels.
 
     A sequence behind a class token is a map of one row.
@@ -383,7 +332,7 @@ def map_sizes(image_size: int | Sequence[int], architecture: Architecture) -> li
     size = stem_size(image_size, architecture.stem)
     sizes = []
     for stage in architecture.stages:
-        if stage.pooling == "max_pool_1d":
+        if stage.pools_sequence:
             size = (1, 1 + -(-(size[1] - 1) // 2))
         else:
             if stage.pooling is not None:

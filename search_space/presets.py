@@ -10,11 +10,12 @@ from search_space.parts import (
     ConvStem,
     FeedForwardKind,
     FullAttention,
+    MixerKind,
     PatchStem,
     Pooling,
     Rates,
 )
-from search_space.space import MixerKind, SearchSpace, StageChoices
+from search_space.space import SearchSpace, StageChoices
 
 _POOLING: tuple[Pooling, ...] = ("conv", "max_pool", "light", "deformable")
 _EARLY: tuple[MixerKind, ...] = ("local_global", "none")

@@ -10,17 +10,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from search_space.architecture import Architecture, MeanHead, Stage, map_sizes, stem_size
-from search_space.cost import Size
-from search_space.parts import (
-    WHOLE_BLOCKS,
-    ConvStem,
-    HalfStem,
-    InvertedResidual,
-    Ladder,
-    LocalGlobal,
-    PatchStem,
-    Stem,
-)
+from search_space.coverage import covering_architectures
+from search_space.extremes import minimum
+from search_space.operators import Size
+from search_space.parts import POOLINGS, Stem
 from search_space.space import SearchSpace
 
 
@@ -50,7 +43,7 @@ def segments(architecture: Architecture, *, image_size: int | Sequence[int] = 22
     architecture = architecture.canonical()
     stem, stages = architecture.stem, architecture.stages
     found = [_stem(stem, stages[0].width, stem_size(image_size, stem))]
-    previous = stem.width if isinstance(stem, HalfStem) else stages[0].width
+    previous = stem.width_of(stages[0].width)
     for stage, size in zip(stages, map_sizes(image_size, architecture), strict=True):
         found += entry_segments(stage, previous, size)
         found += body_segments(stage, size)
@@ -65,7 +58,7 @@ def space_segments(space: SearchSpace, *, image_size: int | Sequence[int] = 224)
     """Every segment that an architecture of the space can have."""
     return {
         segment
-        for architecture in space.panorama()
+        for architecture in covering_architectures(space)
         for segment in segments(architecture, image_size=image_size)
     }
 
@@ -88,19 +81,22 @@ def fastest(
             found.append(_head(head, f"{stage.width}"))
         return time(found)
 
-    return space.minimum(
-        lambda stage, size: time(body_segments(stage, size)), around, image_size=image_size
+    return minimum(
+        space,
+        lambda stage, size: time(body_segments(stage, size)),
+        around,
+        image_size=image_size,
     )
 
 
 def entry_segments(stage: Stage, previous_width: int, size: Size) -> list[Segment]:
     """How a stage of that map begins behind that width; empty where nothing does."""
     parts = [f"{stage.pooling} {previous_width} to {stage.width}"] if stage.pooling else []
-    if stage.pooling in ("deformable", "mv2_se"):
+    if stage.pooling is not None and POOLINGS[stage.pooling].has_conv_norm:
         parts.append(f"{stage.conv_norm} norm")
     if stage.position is not None:
         parts.append(f"position {stage.position}")
-    if stage.class_token and stage.pooling != "max_pool_1d":
+    if stage.adds_class_token:
         parts.append("class token")
     operator = f"entry {stage.pooling or 'tokens'}"
     return [_on_map(operator, f"entry {' '.join(parts)}", size)] if parts else []
@@ -129,43 +125,19 @@ def part_names(architecture: Architecture) -> list[str]:
 
 
 def _stem(stem: Stem, width: int, size: Size) -> Segment:
-    match stem:
-        case ConvStem():
-            what = f"conv {stem.width} extra {stem.extra_convs} to {width}"
-        case PatchStem():
-            what = f"patch {stem.patch_size} to {width}{' norm' if stem.norm else ''}"
-        case HalfStem():
-            what = f"half {stem.width} convs {stem.convs}"
-    return _on_map(f"stem {stem.kind}", f"stem {what}", size)
+    return _on_map(f"stem {stem.kind}", f"stem {stem.label(width)}", size)
 
 
 def _block(stage: Stage, index: int, size: Size) -> Iterator[Segment]:
-    width, mixer = stage.width, stage.mixer
-    if isinstance(mixer, WHOLE_BLOCKS):
-        match mixer:
-            case Ladder():
-                what = f"ladder {width} heads {mixer.heads} window {mixer.window}"
-            case InvertedResidual():
-                what = f"mv2-se {width} expansion {mixer.expansion}"
-        yield _on_map(f"block {mixer.kind}", f"block {what} {stage.conv_norm} norm", size)
-        return
-    if isinstance(mixer, LocalGlobal):
-        operator, parts = ["mixer"], [f"mixer {width} heads {mixer.heads}"]
-        if mixer.local_heads:
-            operator.append("local")
-            parts.append(f"local {mixer.local_heads} window {mixer.window}")
-        if mixer.aggregation is not None:
-            operator.append(mixer.aggregation.kind)
-            parts.append(mixer.aggregation.label)
-        if mixer.global_split > 1:
-            parts.append(f"split {mixer.global_split}")
-        own = "lend" if stage.lends_map(index) else "own"
-        role = own if stage.owns_map(index) else "borrow"
-        yield _on_map(" ".join([*operator, role]), " ".join([*parts, role]), size)
-    assert stage.feed_forward is not None
-    kind, ratio = stage.feed_forward.kind, stage.feed_forward.ratio
-    operator_name = f"feed-forward {kind}"
-    yield _on_map(operator_name, f"{operator_name} {width} ratio {ratio:g}", size)
+    width, mixer, role = stage.width, stage.mixer, stage.map_role(index)
+    where = "block" if mixer.is_whole_block else "mixer"
+    if mixer.mixes:
+        norm = f" {stage.conv_norm} norm" if mixer.has_conv_norm else ""
+        label = f"{where} {mixer.label(width, role)}{norm}"
+        yield _on_map(f"{where} {mixer.operator(role)}", label, size)
+    if stage.feed_forward is not None:
+        operator = f"feed-forward {stage.feed_forward.kind}"
+        yield _on_map(operator, f"{operator} {width} ratio {stage.feed_forward.ratio:g}", size)
 
 
 def _on_map(operator: str, what: str, size: Size) -> Segment:

@@ -13,19 +13,12 @@ from torch.utils.checkpoint import checkpoint
 
 from search_space import (
     Architecture,
-    HalfStem,
-    InvertedResidual,
-    Ladder,
-    LocalGlobal,
     MeanHead,
-    PatchStem,
     Stage,
 )
 from supernet.blocks import fast_paths
+from supernet.blocks.block import Block, build_block
 from supernet.blocks.deformable_merging import OffsetConv
-from supernet.blocks.feed_forward import build_feed_forward
-from supernet.blocks.inverted_residual import InvertedResidualBlock
-from supernet.blocks.ladder import LadderBlock
 from supernet.blocks.layers import MapConv
 from supernet.blocks.layout import to_channels_first
 from supernet.blocks.local_global import AttentionMaps, LocalGlobalAttention
@@ -34,70 +27,7 @@ from supernet.blocks.pooling import build_pooling
 from supernet.blocks.positions import PositionEmbedding, RelativePositionBias
 from supernet.blocks.sequence import ClassToken
 from supernet.blocks.settings import ParameterSetting, parameter_settings
-from supernet.blocks.sharing import MapRole
 from supernet.blocks.stems import build_stem
-from supernet.blocks.stochastic_depth import build_drop_path
-
-
-class Block(nn.Module):
-    """Pre-norm residual block: token mixing, where the stage has any, then the feed-forward."""
-
-    def __init__(self, stage: Stage, index: int, norm_eps: float, drop_path_rate: float) -> None:
-        super().__init__()
-        assert stage.feed_forward is not None
-        width = stage.width
-        self.mixer: LocalGlobalAttention | None = None
-        if isinstance(stage.mixer, LocalGlobal):
-            if not stage.owns_map(index):
-                role = MapRole.BORROW
-            else:
-                role = MapRole.LEND if stage.lends_map(index) else MapRole.OWN
-            self.norm1 = nn.LayerNorm(width, eps=norm_eps)
-            self.mixer = LocalGlobalAttention(stage.mixer, width, role)
-            self.drop_path1 = build_drop_path(drop_path_rate)
-        self.norm2 = nn.LayerNorm(width, eps=norm_eps)
-        self.feed_forward = build_feed_forward(stage.feed_forward.kind, width, stage.hidden)
-        self.drop_path2 = build_drop_path(drop_path_rate)
-
-    def forward(self, x: Tensor, maps: AttentionMaps | None) -> tuple[Tensor, AttentionMaps | None]:
-        """(B, H, W, C) and the maps lent by an earlier block → the same for the next one."""
-        if self.mixer is not None:
-            y, maps = self.mixer(self.norm1(x), maps)
-            x = x + self.drop_path1(y)
-        x = x + self.drop_path2(self.feed_forward(self.norm2(x)))
-        return x, maps
-
-
-class WholeBlock(nn.Module):
-    """A mixer that is a block by itself and shares no attention map."""
-
-    def __init__(self, stage: Stage, norm_eps: float, drop_path_rate: float) -> None:
-        super().__init__()
-        if isinstance(stage.mixer, Ladder):
-            self.ladder = LadderBlock(
-                stage.mixer,
-                stage.width,
-                stage.conv_norm,
-                norm_eps=norm_eps,
-                drop_path_rate=drop_path_rate,
-            )
-        else:
-            assert isinstance(stage.mixer, InvertedResidual)
-            self.mv2_se = InvertedResidualBlock(
-                stage.width, stage.width, stage.conv_norm, expansion=stage.mixer.expansion
-            )
-
-    def forward(self, x: Tensor, maps: None) -> tuple[Tensor, None]:
-        """(B, H, W, C) → the same shape; there are no maps."""
-        (module,) = self.children()
-        return module(x), None
-
-
-def build_block(stage: Stage, index: int, norm_eps: float, drop_path_rate: float) -> nn.Module:
-    """A block of a stage, to be called with tokens and attention maps."""
-    if stage.feed_forward is None:
-        return WholeBlock(stage, norm_eps, drop_path_rate)
-    return Block(stage, index, norm_eps, drop_path_rate)
 
 
 class NetworkStage(nn.Module):
@@ -114,7 +44,7 @@ class NetworkStage(nn.Module):
             )
         if stage.position:
             self.entry["position"] = PositionEmbedding(stage.position, stage.width)
-        if stage.class_token and stage.pooling != "max_pool_1d":
+        if stage.adds_class_token:
             self.entry["class_token"] = ClassToken(
                 stage.width, has_position=stage.position is not None
             )
@@ -200,8 +130,8 @@ class Network(nn.Module):
         rates = iter([drop_path_rate * i / max(depth - 1, 1) for i in range(depth)])
         self.stages = nn.ModuleList()
         self.feature_info: list[dict[str, Any]] = []
-        inputs = stem.width if isinstance(stem, HalfStem) else stages[0].width
-        reduction = stem.patch_size if isinstance(stem, PatchStem) else 4
+        inputs = stem.width_of(stages[0].width)
+        reduction = stem.stride
         for index, stage in enumerate(stages):
             drop_paths = [next(rates) for _ in range(stage.depth)]
             self.stages.append(NetworkStage(stage, inputs, architecture.norm_eps, drop_paths))

@@ -12,9 +12,6 @@ from torch.optim.adamw import adamw
 from supernet.network import Network
 from supernet.store import Shape, Store
 
-MOST_CATCHING_UP = 3.0
-"""Largest factor of the learning rate of a weight that was trained in few of the steps."""
-
 Region = tuple[slice, ...]
 """A part of a tensor: the slice of each dimension."""
 
@@ -34,7 +31,10 @@ class StoreAdamW:
         store: Whose weights to step.
         weight_decay: Decoupled weight decay of matrices and kernels.
         betas: Decay rates of the two moments.
+        eps: What is added to the root of the second moment.
         clip_norm: Largest norm of the gradient of a step over all weights that it used.
+        most_catching_up: Largest factor of the learning rate of a weight that was trained in few of
+            the steps so far.
     """
 
     def __init__(
@@ -43,10 +43,13 @@ class StoreAdamW:
         *,
         weight_decay: float = 0.05,
         betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
         clip_norm: float = 5.0,
+        most_catching_up: float = 3.0,
     ) -> None:
         self.store = store
-        self.weight_decay, self.betas, self.clip_norm = weight_decay, betas, clip_norm
+        self.weight_decay, self.betas, self.eps = weight_decay, betas, eps
+        self.clip_norm, self.most_catching_up = clip_norm, most_catching_up
         self.first = {name: torch.zeros_like(t) for name, t in store.parameters.items()}
         self.second = {name: torch.zeros_like(t) for name, t in store.parameters.items()}
         self.steps = {name: torch.tensor(0.0) for name in store.parameters}
@@ -89,7 +92,7 @@ class StoreAdamW:
             setting = self.store.parameter_settings[name]
             rarity = (most + 1) / (float(self.steps[name]) + 1)
             # A power of two, so that groups are few.
-            catching_up = min(MOST_CATCHING_UP, 2.0 ** round(math.log2(rarity)))
+            catching_up = min(self.most_catching_up, 2.0 ** round(math.log2(rarity)))
             key = setting.decayed, setting.lr_scale * catching_up
             groups.setdefault(key, []).append((name, region, gradient))
         for (decayed, scale), chosen in groups.items():
@@ -107,7 +110,7 @@ class StoreAdamW:
                 beta2=self.betas[1],
                 lr=lr * scale,
                 weight_decay=self.weight_decay if decayed else 0.0,
-                eps=1e-8,
+                eps=self.eps,
                 maximize=False,
             )
         for name in used:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from search_space import Architecture, SearchSpace
+from search_space.coverage import corners as corner_architectures
 from supernet.blocks.settings import ParameterSetting
 from supernet.network import Network, skeleton
 
@@ -52,7 +53,7 @@ class Store:
         self.gradients: dict[str, Tensor] = {}
         self.buffers: dict[str, Tensor] = {}
         self._subnets: OrderedDict[str, Network] = OrderedDict()
-        corners = [self._skeleton(corner) for corner in space.corners()]
+        corners = [self._skeleton(corner) for corner in corner_architectures(space)]
         self.parameter_settings: dict[str, ParameterSetting] = {}
         for network in corners:
             self.parameter_settings.update(network.parameter_settings())

@@ -12,12 +12,18 @@ from collections.abc import Callable, Sequence
 
 from nas.cli import describe, designs, export, plot, profile, retrain, sample, search
 from nas.cli.arguments import Parser
-from nas.errors import InputError, NothingFound
+from nas.utilities.errors import InputError, NothingFound
 from search_space import ArchitectureError
 
 
-def main(command: Sequence[str] = (), program: str = "python -m nas") -> int:
+def main(command: Sequence[str] = (), program: str = "python -m nas", **handed: object) -> int:
     """Run what the process's arguments ask for, after those of `command`.
+
+    Args:
+        command: Arguments before those of the process.
+        program: What the user typed before them.
+        handed: Passed on to what runs the command, for a program that embeds this one: `methods`,
+            a `nas.runs.latency_tables.LatencyMethods`.
 
     Returns:
         The exit status: 0, 1 for a search that found nothing, 2 for bad input, 130 when
@@ -25,11 +31,11 @@ def main(command: Sequence[str] = (), program: str = "python -m nas") -> int:
     """
     try:
         options = _parser().parse_args([*command, *_with_negative_values(sys.argv[1:])])
-        action: Callable[[argparse.Namespace], None] = options.action
+        action: Callable[..., None] = options.action
         options.command_line = f"{program} {shlex.join(sys.argv[1:])}"
-        action(options)
+        action(options, **handed)
     except (InputError, ArchitectureError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {_with_flags(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     except NothingFound as error:
         print(f"error: {error}", file=sys.stderr)
@@ -39,6 +45,11 @@ def main(command: Sequence[str] = (), program: str = "python -m nas") -> int:
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return int(getattr(options, "status", 0))
+
+
+def _with_flags(message: str) -> str:
+    """An error of the library with its fields, which stand between backticks, as flags."""
+    return re.sub(r"`(\w+)`", lambda field: f"--{field[1].replace('_', '-')}", message)
 
 
 def _with_negative_values(arguments: Sequence[str]) -> list[str]:

@@ -1,21 +1,15 @@
 """What the commands' arguments have in common: values, groups, and what they stand for."""
 
 import argparse
-import os
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn, TypeAlias, get_args
 
-from nas.config import DtypeName, RuntimeName
-from nas.errors import InputError
-from search_space import PRESETS, SearchSpace
+from nas.latency.conditions import DtypeName, RuntimeName
+from nas.objectives.objective import CLOSED_FORM
+from nas.utilities.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-BUDGET_HELP = (
-    "limit on multiply-adds of one image at --image-size; a FLOP is a multiply-add, as in the "
-    "papers: 2GFLOPs, 600MFLOPs, 2GMACs, 2e9"
-)
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,6 +22,24 @@ class Parser(argparse.ArgumentParser):
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 """What a command adds itself to."""
+
+
+def add_limits(parser: argparse._ActionsContainer, *, required: Sequence[str] = ()) -> None:
+    """Add a flag for the limit on each closed-form objective.
+
+    Args:
+        parser: Or a group of its arguments.
+        required: Names of the objectives whose limit must be given.
+    """
+    for name, objective in CLOSED_FORM.items():
+        counted = objective.defined(image_size="--image-size", num_classes="the data's")
+        examples = f": {objective.examples}" if objective.examples else ""
+        parser.add_argument(
+            f"--{objective.field.replace('_', '-')}",
+            metavar=objective.label.upper(),
+            required=name in required,
+            help=f"limit on {counted}{examples}",
+        )
 
 
 def add_latency_conditions(parser: argparse._ActionsContainer) -> None:
@@ -47,34 +59,6 @@ def add_latency_conditions(parser: argparse._ActionsContainer) -> None:
         default="eager",
         help="what runs the network that is timed",
     )
-
-
-def space_named(name: str) -> SearchSpace:
-    """The preset of that name, or the space of a JSON file."""
-    if name in PRESETS:
-        return PRESETS[name]
-    if Path(name).suffix == ".json":
-        return SearchSpace.load(name)
-    raise InputError(f"--space {name!r} is unknown; {', '.join(PRESETS)}, or a JSON file")
-
-
-def default_device() -> str:
-    """Where networks run unless asked otherwise."""
-    return "cuda" if gpus() else "cpu"
-
-
-def gpus() -> int:
-    """How many GPUs there are."""
-    import torch
-
-    return torch.cuda.device_count()
-
-
-def loader_workers(options: argparse.Namespace, data: str) -> int:
-    """Processes that load images, as asked for or as the data needs."""
-    if options.loader_workers is not None:
-        return int(options.loader_workers)
-    return 0 if data == "digits" else min(os.cpu_count() or 1, 8)
 
 
 def say_how_to_go_on(options: argparse.Namespace, console: "Console") -> None:

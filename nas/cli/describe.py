@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.cli.arguments import Commands, count, size
-from nas.errors import InputError
+from nas.utilities.errors import InputError
 from search_space import Architecture
 
 if TYPE_CHECKING:
-    from nas.describe import PartLatency
+    from nas.report.description import PartLatency
 
 
 def add(commands: Commands) -> None:
@@ -31,7 +31,7 @@ def add(commands: Commands) -> None:
 def _describe(options: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from nas.describe import described, print_description
+    from nas.report.description import described, print_description
 
     if sum((options.no_latency, bool(options.latency_table), options.device is not None)) > 1:
         raise InputError("--device, --latency-table, --no-latency: give one of them at most")
@@ -49,10 +49,10 @@ def _describe(options: argparse.Namespace) -> None:
 
 
 def _part_latency(architecture: Architecture, options: argparse.Namespace) -> "PartLatency":
-    from nas.describe import predicted_parts, timed_parts
+    from nas.report.description import predicted_parts, timed_parts
 
     if options.latency_table:
-        from nas.latency_table import LatencyTable
+        from nas.latency.table import LatencyTable
 
         table = LatencyTable.load(options.latency_table)
         if table.conditions.image_size != options.image_size:
@@ -63,8 +63,8 @@ def _part_latency(architecture: Architecture, options: argparse.Namespace) -> "P
         return predicted_parts(architecture, table, options.latency_table)
     import torch
 
-    from nas.conditions import LatencyConditions
-    from nas.devices import check_device
+    from nas.latency.conditions import LatencyConditions
+    from nas.utilities.devices import check_device
 
     device = check_device(options.device or "cpu")
     conditions = LatencyConditions(

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nas.cli.arguments import Commands, size
-from nas.errors import InputError
 
 
 def add(commands: Commands) -> None:
@@ -32,21 +31,20 @@ def add(commands: Commands) -> None:
 def _export(options: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from nas.onnx_export import INPUT, OUTPUT, write_onnx
+    from nas.api import export
+    from nas.export.onnx import INPUT, OUTPUT
 
-    folder = options.network if options.network.is_dir() else options.network.parent
-    out = options.out or folder / "model.onnx"
-    if out.is_dir():
-        raise InputError(f"--out {out} is a folder; give the name of a file")
-    file = write_onnx(options.network, out, image_size=options.image_size)
+    file = export(
+        options.network, format=options.format, image_size=options.image_size, out=options.out
+    )
     about, size = file.about, file.image_size
     difference = "not compared with torch's output, since onnxruntime is not installed"
     if file.difference is not None:
         difference = f"largest relative difference to torch's output: {file.difference:.1e}"
     console = Console()
     for line in (
-        f"{out}: input {INPUT} (batch, {about.in_chans}, {size}, {size}), output {OUTPUT} (batch, "
-        f"{about.num_classes}), float32, any batch; pixels from 0 to 1, normalised by mean "
+        f"{file.path}: input {INPUT} (batch, {about.in_chans}, {size}, {size}), output {OUTPUT} "
+        f"(batch, {about.num_classes}), float32, any batch; pixels from 0 to 1, normalised by mean "
         f"{_short_numbers(about.mean)} and standard deviation {_short_numbers(about.std)}",
         difference,
     ):

@@ -16,7 +16,7 @@ def add(commands: Commands) -> None:
 def _plot(options: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from nas.run import report
-    from nas.run_folder import RunFolder
+    from nas.runs.folder import RunFolder
+    from nas.runs.pipeline import report
 
     report(RunFolder.existing(options.run), Console())

@@ -1,13 +1,11 @@
 """`profile`: measure the latency table of a space on a device."""
 
 import argparse
-import os
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
-from nas.cli.arguments import Commands, default_device, positive, seed, size, space_named
-from nas.config import DtypeName, RuntimeName
-from nas.errors import InputError
+from nas.cli.arguments import Commands, positive, seed, size
+from nas.latency.conditions import DtypeName, RuntimeName
 from search_space import PRESETS
 
 
@@ -26,9 +24,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--space", default="base", help=f"{', '.join(PRESETS)}, or a JSON file")
     parser.add_argument("--device", help="cpu, cuda or cuda:N; cuda where there is one")
     parser.add_argument("--image-size", type=size, default=224)
-    parser.add_argument(
-        "--batch", type=positive, default=1, dest="latency_batch", help="images in a pass"
-    )
+    parser.add_argument("--batch", type=positive, default=1, help="images in a pass")
     parser.add_argument("--dtype", choices=get_args(DtypeName), default="float32")
     parser.add_argument("--runtime", choices=get_args(RuntimeName), default="eager")
     parser.add_argument("--threads", type=positive, help="CPU threads; by default one per core")
@@ -37,51 +33,36 @@ def add(commands: Commands) -> None:
     parser.add_argument("--out", type=Path, help="the table's file; by default named by both")
 
 
-def _profile(options: argparse.Namespace) -> None:
-    import torch
+def _profile(options: argparse.Namespace, **handed: Any) -> None:
     from rich.console import Console
 
-    from nas.conditions import LatencyConditions
-    from nas.devices import check_device
-    from nas.files import write_text
-    from nas.interrupt import Interrupted, stop_on_signals
-    from nas.profiling import SMALL, THOROUGH, profile
-    from nas.runtimes import check_runtime
-    from nas.terminal import LiveLine
+    from nas.runs.configure import default_device, space_named
+    from nas.runs.latency_tables import profile_space
+    from nas.utilities.interrupt import Interrupted
 
     space = space_named(options.space)
-    device = check_device(options.device) if options.device is not None else default_device()
-    conditions = LatencyConditions(
-        device=device,
-        image_size=options.image_size,
-        batch_size=options.latency_batch,
-        dtype=options.dtype,
-        runtime=options.runtime,
-        threads=options.threads or torch.get_num_threads(),
-    )
-    check_runtime(conditions)
+    device = options.device if options.device is not None else default_device()
     path = options.out or Path(f"latency-{space.name}-{device.replace(':', '-')}.json")
-    if path.is_dir():
-        raise InputError(f"--out {path} is a folder; give the name of a file")
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError(f"--out {path}: its folder is missing or cannot be written")
     console = Console()
-    with stop_on_signals() as stop:
-        try:
-            with LiveLine(console, f"profiling {space.name} on {device}", total=100) as line:
-                table = profile(
-                    space,
-                    conditions,
-                    SMALL if options.quick else THOROUGH,
-                    seed=options.seed,
-                    stop=stop,
-                    on_progress=line.update_share,
-                )
-        except Interrupted:
-            console.print("\n[yellow]stopped; a table is written when it is whole, or not at all")
-            options.status = 130
-            return
-    write_text(path, table.to_json())
+    try:
+        table = profile_space(
+            space,
+            device=device,
+            image_size=options.image_size,
+            batch=options.batch,
+            dtype=options.dtype,
+            runtime=options.runtime,
+            threads=options.threads,
+            quick=options.quick,
+            seed=options.seed,
+            out=path,
+            console=console,
+            **handed,
+        )
+    except Interrupted:
+        console.print("\n[yellow]stopped; a table is written when it is whole, or not at all")
+        options.status = 130
+        return
     console.print(f"{table.conditions}", highlight=False)
     console.print(f"error: {table.error_text}", highlight=False)
     console.print(f"{len(table.segments)} segments: {path}", highlight=False, soft_wrap=True)

@@ -6,14 +6,12 @@ from pathlib import Path
 from nas.cli.arguments import (
     Commands,
     count,
-    loader_workers,
     positive,
     rate,
     say_how_to_go_on,
     seed,
     size,
 )
-from nas.errors import InputError
 
 
 def add(commands: Commands) -> None:
@@ -65,39 +63,15 @@ def add(commands: Commands) -> None:
 def _retrain(options: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from nas.interrupt import Interrupted, stop_on_signals
-    from nas.retrain import Recipe, retrain
-    from nas.run_folder import RunFolder
+    from nas.runs.folder import RunFolder
+    from nas.runs.retraining import retrain_run
+    from nas.utilities.interrupt import Interrupted
 
-    folder = RunFolder.existing(options.run)
-    config = folder.config
-    if options.steps and options.epochs:
-        raise InputError("--steps and --epochs say the same thing; give one of them")
-    if not 0 <= options.drop_path < 1:
-        raise InputError(f"--drop-path {options.drop_path} is outside 0 to 1")
-    recipe = Recipe(
-        start=options.start,
-        steps=options.steps or config.steps,
-        batch_size=options.batch_size or config.batch_size,
-        lr=options.lr,
-        drop_path=options.drop_path,
-        augment=options.augment,
-        image_size=options.train_size or config.proxy_size,
-        seed=options.seed,
-        device=options.device or config.device,
-    )
+    asked = vars(options).copy()
+    folder = RunFolder.existing(asked.pop("run"))
+    del asked["action"], asked["command_line"]
     console = Console()
-    with stop_on_signals() as stop:
-        try:
-            retrain(
-                folder,
-                top=options.top,
-                recipe=recipe,
-                name=options.name,
-                epochs=options.epochs,
-                loader_workers=loader_workers(options, config.data),
-                stop=stop,
-                console=console,
-            )
-        except Interrupted:
-            say_how_to_go_on(options, console)
+    try:
+        retrain_run(folder, data=None, console=console, **asked)
+    except Interrupted:
+        say_how_to_go_on(options, console)

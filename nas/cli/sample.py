@@ -5,9 +5,14 @@ import json
 import random
 from pathlib import Path
 
-from nas.cli.arguments import BUDGET_HELP, Commands, positive, seed, size, space_named
-from nas.errors import InputError
-from nas.units import parse_macs
+from nas.cli.arguments import (
+    Commands,
+    add_limits,
+    positive,
+    seed,
+    size,
+)
+from nas.utilities.errors import InputError
 from search_space import PRESETS, Architecture
 
 
@@ -20,29 +25,31 @@ def add(commands: Commands) -> None:
     parser.add_argument("--space", default="base", help=f"{', '.join(PRESETS)}, or a JSON file")
     parser.add_argument("-n", "--number", type=positive, default=1, help="how many")
     parser.add_argument("--seed", type=seed, default=0)
-    parser.add_argument("--budget", metavar="MACS", help=BUDGET_HELP)
+    add_limits(parser)
     parser.add_argument("--image-size", type=size, default=224)
     parser.add_argument("--out", type=Path, help="folder for the files, named by their hashes")
     parser.add_argument("--json", action="store_true", help="print a list of architectures")
 
 
 def _sample(options: argparse.Namespace) -> None:
-    from nas.files import write_text
-    from nas.limits import Limits
-    from nas.problem import Problem
+    from nas.objectives.constrained_space import ConstrainedSpace
+    from nas.objectives.limits import Limits, parse_limits
+    from nas.objectives.objective import CLOSED_FORM
+    from nas.runs.configure import space_named
+    from nas.utilities.files import write_text
 
-    limits = Limits(macs=parse_macs(options.budget) if options.budget is not None else None)
-    problem = Problem(
+    fields = [objective.field for objective in CLOSED_FORM.values()]
+    constrained = ConstrainedSpace(
         space=space_named(options.space),
-        limits=limits,
+        limits=Limits(**parse_limits({field: vars(options)[field] for field in fields})),
         image_size=options.image_size,
         num_classes=1000,
     )
-    problem.smallest()  # refuses a budget that is out of reach
+    constrained.smallest()  # refuses limits that are out of reach
     rng = random.Random(options.seed)
     found: dict[str, Architecture] = {}
     for _ in range(20 * options.number):  # draws repeat in small spaces
-        architecture = problem.sample(rng)
+        architecture = constrained.sample(rng)
         found[architecture.hash] = architecture
         if len(found) == options.number:
             break
@@ -58,8 +65,10 @@ def _sample(options: argparse.Namespace) -> None:
         print(json.dumps([a.model_dump(mode="json") for a in found.values()], indent=2))
         return
     for architecture in found.values():
-        cost = problem.cost(architecture)
-        print(
-            f"{architecture.hash}  {cost.macs:>13,} MACs  {cost.params:>11,} params  "
-            f"{architecture.summary}"
+        costs = constrained.costs(architecture)
+        told = (
+            f"{o.exact(costs[o.name]):>13} {o.label}"
+            for o in constrained.objectives
+            if o.name in costs
         )
+        print("  ".join((architecture.hash, *told, architecture.summary)))

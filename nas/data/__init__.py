@@ -8,10 +8,12 @@ input of either.
 from nas.data.batches import materialise, normalise, train_batches
 from nas.data.dataset import Augment, Data, Samples
 from nas.data.load import load_data
+from nas.data.own_dataset import OwnDataset
 
 __all__ = [
     "Augment",
     "Data",
+    "OwnDataset",
     "Samples",
     "load_data",
     "materialise",

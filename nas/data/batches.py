@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from nas.data.dataset import Data, Samples
-from nas.data.seeding import derived_seed, preserved_global_generators, seed_global_generators
-from nas.errors import InputError
+from nas.utilities.errors import InputError
+from nas.utilities.seeding import derived_seed, preserved_global_generators, seed_global_generators
 
 Batch = tuple[Tensor, Tensor]
 

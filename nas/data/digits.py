@@ -17,9 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from nas.data.dataset import Data, Samples
-from nas.data.seeding import derived_seed
 from nas.data.splits import cut
-from nas.errors import InputError
+from nas.utilities.errors import InputError
+from nas.utilities.seeding import derived_seed
 
 EPOCH_SIZE = 6400
 SEARCH_CANVASES = 1000
@@ -133,7 +133,7 @@ def load_digits(*, image_size: int, seed: int) -> Data:
         from sklearn import datasets
     except ImportError as error:
         raise InputError(
-            "--data digits: the digits come with scikit-learn, which is not installed; "
+            "`data` digits: the digits come with scikit-learn, which is not installed; "
             "run `pip install scikit-learn` or give a folder of class folders"
         ) from error
     digits = datasets.load_digits()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nas.data.images import ImageSource, LabelledImages, from_array
 from nas.data.timm_dataset import cache_folder
-from nas.errors import InputError
+from nas.utilities.errors import InputError
 
 # Where the Debian package dataset-fashion-mnist puts its files.
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -77,7 +77,7 @@ def _read_download(*, train: bool) -> LabelledImages:
         dataset = FashionMNIST(str(cache_folder()), train=train, download=True)
     except (OSError, RuntimeError) as error:
         raise InputError(
-            "--data fashion-mnist: cannot be downloaded; connect to a network, or install the "
+            "`data` fashion-mnist: cannot be downloaded; connect to a network, or install the "
             "Debian package dataset-fashion-mnist"
         ) from error
     return LabelledImages(list(dataset.data.numpy()), dataset.targets.tolist(), from_array)

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from nas.data.images import ImageSource, LabelledImages, SplitName, check_image, read_image
-from nas.data.seeding import derived_seed
-from nas.errors import InputError
+from nas.utilities.errors import InputError
+from nas.utilities.seeding import derived_seed
 
 logger = logging.getLogger(__name__)
 

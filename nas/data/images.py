@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from nas.data.dataset import Augment, Samples
-from nas.errors import InputError
+from nas.utilities.errors import InputError
 
 SplitName = Literal["train", "validation", "search", "test"]
 Transform = Callable[[Image.Image], Tensor]

@@ -9,18 +9,22 @@ from nas.data.digits import load_digits
 from nas.data.fashion import read_fashion_mnist
 from nas.data.folder import read_folder
 from nas.data.images import ImageSource, TransformedImages, eval_transform, train_transform
+from nas.data.own_dataset import OwnDataset
 from nas.data.splits import arrange
 from nas.data.timm_dataset import PREFIXES, read_timm_dataset
-from nas.errors import InputError
+from nas.utilities.errors import InputError
 
 
-def load_data(source: str, *, image_size: int, seed: int, augment: Augment = "light") -> Data:
+def load_data(
+    source: str | OwnDataset, *, image_size: int, seed: int, augment: Augment = "light"
+) -> Data:
     """Find a data set and divide it into train, search and test.
 
     Args:
         source: `digits`, `fashion-mnist`, a name for `timm.data.create_dataset` with its prefix
             (`torch/cifar10`, `hfds/...`, `hfids/...`, `tfds/...`, `wds/FOLDER`), or a folder of
-            class folders, on its own or below `train`, `val` and `test`.
+            class folders, on its own or below `train`, `val` and `test`; or the user's own
+            datasets.
         image_size: Side of the images in pixels.
         seed: Decides what is cut from where, and for `digits` every fixed canvas.
         augment: `light` for training a supernet: crops of at least half the image, and flips;
@@ -48,7 +52,9 @@ def load_data(source: str, *, image_size: int, seed: int, augment: Augment = "li
     )
 
 
-def _find(source: str, *, image_size: int, seed: int) -> ImageSource:
+def _find(source: str | OwnDataset, *, image_size: int, seed: int) -> ImageSource:
+    if isinstance(source, OwnDataset):
+        return source.source()
     if source == "fashion-mnist":
         return read_fashion_mnist()
     prefix, _, name = source.partition("/")
@@ -57,7 +63,7 @@ def _find(source: str, *, image_size: int, seed: int) -> ImageSource:
     path = Path(source).expanduser()
     if not path.exists():
         raise InputError(
-            f"--data {source}: neither a folder nor a known name; give a folder of class folders, "
+            f"`data` {source}: neither a folder nor a known name; give a folder of class folders, "
             f"digits, fashion-mnist, or NAME with a prefix that timm knows: "
             f"{', '.join(f'{known}/NAME' for known in PREFIXES)}"
         )

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from nas.data.images import ImageSource, LabelledImages, SplitName
-from nas.data.seeding import derived_seed
-from nas.errors import InputError
+from nas.utilities.errors import InputError
+from nas.utilities.seeding import derived_seed
 
 CUT_SHARE = 0.15
 

@@ -18,9 +18,9 @@ from nas.data.images import (
     SplitName,
     from_array,
     read_image,
-    to_rgb,
 )
-from nas.errors import InputError
+from nas.data.own_dataset import labelled_images
+from nas.utilities.errors import InputError
 
 PREFIXES = ("torch", "hfds", "hfids", "tfds", "wds")
 
@@ -58,7 +58,7 @@ def read_timm_dataset(source: str, *, image_size: int) -> ImageSource:
     except Exception as error:
         reason = next(iter(str(error).splitlines()), "")
         raise InputError(
-            f"--data {source}: cannot be opened ({type(error).__name__}: {reason})"
+            f"`data` {source}: cannot be opened ({type(error).__name__}: {reason})"
         ) from error
 
 
@@ -88,7 +88,7 @@ def _open(source: str, prefix: str, image_size: int) -> ImageSource:
         if len(images) > 0 and min(images.labels) >= 0:
             splits[split] = images
         elif split == "train":
-            raise InputError(f"--data {source}: the train split has no labelled images")
+            raise InputError(f"`data` {source}: the train split has no labelled images")
         else:
             notes.append(f"the {split} split has no labels and is left aside")
     return ImageSource(
@@ -140,21 +140,11 @@ def _labelled(dataset: Any, source: str, image_size: int) -> LabelledImages:
         # timm's own data set would pass over a broken image and give its neighbour instead.
         labels = [int(label) for label in dataset.reader.dataset[dataset.reader.label_key]]
         return LabelledImages(positions, labels, partial(_read_record, dataset.reader, source))
-    targets = np.asarray(getattr(dataset, "targets", ()))
-    labels = (
-        [int(target) for target in targets]
-        if targets.shape == (len(dataset),)
-        else [int(dataset[position][1]) for position in positions]
-    )
-    return LabelledImages(positions, labels, partial(_read_item, dataset))
+    return labelled_images(dataset)
 
 
 def _read_record(reader: Any, source: str, position: int) -> Image.Image:
     return read_image(reader[position][0], f"{source}, image {position}")
-
-
-def _read_item(dataset: Any, position: int) -> Image.Image:
-    return to_rgb(dataset[position][0])
 
 
 def _read_stream(dataset: Any, source: str, image_size: int) -> LabelledImages:
@@ -174,12 +164,12 @@ def _read_stream(dataset: Any, source: str, image_size: int) -> LabelledImages:
         size += arrays[-1].nbytes
         if size > STREAM_LIMIT:
             raise InputError(
-                f"--data {source}: a stream of more than {STREAM_LIMIT / 2**30:.0f} GiB at "
+                f"`data` {source}: a stream of more than {STREAM_LIMIT / 2**30:.0f} GiB at "
                 f"{shorter} px; give it as a folder of class folders"
             )
     if len(labels) < len(dataset):
         raise InputError(
-            f"--data {source}: {len(dataset) - len(labels)} of {len(dataset)} images "
+            f"`data` {source}: {len(dataset) - len(labels)} of {len(dataset)} images "
             "could not be read"
         )
     return LabelledImages(arrays, labels, from_array)

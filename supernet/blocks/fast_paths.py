@@ -207,6 +207,7 @@ _MERGED: set[type[nn.Module]] = {
 
 _WRITTEN_OVER: dict[object, Callable[[Tensor], Tensor]] = {
     F.gelu: torch.ops.aten.gelu_,
+    F.relu: F.relu_,
     nn.GELU: torch.ops.aten.gelu_,
     nn.ReLU: F.relu_,
 }

@@ -1,5 +1,7 @@
 """Feed-forwards: the channel-mixing half of a block."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -7,19 +9,6 @@ from search_space.parts import FeedForwardKind
 from supernet.blocks import fast_paths
 from supernet.blocks.layers import DepthwiseConv, MapLinear, ResidualDepthwiseConv
 from supernet.blocks.norms import BranchNorm, GlobalResponseNorm
-
-
-def build_feed_forward(kind: FeedForwardKind, width: int, hidden: int) -> nn.Module:
-    """The module of a feed-forward: (B, H, W, width) → the same shape."""
-    match kind:
-        case "plain":
-            return FeedForward(width, hidden)
-        case "detail_specific":
-            return DetailSpecificFeedForward(width, hidden)
-        case "ccf":
-            return ConvolutionalFeedForward(width, hidden)
-        case "ccf_plus":
-            return ConcatenatingFeedForward(width, hidden)
 
 
 class FeedForward(nn.Module):
@@ -81,3 +70,17 @@ class ConcatenatingFeedForward(FeedForward):
         deep = fast_paths.chain(h, self.depthwise, F.gelu, self.response_norm, self.fc3)
         y: Tensor = self.fc2(h)
         return y + deep
+
+
+FEED_FORWARDS: dict[str, Callable[[int, int], nn.Module]] = {
+    "plain": FeedForward,
+    "detail_specific": DetailSpecificFeedForward,
+    "ccf": ConvolutionalFeedForward,
+    "ccf_plus": ConcatenatingFeedForward,
+}
+"""Makes the module of a feed-forward of that width and so many hidden channels, by its kind."""
+
+
+def build_feed_forward(kind: FeedForwardKind, width: int, hidden: int) -> nn.Module:
+    """The module of a feed-forward: (B, H, W, width) → the same shape."""
+    return FEED_FORWARDS[kind](width, hidden)

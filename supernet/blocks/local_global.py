@@ -1,9 +1,18 @@
 """Local–global attention: every head group of a layer side by side."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from search_space.parts import AdaptiveWindow, FullAttention, LocalGlobal, SpatialReduction
+from search_space.parts import (
+    AdaptiveWindow,
+    FullAttention,
+    LocalGlobal,
+    Rates,
+    SpatialReduction,
+)
 from supernet.blocks.global_attention import AdaptiveHeads, FullHeads, ReducedHeads
 from supernet.blocks.local_attention import WindowHeads
 from supernet.blocks.sharing import HeadGroup, MapRole
@@ -27,8 +36,11 @@ class LocalGlobalAttention(nn.Module):
             self.groups["local"] = WindowHeads(
                 width, mixer.local_heads, dim, role, window=mixer.window
             )
-        if mixer.global_heads:
-            self.groups.update(_global_groups(mixer, width, dim, role))
+        if mixer.global_heads and (spec := mixer.aggregation) is not None:
+            build = AGGREGATIONS[type(spec)]
+            self.groups.update(
+                build(spec, width, mixer.global_heads, dim, mixer.global_split, role)
+            )
         self.bias = nn.Parameter(torch.zeros(width))
         self.lends = role is not MapRole.OWN
 
@@ -59,26 +71,53 @@ class LocalGlobalAttention(nn.Module):
         return total, maps if self.lends else None
 
 
-def _global_groups(mixer: LocalGlobal, width: int, dim: int, role: MapRole) -> dict[str, HeadGroup]:
-    """The global head groups by name; what cannot share weights has a name of its own."""
-    split = mixer.global_split
-    heads, dim = mixer.global_heads * split, dim // split
-    match mixer.aggregation:
-        case FullAttention(local_term=local_term, relative=relative):
-            group: HeadGroup = FullHeads(
-                width, heads, dim, role, local_term=local_term, relative=relative
-            )
-            return {"full": group}
-        case AdaptiveWindow(window=window, sampling=sampling):
-            group = AdaptiveHeads(
-                width, heads, dim, role, window=window, average=sampling == "max_avg"
-            )
-            return {"adaptive": group}
-        case SpatialReduction(rate=rate):
-            group = ReducedHeads(width, heads, dim, role, rate=rate, shunted=False)
-            return {f"reduction{rate}": group}
-        case _:
-            return {
-                f"rate{rate}": ReducedHeads(width, heads * split, dim, role, rate=rate)
-                for rate, heads in mixer.heads_per_rate.items()
-            }
+Groups = dict[str, HeadGroup]
+"""Global head groups by name; what cannot share weights has a name of its own."""
+
+
+def _by_rates(spec: Rates, width: int, heads: int, dim: int, split: int, role: MapRole) -> Groups:
+    return {
+        f"rate{rate}": ReducedHeads(width, some * split, dim // split, role, rate=rate)
+        for rate, some in spec.heads_per_rate(heads).items()
+    }
+
+
+def _reduced(
+    spec: SpatialReduction, width: int, heads: int, dim: int, split: int, role: MapRole
+) -> Groups:
+    group = ReducedHeads(width, heads * split, dim // split, role, rate=spec.rate, shunted=False)
+    return {f"reduction{spec.rate}": group}
+
+
+def _adaptive(
+    spec: AdaptiveWindow, width: int, heads: int, dim: int, split: int, role: MapRole
+) -> Groups:
+    average = spec.sampling == "max_avg"
+    group = AdaptiveHeads(
+        width, heads * split, dim // split, role, window=spec.window, average=average
+    )
+    return {"adaptive": group}
+
+
+def _full(
+    spec: FullAttention, width: int, heads: int, dim: int, split: int, role: MapRole
+) -> Groups:
+    group = FullHeads(
+        width,
+        heads * split,
+        dim // split,
+        role,
+        local_term=spec.local_term,
+        relative=spec.relative,
+    )
+    return {"full": group}
+
+
+AGGREGATIONS: dict[type, Callable[[Any, int, int, int, int, MapRole], Groups]] = {
+    Rates: _by_rates,
+    SpatialReduction: _reduced,
+    AdaptiveWindow: _adaptive,
+    FullAttention: _full,
+}
+"""Makes the global head groups, by the spec of the aggregation, for a width, so many global heads
+of that dim, the smaller heads that each is split into, and what the layer does with its map."""

@@ -1,5 +1,7 @@
 """Token pooling: how the map is halved on entry to a stage."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -11,31 +13,6 @@ from supernet.blocks.layout import pad_to_even, to_channels_first, to_channels_l
 from supernet.blocks.norms import BranchNorm
 from supernet.blocks.patch_embedding import FusedPatchEmbedding, LightPatchEmbedding
 from supernet.blocks.sequence import SequencePool
-
-
-def build_pooling(
-    pooling: Pooling, inputs: int, outputs: int, conv_norm: ConvNormKind
-) -> nn.Module:
-    """The module of a pooling operator: (B, H, W, inputs) → (B, ⌈H/2⌉, ⌈W/2⌉, outputs)."""
-    match pooling:
-        case "conv":
-            return ConvPool(inputs, outputs, kernel_size=3)
-        case "patch":
-            return ConvPool(inputs, outputs, kernel_size=2)
-        case "max_pool":
-            return TokenMaxPool(inputs, outputs)
-        case "max_pool_1d":
-            return SequencePool(inputs, outputs)
-        case "deformable":
-            return DeformableTokenMerging(inputs, outputs, conv_norm)
-        case "merging":
-            return PatchMerging(inputs, outputs)
-        case "mv2_se":
-            return InvertedResidualBlock(inputs, outputs, conv_norm, stride=2)
-        case "fused_mbconv":
-            return FusedPatchEmbedding(inputs, outputs)
-        case "light":
-            return LightPatchEmbedding(inputs, outputs)
 
 
 class ConvPool(nn.Module):
@@ -87,3 +64,24 @@ class PatchMerging(nn.Module):
         x = x.permute(0, 1, 3, 5, 2, 4).flatten(3)
         x = self.reduction(self.norm(x))
         return x
+
+
+POOLINGS: dict[str, Callable[[int, int, ConvNormKind], nn.Module]] = {
+    "conv": lambda inputs, outputs, _: ConvPool(inputs, outputs, kernel_size=3),
+    "patch": lambda inputs, outputs, _: ConvPool(inputs, outputs, kernel_size=2),
+    "max_pool": lambda inputs, outputs, _: TokenMaxPool(inputs, outputs),
+    "max_pool_1d": lambda inputs, outputs, _: SequencePool(inputs, outputs),
+    "deformable": DeformableTokenMerging,
+    "merging": lambda inputs, outputs, _: PatchMerging(inputs, outputs),
+    "mv2_se": lambda inputs, outputs, norm: InvertedResidualBlock(inputs, outputs, norm, stride=2),
+    "fused_mbconv": lambda inputs, outputs, _: FusedPatchEmbedding(inputs, outputs),
+    "light": lambda inputs, outputs, _: LightPatchEmbedding(inputs, outputs),
+}
+"""Makes the module of a pooling, by its kind."""
+
+
+def build_pooling(
+    pooling: Pooling, inputs: int, outputs: int, conv_norm: ConvNormKind
+) -> nn.Module:
+    """The module of a pooling operator: (B, H, W, inputs) → (B, ⌈H/2⌉, ⌈W/2⌉, outputs)."""
+    return POOLINGS[pooling](inputs, outputs, conv_norm)

@@ -1,5 +1,8 @@
 """Stems: from an image to the map of the first stage."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -7,20 +10,6 @@ from search_space.parts import ConvStem, HalfStem, PatchStem, Stem
 from supernet.blocks import fast_paths
 from supernet.blocks.layout import to_channels_last
 from supernet.blocks.norms import BranchNorm
-
-
-def build_stem(stem: Stem, in_chans: int, width: int) -> nn.Module:
-    """The module of a stem: (B, in_chans, H, W) → (B, H/stride, W/stride, width).
-
-    A stem to stride 2 has a width of its own.
-    """
-    match stem:
-        case ConvStem():
-            return ConvolutionalStem(stem, in_chans, width)
-        case PatchStem():
-            return PatchEmbedding(stem, in_chans, width)
-        case HalfStem():
-            return StrideTwoStem(stem, in_chans)
 
 
 class PatchEmbedding(nn.Module):
@@ -90,3 +79,20 @@ class StrideTwoStem(nn.Module):
         """(B, in_chans, H, W) → (B, ⌈H/2⌉, ⌈W/2⌉, width)."""
         image = fast_paths.image_for_inverted_residuals(image)
         return to_channels_last(fast_paths.chain(image, self.convs)).contiguous()
+
+
+STEMS: dict[type, Callable[[Any, int, int], nn.Module]] = {
+    ConvStem: ConvolutionalStem,
+    PatchStem: PatchEmbedding,
+    HalfStem: lambda stem, in_chans, _: StrideTwoStem(stem, in_chans),
+}
+"""Makes the module of a stem, by its spec, for images of so many channels, before a first stage of
+that width."""
+
+
+def build_stem(stem: Stem, in_chans: int, width: int) -> nn.Module:
+    """The module of a stem: (B, in_chans, H, W) → (B, H/stride, W/stride, width).
+
+    A stem to stride 2 has a width of its own.
+    """
+    return STEMS[type(stem)](stem, in_chans, width)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from search_space.cost import window_grid
+from search_space.operators import window_grid
 from supernet.blocks.kept import kept
 
 

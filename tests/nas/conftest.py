@@ -3,7 +3,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from runs import SMALL, command
+from small_runs import SMALL, command
+
+from nas.objectives.objective import CLOSED_FORM, Objective
 
 
 @pytest.fixture(scope="session")
@@ -13,6 +15,21 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     outcome = command("search", *SMALL, "--steps", "4", "--trials", "6", "--out", folder)
     assert outcome.status == 0, outcome.err
     return folder
+
+
+@pytest.fixture
+def energy(monkeypatch: pytest.MonkeyPatch) -> Objective:
+    """An objective that is added in one entry: energy, by rule of thumb."""
+    added = Objective(
+        name="energy",
+        label="energy",
+        unit="mJ",
+        definition="energy of one image at {image_size} px",
+        # Horowitz, 2014: 4.6 pJ for a multiply-add, 640 pJ to fetch 4 bytes from memory.
+        value=lambda cost: 4.6e-9 * cost.macs + 640e-9 * cost.activations,
+    )
+    monkeypatch.setitem(CLOSED_FORM, "energy", added)
+    return added
 
 
 @pytest.fixture

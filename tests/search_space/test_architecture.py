@@ -185,7 +185,7 @@ def test_first_layer_of_each_sharing_run_owns_its_map_and_lends_it_only_if_it_is
 
 def test_global_heads_are_split_over_the_rates_and_the_first_rates_take_the_rest() -> None:
     mixer = LocalGlobal(heads=8, local_heads=1, aggregation=Rates(rates=(8, 4, 2)))
-    assert mixer.heads_per_rate == {8: 3, 4: 2, 2: 2}
+    assert mixer.aggregation.heads_per_rate(mixer.global_heads) == {8: 3, 4: 2, 2: 2}
 
 
 def test_map_sizes_follow_the_strides_of_stem_and_poolings() -> None:

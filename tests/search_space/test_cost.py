@@ -20,7 +20,8 @@ from search_space import (
     cost_table,
     total_cost,
 )
-from search_space.cost import block_cost, body_cost, entry_cost, stem_cost, window_grid
+from search_space.cost import block_cost, body_cost, entry_cost, stem_cost
+from search_space.operators import window_grid
 
 SHUNTED_T = DESIGNS[0].architecture
 

@@ -7,6 +7,7 @@ from search_space import (
     PRESETS,
     AdaptiveWindow,
     LocalGlobal,
+    Rates,
     SearchSpace,
     map_sizes,
     total_cost,
@@ -94,7 +95,7 @@ def test_base_spans_shunted_local_and_plg_attention_and_none() -> None:
                 found.add(mixer.kind)
             elif not mixer.global_heads:
                 found.add("windows only")
-            elif not mixer.local_heads and mixer.heads_per_rate:
+            elif not mixer.local_heads and isinstance(mixer.aggregation, Rates):
                 found.add("shunted")
             elif mixer.local_heads and isinstance(mixer.aggregation, AdaptiveWindow):
                 found.add("parallel local and global")

@@ -19,6 +19,7 @@ from search_space import (
     SearchSpace,
     total_cost,
 )
+from search_space.extremes import extreme, largest_that_fits
 
 NANO, TINY, BASE = PRESETS["nano"], PRESETS["tiny"], PRESETS["base"]
 SHUNTED_T, SHUNTED_S = DESIGNS[0].architecture, DESIGNS[1].architecture
@@ -207,9 +208,9 @@ class TestSizes:
         def value(architecture: Architecture) -> float:
             return key(total_cost(architecture, image_size=image_size, num_classes=10))
 
-        extreme = NANO.extreme(key, image_size=image_size, num_classes=10)
-        assert extreme in NANO
-        assert value(extreme) == min(map(value, members))
+        found = extreme(NANO, key, image_size=image_size, num_classes=10)
+        assert found in NANO
+        assert value(found) == min(map(value, members))
 
     @presets
     @pytest.mark.parametrize("key", KEYS.values(), ids=KEYS.keys())
@@ -217,10 +218,10 @@ class TestSizes:
         self, space: SearchSpace, key: Callable[[Cost], float]
     ) -> None:
         rng = random.Random(0)
-        extreme = space.extreme(key)
-        assert extreme in space
+        found = extreme(space, key)
+        assert found in space
         best = min(key(total_cost(space.sample(rng))) for _ in range(300))
-        assert key(total_cost(extreme)) <= best
+        assert key(total_cost(found)) <= best
 
     @presets
     def test_scaling_grows_every_size_together(self, space: SearchSpace) -> None:
@@ -243,7 +244,7 @@ class TestSizes:
         def fits(architecture: Architecture) -> bool:
             return total_cost(architecture).macs <= limit
 
-        clipped = space.clip(fits)
+        clipped = largest_that_fits(space, fits)
         assert clipped is not None
         assert fits(clipped)
         assert clipped in space
@@ -254,8 +255,8 @@ class TestSizes:
                 assert not fits(space.decode({**genotype, gene: choices[position + 1]}))
 
     def test_clip_gives_the_largest_where_all_fits_and_nothing_where_nothing_does(self) -> None:
-        assert BASE.clip(lambda architecture: True) == BASE.scaled(1.0)
-        assert BASE.clip(lambda architecture: False) is None
+        assert largest_that_fits(BASE, lambda architecture: True) == BASE.scaled(1.0)
+        assert largest_that_fits(BASE, lambda architecture: False) is None
 
 
 Edit = Callable[[dict[str, Any], list[dict[str, Any]]], Any]

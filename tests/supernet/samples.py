@@ -13,13 +13,14 @@ from search_space import (
     ConvStem,
     FullAttention,
     HalfStem,
+    Ladder,
     Rates,
     SearchSpace,
     SpatialReduction,
     Stage,
     StageChoices,
 )
-from search_space.space import Value
+from search_space.encoding import Value
 
 NANO, TINY, BASE, PSVIT = (PRESETS[name] for name in ("nano", "tiny", "base", "psvit"))
 
@@ -54,7 +55,7 @@ UNUSUAL = SearchSpace(
             depth=(1, 3),
             width=(16, 32),
             pooling=("mv2_se", "fused_mbconv", "patch"),
-            mixer=("local_global", "none"),
+            mixer=("local_global", "none", "depthwise"),
             sharing=(1, 2),
             local_ratio=(0.0, 0.5),
             aggregation=(
@@ -72,7 +73,7 @@ UNUSUAL = SearchSpace(
             depth=(2,),
             width=(24, 32),
             pooling=("merging", "light"),
-            mixer=("ladder", "local_global"),
+            mixer=("ladder", "local_global", "depthwise"),
             sharing=(1, 2),
             local_ratio=(0.0, 0.75, 1.0),
             aggregation=(FullAttention(local_term=False), AdaptiveWindow(window=4)),
@@ -128,7 +129,7 @@ def _stage_variants(space: SearchSpace, prefix: str) -> list[dict[str, Value]]:
         if choice != centre[gene]
     ]
     if "ladder" in genes[prefix + "mixer"]:  # at its widest
-        width = max(w for w in genes[prefix + "width"] if space.has_ladder(int(w)))
+        width = max(w for w in genes[prefix + "width"] if Ladder.fits(space, int(w)))
         others.append({**centre, prefix + "mixer": "ladder", prefix + "width": width})
     return [centre, *others]
 

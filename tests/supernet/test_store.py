@@ -24,6 +24,7 @@ from samples import (
 from torch import Tensor
 
 from search_space import DESIGNS, Architecture, SearchSpace
+from search_space.coverage import corners
 from supernet import ExportedNetwork, Network, Store, save_exported
 from supernet.network import skeleton
 from supernet.store import CACHED_SUBNETS
@@ -294,7 +295,7 @@ class TestWeights:
         store = Store(space, num_classes=5)
         shapes = {name: tuple(tensor.shape) for name, tensor in store.state_dict().items()}
         largest = {name: (0,) * len(shape) for name, shape in shapes.items()}
-        for architecture in [*members(space, 200), *space.corners()]:
+        for architecture in [*members(space, 200), *corners(space)]:
             for name, tensor in skeleton(architecture, num_classes=5).state_dict().items():
                 assert len(tensor.shape) == len(shapes[name])
                 largest[name] = tuple(map(max, largest[name], tensor.shape))

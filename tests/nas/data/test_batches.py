@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nas.data import Data, Samples, materialise, normalise, train_batches
-from nas.errors import InputError
+from nas.utilities.errors import InputError
 
 
 class Noise(Samples):

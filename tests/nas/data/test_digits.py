@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits as load_scans
 
 from nas.data import Data, load_data, materialise, train_batches
 from nas.data.digits import Painter
-from nas.errors import InputError
+from nas.utilities.errors import InputError
 
 
 @pytest.fixture(scope="module")

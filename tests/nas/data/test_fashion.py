@@ -8,7 +8,7 @@ import torchvision.datasets
 
 import nas.data.fashion
 from nas.data import load_data, materialise
-from nas.errors import InputError
+from nas.utilities.errors import InputError
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 import nas.data.folder
 from nas.data import load_data, materialise, train_batches
-from nas.errors import InputError
+from nas.utilities.errors import InputError
 
 COLOURS = {"ant": (250, 0, 0), "bee": (0, 250, 0), "cat": (0, 0, 250)}
 
@@ -136,10 +136,10 @@ def refused(root: Path | str) -> str:
 
 def test_a_missing_folder_is_refused_with_what_is_accepted(tmp_path: Path) -> None:
     message = refused(tmp_path / "none")
-    assert message.startswith(f"--data {tmp_path / 'none'}: ")
+    assert message.startswith(f"`data` {tmp_path / 'none'}: ")
     for accepted in ("folder of class folders", "digits", "fashion-mnist", "torch/NAME", "wds/"):
         assert accepted in message
-    assert refused("cifar10").startswith("--data cifar10: ")
+    assert refused("cifar10").startswith("`data` cifar10: ")
 
 
 def test_a_file_is_refused(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from nas.data.images import check_image, eval_transform, read_image, train_transform
-from nas.data.seeding import seed_global_generators
-from nas.errors import InputError
+from nas.utilities.errors import InputError
+from nas.utilities.seeding import seed_global_generators
 
 
 def save(image: Image.Image, path: Path) -> Path:

@@ -5,7 +5,7 @@ from PIL import Image
 
 from nas.data.images import ImageSource, LabelledImages, SplitName
 from nas.data.splits import arrange, cut
-from nas.errors import InputError
+from nas.utilities.errors import InputError
 
 LABELS = [0] * 40 + [1] * 20 + [2] * 3
 NAMES = ("ant", "bee", "cat")

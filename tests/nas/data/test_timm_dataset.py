@@ -13,7 +13,7 @@ from timm.data.dataset import ImageDataset, IterableImageDataset
 
 import nas.data.timm_dataset
 from nas.data import load_data, materialise
-from nas.errors import InputError
+from nas.utilities.errors import InputError
 
 
 def picture(label: int, side: int) -> Image.Image:
@@ -159,7 +159,7 @@ def test_torchvision_data_sets_bring_their_own_test_split(
 
 
 def test_an_unknown_name_is_an_input_error_in_one_line() -> None:
-    with pytest.raises(InputError, match=r"^--data torch/nothing: .*Unknown torchvision dataset"):
+    with pytest.raises(InputError, match=r"^`data` torch/nothing: .*Unknown torchvision dataset"):
         load_data("torch/nothing", image_size=32, seed=0)
 
 
@@ -176,5 +176,5 @@ def test_a_failed_download_is_an_input_error_in_one_line(
     with pytest.raises(InputError) as caught:
         load_data("tfds/mnist", image_size=32, seed=0)
     message = str(caught.value)
-    assert message.startswith(f"--data tfds/mnist: cannot be opened ({type(error).__name__}")
+    assert message.startswith(f"`data` tfds/mnist: cannot be opened ({type(error).__name__}")
     assert "\n" not in message

@@ -1,0 +1,273 @@
+"""The functions that notebooks and scripts call; `import nas` has them all.
+
+Keyword arguments are named as the flags of the command line are, `-` being `_`. Nothing heavy is
+loaded before a function is called.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from nas.data import Augment, OwnDataset
+    from nas.export.onnx import OnnxFile
+    from nas.latency.conditions import DtypeName, RuntimeName
+    from nas.latency.table import LatencyTable
+    from nas.runs.retraining import Retrained
+    from nas.runs.run import Run
+    from search_space import SearchSpace
+
+
+def search(
+    *,
+    budget: str | float,
+    params: str | float | None = None,
+    memory: str | float | None = None,
+    latency: str | Sequence[str] | Mapping[str, str] = (),
+    latency_table: Sequence[str | Path] = (),
+    latency_batch: int = 1,
+    latency_dtype: DtypeName = "float32",
+    runtime: RuntimeName = "eager",
+    data: str | Path | OwnDataset = "digits",
+    space: str | SearchSpace = "base",
+    image_size: int = 224,
+    proxy_size: int | None = None,
+    quick: bool = False,
+    steps: int | None = None,
+    epochs: int | None = None,
+    batch_size: int = 64,
+    lr: float = 7e-4,
+    trials: int | None = None,
+    search_images: int | None = None,
+    sampler: str = "nsga2",
+    strategy: str = "progressive",
+    seed: int = 0,
+    device: str | None = None,
+    workers: int | None = None,
+    ray_address: str | None = None,
+    threads: int = 1,
+    loader_workers: int | None = None,
+    out: str | Path | None = None,
+    progress: bool = True,
+    **limits: str | float | None,
+) -> Run:
+    """Train a supernet, search it under hard limits, and export the best architectures.
+
+    The same call again goes on where the last one stopped. Every argument but `progress` is a flag
+    of `python run_search.py`, which tells more of each.
+
+    Args:
+        budget: Limit on multiply-adds of one image at `image_size`: `"2GFLOPs"`.
+        params: Limit on parameters: `"10M"`.
+        memory: Limit on peak activation memory: `"64MB"`.
+        latency: Limits on latency: `"15ms"`, or by device: `{"cuda": "2ms", "phone": "40ms"}`.
+        latency_table: Files of latency tables.
+        latency_batch: Images in the pass that is timed.
+        latency_dtype: Data type of the network that is timed.
+        runtime: What runs the network that is timed.
+        data: `"digits"`, `"fashion-mnist"`, a folder of class folders, a timm dataset, or your own
+            torch datasets as a `nas.OwnDataset`.
+        space: A preset's name, a JSON file, or a `SearchSpace`.
+        image_size: Pixels at which MACs and latency count.
+        proxy_size: Pixels of training and evaluation; 64 for `digits`, else the image size.
+        quick: Shrink everything: a look within 90 seconds.
+        steps: Training steps of the supernet.
+        epochs: The same, in passes over the train split.
+        batch_size: Images in a step.
+        lr: Peak learning rate.
+        trials: Architectures to evaluate.
+        search_images: Images of the search split that each is evaluated on.
+        strategy: How the supernet is trained: `"progressive"`, `"sandwich"` or `"single-path"`.
+        sampler: Who proposes: `"nsga2"`, `"tpe"` or `"random"`.
+        seed: Of everything random.
+        device: `"cpu"`, `"cuda"` or `"cuda:N"`; `"cuda"` where there is one.
+        workers: Ray actors that evaluate; 0 evaluates in this process, without Ray.
+        ray_address: A running Ray cluster: `"auto"`, `"HOST:PORT"`.
+        threads: CPU threads of one evaluation.
+        loader_workers: Processes that load images.
+        out: The run's folder; by default one below `results/`, named by the run.
+        progress: Show what goes on.
+        limits: On objectives that were added to `nas.objectives.objective.CLOSED_FORM`.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        InputError: If something of it is wrong; a `ValueError` that names the argument.
+        NothingFound: If no architecture could be evaluated, or all are too slow as measured.
+        Interrupted: After Ctrl-C or SIGTERM, when everything was saved.
+    """
+    asked = dict(locals())
+    asked |= asked.pop("limits")
+    machine = {name: asked.pop(name) for name in ("workers", "ray_address", "loader_workers")}
+    del asked["out"], asked["progress"]
+    from nas.runs.configure import configure
+    from nas.runs.start import start
+
+    command = f"nas.search({_given(search, {**asked, **machine, 'out': out})})"
+    return start(
+        configure(**asked), command=command, out=out, console=_console(progress), **machine
+    )
+
+
+def open_run(path: str | Path) -> Run:
+    """The run of a folder, finished or not.
+
+    Args:
+        path: The folder, as `results/<run>`.
+
+    Raises:
+        InputError: If there is no run in it.
+    """
+    from nas.runs.folder import RunFolder
+    from nas.runs.run import Run
+
+    return Run(RunFolder.existing(path))
+
+
+def retrain(
+    run: Run | str | Path,
+    *,
+    top: int = 1,
+    name: str = "retrain",
+    start: Literal["scratch", "supernet"] = "scratch",
+    steps: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    lr: float = 1e-3,
+    drop_path: float = 0.05,
+    augment: Augment = "light",
+    train_size: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    loader_workers: int | None = None,
+    data: OwnDataset | None = None,
+    progress: bool = True,
+) -> list[Retrained]:
+    """Train the most accurate architectures of a run's front alone, and test them.
+
+    Args:
+        run: A run, or its folder.
+        top: How many architectures.
+        name: Folder in the run's for this recipe's results.
+        start: From fresh weights, or from the inherited ones (the flag `--from`).
+        steps: Training steps; by default as many as the supernet had.
+        epochs: The same, in passes over the train split.
+        batch_size: Images in a step; by default as in the run.
+        lr: Peak learning rate.
+        drop_path: Stochastic depth.
+        augment: `"full"` adds RandAugment, mixup, cutmix and erasing, for long trainings.
+        train_size: Pixels of training; by default the run's proxy size.
+        seed: Of weights, order and augmentation.
+        device: By default that of the run.
+        loader_workers: Processes that load images.
+        data: The datasets of a run on a `nas.OwnDataset`, given again.
+        progress: Show what goes on.
+
+    Returns:
+        Accuracies on the test split and costs of each, in the order of the ranks.
+
+    Raises:
+        InputError: If something of it is wrong, or the run has exported nothing yet.
+        Interrupted: After Ctrl-C or SIGTERM, when everything was saved.
+    """
+    asked = dict(locals())
+    del asked["run"], asked["progress"]
+    from nas.runs.retraining import retrain_run
+
+    folder = (open_run(run) if isinstance(run, str | Path) else run).folder
+    return retrain_run(folder, console=_console(progress), **asked)
+
+
+def profile(
+    space: str | SearchSpace = "base",
+    *,
+    device: str | None = None,
+    image_size: int = 224,
+    batch: int = 1,
+    dtype: DtypeName = "float32",
+    runtime: RuntimeName = "eager",
+    threads: int | None = None,
+    quick: bool = False,
+    seed: int = 0,
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> LatencyTable:
+    """Measure the latency table of a space on a device; let nothing else run there meanwhile.
+
+    Args:
+        space: A preset's name, a JSON file, or a `SearchSpace`.
+        device: `"cpu"`, `"cuda"` or `"cuda:N"`; `"cuda"` where there is one.
+        image_size: Pixels of the images.
+        batch: Images in a pass.
+        dtype: Data type of the networks.
+        runtime: What runs them.
+        threads: CPU threads; by default one per core.
+        quick: As small as a run makes for itself.
+        seed: Of the networks drawn.
+        out: The table's file; None writes none.
+        progress: Show what goes on.
+
+    Raises:
+        InputError: If something of it is wrong.
+        Interrupted: After Ctrl-C or SIGTERM.
+    """
+    asked = dict(locals())
+    del asked["progress"]
+    from nas.runs.latency_tables import profile_space
+
+    return profile_space(console=_console(progress), **asked)
+
+
+def export(
+    network: str | Path,
+    *,
+    format: Literal["onnx"] = "onnx",
+    image_size: int | None = None,
+    out: str | Path | None = None,
+) -> OnnxFile:
+    """Write an exported network as one file for other runtimes, and compare its output.
+
+    Args:
+        network: A folder with architecture and weights: `best`, `front/<n>` or `retrain/<n>` of a
+            run.
+        format: Of the file.
+        image_size: Pixels of the images that the file takes; by default those of the training.
+        out: The file; by default `model.onnx` in the folder.
+
+    Raises:
+        InputError: If something of it is wrong, or the file's output is not that of torch.
+    """
+    from nas.export.onnx import write_onnx
+    from nas.utilities.errors import InputError
+
+    if format != "onnx":
+        raise InputError(f"`format` {format!r}; legal: 'onnx'")
+    return write_onnx(Path(network), out, image_size=image_size)
+
+
+def _console(progress: bool) -> Console:
+    from rich.console import Console
+
+    return Console(quiet=not progress)
+
+
+def _given(function: Callable[..., object], values: Mapping[str, object]) -> str:
+    """The arguments that differ from a function's defaults, as they would be typed."""
+    defaults = inspect.signature(function).parameters
+    given = {
+        name: value
+        for name, value in values.items()
+        if name not in defaults or value != defaults[name].default
+    }
+    return ", ".join(f"{name}={_shown(value)}" for name, value in given.items())
+
+
+def _shown(value: object) -> str:
+    name = getattr(value, "name", None)  # of a space or a dataset, which are long
+    return f"<{type(value).__name__} {name}>" if isinstance(name, str) else repr(value)

@@ -1,0 +1,1 @@
+"""How long networks take: conditions, runtimes, measuring, tables that predict, profiling."""

@@ -1,0 +1,496 @@
+"""The figures of a run: accuracy against cost, hypervolume over evaluations, latency.
+
+Colours are Okabe and Ito's, which colour-blind readers tell apart; shapes differ as well, so the
+figures survive a black-and-white print.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nas.objectives.objective import ACCURACY, LatencyColumns, Objective
+from nas.report.run_summary import RunSummary, latency_text, percent
+from nas.search.front import best, evaluated, hypervolume_trace, pareto_front
+from nas.search.trials import UNNAMED_SOURCES
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+BLUE, ORANGE, GREY, INK = "#0072B2", "#D55E00", "#767676", "#222222"
+GRID = "#E6E6E6"
+
+PANEL_HEIGHT = 540  # px, of one panel with its strip and the gap to the next
+HEAD_HEIGHT = 137  # px, buttons and title
+FOOT_HEIGHT = 95  # px, title of the last axis and legend
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """One cost axis: accuracy above, and a strip below for what has a cost but no accuracy.
+
+    `told` are the costs that hovering tells.
+    """
+
+    index: int
+    objective: Objective
+    title: str
+    told: Sequence[Objective]
+    bottom: float
+    top: float
+
+    @property
+    def column(self) -> str:
+        return self.objective.name
+
+    @property
+    def factor(self) -> float:
+        return self.objective.factor
+
+    @property
+    def limit(self) -> float | None:
+        return self.objective.limit
+
+    @property
+    def x(self) -> str:
+        return "x" if self.index == 1 else f"x{self.index}"
+
+    @property
+    def y(self) -> str:
+        return "y" if self.index == 1 else f"y{2 * self.index - 1}"
+
+    @property
+    def strip(self) -> str:
+        return f"y{2 * self.index}"
+
+    @property
+    def floor(self) -> float:
+        """Where the strip ends and the accuracies begin."""
+        return self.bottom + 0.13 * (self.top - self.bottom)
+
+
+def pareto_figure(trials: pd.DataFrame, run: RunSummary) -> go.Figure:
+    """Accuracy against each cost that is searched for, in panels one below the other.
+
+    Trials without an accuracy (over a limit, or failed) stand in a strip of their own. The stepped
+    line is the best accuracy up to each cost; with three objectives the front also holds trials
+    that lie under it, since they win on the other cost. Hovering tells what a trial is.
+    """
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    panels = _panels(run)
+    for panel in panels:
+        _draw_panel(figure, panel, trials, run)
+    title = (
+        f"<b>{html.escape(run.data)}: accuracy against cost</b><br>"
+        f"<span style='font-size:13px;color:{GREY}'>"
+        f"space {html.escape(run.space)} · budget {html.escape(run.budget_text)}<br>"
+        f"costs at {run.image_size} px · accuracy at {run.proxy_size} px</span>"
+    )
+    inner = PANEL_HEIGHT * len(panels)
+    height = HEAD_HEIGHT + inner + FOOT_HEIGHT
+    figure.update_layout(
+        _layout(height),
+        title={"text": title, "x": 0, "xanchor": "left", "y": 1 - 48 / height, "yanchor": "top"},
+        # Below the last axis: there it may wrap in a narrow window without covering anything.
+        legend={"orientation": "h", "x": 0, "y": -58 / inner, "yanchor": "top"},
+        margin={"t": HEAD_HEIGHT, "b": FOOT_HEIGHT},
+    )
+    return figure
+
+
+def hypervolume_figure(trials: pd.DataFrame, run: RunSummary) -> go.Figure:
+    """Share of the reachable volume that the front covers, after each evaluation."""
+    import plotly.graph_objects as go
+
+    trace = hypervolume_trace(trials, run.objectives, run.reachable)
+    figure = go.Figure(
+        go.Scatter(
+            x=list(range(1, len(trace) + 1)),
+            y=trace,
+            mode="lines" if len(trace) > 1 else "markers",
+            line={"color": BLUE, "width": 2.5, "shape": "hv"},
+            hovertemplate="after %{x} evaluations: %{y:.4f}<extra></extra>",
+        )
+    )
+    figure.update_layout(_layout(320), margin={"t": 36})
+    figure.update_xaxes(_axis("architectures evaluated"), rangemode="tozero")
+    if len(trace) <= 12:
+        figure.update_xaxes(dtick=1)
+    figure.update_yaxes(_axis("hypervolume"), rangemode="tozero")
+    return figure
+
+
+def prediction_figure(trials: pd.DataFrame, run: RunSummary, device: str) -> go.Figure:
+    """Predicted against measured latency on a device: the table's networks, and this run's."""
+    import plotly.graph_objects as go
+
+    columns = LatencyColumns(device)
+    held_out = run.latency[device].networks
+    figure = go.Figure()
+    timed = trials.dropna(subset=[columns.measured]).drop_duplicates("hash")
+    series = [
+        (
+            "held out when the table was made",
+            [network["measured_ms"] for network in held_out],
+            [network["predicted_ms"] for network in held_out],
+            GREY,
+        ),
+        (
+            "measured in this search",
+            [float(value) for value in timed[columns.measured]],
+            [float(value) for value in timed[columns.predicted]],
+            BLUE,
+        ),
+    ]
+    for name, measured, predicted, color in series:
+        _scatter(
+            figure, measured, predicted, name, color, "measured %{x:.2f} ms, predicted %{y:.2f}"
+        )
+    values = [value for _, x, y, _ in series for value in (*x, *y)]
+    if values:
+        ends = [min(values), max(values)]
+        line = {"color": INK, "width": 1, "dash": "dash"}
+        figure.add_scatter(
+            x=ends, y=ends, mode="lines", line=line, name="as measured", hoverinfo="skip"
+        )
+    figure.update_layout(_layout(420), legend=_LEGEND_BELOW, margin={"t": 24, "b": 96})
+    figure.update_xaxes(_axis(f"measured on {device} (ms)"))
+    figure.update_yaxes(_axis("predicted (ms)"))
+    return figure
+
+
+def macs_latency_figure(trials: pd.DataFrame, run: RunSummary, device: str) -> go.Figure:
+    """Latency on a device against MACs, where people see how far MACs mislead."""
+    import plotly.graph_objects as go
+
+    columns = LatencyColumns(device)
+    held_out = run.latency[device].networks
+    figure = go.Figure()
+    told = [o for o in run.costs if o.device in (None, device)]
+    hover = "%{x:.2f} GMACs, %{y:.2f} ms"
+    _scatter(
+        figure,
+        [network["macs"] / 1e9 for network in held_out],
+        [network["measured_ms"] for network in held_out],
+        "random, measured",
+        GREY,
+        hover,
+    )
+    rows = trials[trials["state"].isin(["evaluated", "infeasible"])].drop_duplicates("hash")
+    timed = rows[columns.measured].notna()
+    for name, chosen, color in (
+        ("of this search, predicted", rows[~timed], ORANGE),
+        ("of this search, measured", rows[timed], BLUE),
+    ):
+        macs = [float(value) / 1e9 for value in chosen["macs"]]
+        latency = [float(value) for value in chosen[columns.value]]
+        texts = [_hover(row, told) for row in chosen.to_dict("records")]
+        _scatter(figure, macs, latency, name, color, "%{text}", texts)
+    figure.update_layout(_layout(420), legend=_LEGEND_BELOW, margin={"t": 24, "b": 96})
+    figure.update_xaxes(_axis(f"MACs at {run.image_size} px (G)"), rangemode="tozero")
+    figure.update_yaxes(_axis(f"latency on {device} (ms)"), rangemode="tozero")
+    return figure
+
+
+_LEGEND_BELOW = {"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"}
+
+
+def _scatter(
+    figure: go.Figure,
+    x: Sequence[float],
+    y: Sequence[float],
+    name: str,
+    color: str,
+    hover: str,
+    texts: Sequence[str] | None = None,
+) -> None:
+    if not len(x):
+        return
+    figure.add_scatter(
+        x=x,
+        y=y,
+        mode="markers",
+        name=name,
+        marker={"color": color, "size": 8, "opacity": 0.8},
+        text=texts,
+        hovertemplate=f"{hover}<extra></extra>",
+    )
+
+
+def _panels(run: RunSummary) -> list[_Panel]:
+    """One for each cost that is searched for, MACs on top."""
+    searched = run.searched_costs
+    half_gap = 0.12 / len(searched)  # room for the title of an axis and the limit below it
+    share = 1 / len(searched)
+    return [
+        _Panel(
+            number,
+            objective,
+            title=objective.axis(run.image_size),
+            told=run.costs,
+            bottom=1 - number * share + (half_gap if number < len(searched) else 0.0),
+            top=1 - (number - 1) * share - (half_gap if number > 1 else 0.0),
+        )
+        for number, objective in enumerate(searched, start=1)
+    ]
+
+
+def _draw_panel(figure: go.Figure, panel: _Panel, trials: pd.DataFrame, run: RunSummary) -> None:
+    for axis in (panel.y, panel.strip):
+        # plotly draws no frame where there is no trace.
+        figure.add_scatter(x=[None], y=[None], xaxis=panel.x, yaxis=axis, showlegend=False)
+    front = pareto_front(trials, run.objectives)
+    rows = evaluated(trials)
+    others = rows[~rows["hash"].isin(front["hash"])]
+    over = trials[trials["state"] == "infeasible"]
+    failed = trials[trials["state"] == "failed"]
+
+    _points(figure, panel, others, "evaluated", size=10, color="#FFFFFF", edge=GREY)
+    _envelope(figure, panel, rows)
+    searched = [ACCURACY, *run.searched_costs]
+    of = f" ({', '.join(o.label for o in searched)})" if len(searched) > 2 else ""
+    name = f"Pareto front{of}"
+    _points(figure, panel, front, name, size=11, color=BLUE, edge=BLUE)
+    if not rows.empty:
+        star = best(trials).to_frame().T
+        accuracy = percent(float(star["accuracy"].iloc[0]))
+        _points(figure, panel, star, f"best, {accuracy}", size=21, color=ORANGE, symbol="star")
+    _labels(figure, panel, rows[~rows["source"].isin(UNNAMED_SOURCES)])
+    too_slow = over.dropna(subset=["accuracy"])
+    _points(figure, panel, too_slow, "too slow when measured", size=9, color="#FFFFFF", edge=ORANGE)
+    over = over[over["accuracy"].isna()]
+    _ticks(figure, panel, over, "over a limit, not evaluated", symbol="line-ns-open", color=ORANGE)
+    _ticks(figure, panel, failed, "failed", symbol="x-thin-open", color=INK)
+
+    shown = trials[trials["state"].isin(["evaluated", "infeasible", "failed"])]
+    costs = shown[panel.column].astype(float).dropna() / panel.factor
+    figure.update_layout({f"xaxis{panel.index}": _cost_axis(panel, [float(c) for c in costs])})
+    figure.update_layout(
+        {
+            f"yaxis{panel.y[1:]}": {
+                **_axis("accuracy on the search split (%)"),
+                "domain": [panel.floor, panel.top],
+                "anchor": panel.x,
+                **({"range": [0, 100]} if rows.empty else {}),
+            },
+            f"yaxis{panel.strip[1:]}": {
+                "domain": [panel.bottom, panel.floor],
+                "anchor": panel.x,
+                "range": [0, 1],
+                "fixedrange": True,
+                "showticklabels": False,
+                "showgrid": False,
+                "zeroline": False,
+                "showline": True,
+                "linecolor": INK,
+                "mirror": True,
+            },
+        }
+    )
+    figure.add_annotation(
+        text="no accuracy: over a limit or failed",
+        x=0.006,
+        xref=f"{panel.x} domain",
+        y=0.97,
+        yref=f"{panel.strip} domain",
+        xanchor="left",
+        yanchor="top",
+        showarrow=False,
+        font={"size": 11, "color": GREY},
+    )
+    if panel.limit is not None:
+        _limit_line(figure, panel, panel.limit)
+
+
+def _points(
+    figure: go.Figure,
+    panel: _Panel,
+    rows: pd.DataFrame,
+    name: str,
+    *,
+    size: float,
+    color: str,
+    edge: str = "#FFFFFF",
+    symbol: str = "circle",
+) -> None:
+    """Draw rows as markers at their accuracies."""
+    line = {"color": edge, "width": 1.5}
+    marker = {"symbol": symbol, "size": size, "color": color, "line": line}
+    heights = [100 * float(accuracy) for accuracy in rows["accuracy"]]
+    _markers(figure, panel, panel.y, rows, heights, name, marker)
+
+
+def _ticks(
+    figure: go.Figure, panel: _Panel, rows: pd.DataFrame, name: str, *, symbol: str, color: str
+) -> None:
+    """Draw rows that have no accuracy, in the strip; those without this cost are left out."""
+    placed = rows.dropna(subset=[panel.column])
+    marker = {"symbol": symbol, "size": 13, "color": color, "line": {"width": 1.3}}
+    _markers(figure, panel, panel.strip, placed, [0.3] * len(placed), name, marker)
+
+
+def _markers(
+    figure: go.Figure,
+    panel: _Panel,
+    axis: str,
+    rows: pd.DataFrame,
+    heights: list[float],
+    name: str,
+    marker: dict[str, Any],
+) -> None:
+    if rows.empty:
+        return
+    figure.add_scatter(
+        x=rows[panel.column].astype(float) / panel.factor,
+        y=heights,
+        xaxis=panel.x,
+        yaxis=axis,
+        mode="markers",
+        name=name,
+        legendgroup=name,
+        showlegend=panel.index == 1,
+        marker=marker,
+        hoverinfo="text",
+        hovertext=[_hover(row, panel.told) for row in rows.to_dict("records")],
+        cliponaxis=False,
+    )
+
+
+def _labels(figure: go.Figure, panel: _Panel, rows: pd.DataFrame) -> None:
+    """Name the trials that no sampler proposed: the extremes and the published designs."""
+    if rows.empty:
+        return
+    figure.add_scatter(
+        x=rows[panel.column].astype(float) / panel.factor,
+        y=100 * rows["accuracy"].astype(float),
+        xaxis=panel.x,
+        yaxis=panel.y,
+        mode="text",
+        text=[f"  {html.escape(str(source))}  " for source in rows["source"]],
+        textposition="bottom right",
+        textfont={"size": 11, "color": GREY},
+        cliponaxis=False,
+        hoverinfo="skip",
+        showlegend=False,
+    )
+
+
+def _envelope(figure: go.Figure, panel: _Panel, rows: pd.DataFrame) -> None:
+    """The best accuracy up to each cost, as steps that run on to the limit."""
+    upper = pareto_front(rows, (ACCURACY, panel.objective)).sort_values(panel.column)
+    if upper.empty:
+        return
+    x = [float(cost) / panel.factor for cost in upper[panel.column]]
+    y = [100 * float(accuracy) for accuracy in upper["accuracy"]]
+    end = max(x[-1], 0.0 if panel.limit is None else panel.limit / panel.factor)
+    figure.add_scatter(
+        x=[*x, end],
+        y=[*y, y[-1]],
+        xaxis=panel.x,
+        yaxis=panel.y,
+        mode="lines",
+        line={"color": BLUE, "width": 2, "shape": "hv"},
+        name="best accuracy up to this cost",
+        legendgroup="envelope",
+        showlegend=panel.index == 1,
+        hoverinfo="skip",
+    )
+
+
+def _limit_line(figure: go.Figure, panel: _Panel, limit: float) -> None:
+    """A dashed vertical line at the panel's limit, named above the panel."""
+    x = limit / panel.factor
+    figure.add_shape(
+        type="line",
+        x0=x,
+        x1=x,
+        xref=panel.x,
+        y0=panel.bottom,
+        y1=panel.top,
+        yref="paper",
+        line={"color": INK, "width": 1.5, "dash": "dash"},
+    )
+    on_log = figure.layout[f"xaxis{panel.index}"].type == "log"
+    figure.add_annotation(
+        text=f"limit {panel.objective.amount(limit)}",
+        x=math.log10(x) if on_log else x,
+        xref=panel.x,
+        y=panel.top,
+        yref="paper",
+        yanchor="bottom",
+        showarrow=False,
+        font={"size": 12, "color": INK},
+    )
+
+
+def _cost_axis(panel: _Panel, costs: list[float]) -> dict[str, Any]:
+    """The horizontal axis: logarithmic where the costs span more than a factor of eight."""
+    if panel.limit is not None:
+        costs = [*costs, panel.limit / panel.factor]
+    axis = {**_axis(panel.title), "anchor": panel.strip, "domain": [0, 1]}
+    if not costs:
+        return axis
+    low, high = min(costs), max(costs)
+    if low > 0 and high / low > 8:
+        pad = 0.04 * math.log10(high / low)
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        steps = (1, 2, 5) if high / low > 50 else (1, 1.5, 2, 3, 4, 5, 7)
+        ticks = [step * 10.0**decade for decade in decades for step in steps]
+        axis["type"] = "log"
+        axis["range"] = [math.log10(low) - pad, math.log10(high) + pad]
+        axis["tickvals"] = ticks
+        axis["ticktext"] = [f"{tick:g}" for tick in ticks]
+    else:
+        pad = 0.05 * (high - low) or 0.1 * high
+        axis["range"] = [max(0.0, low - pad), high + pad]
+    return axis
+
+
+def _hover(row: dict[Any, Any], costs: Sequence[Objective]) -> str:
+    """What a trial is, in the little markup that plotly reads; its own strings are escaped."""
+    head = f"<b>trial {row['number']}</b>"
+    if row["source"] != "sampler":
+        head += f" ({html.escape(str(row['source']))})"
+    if not math.isnan(row["accuracy"]):
+        head += f": {percent(row['accuracy'])}"
+    counted = (o.named_amount(row[o.name]) for o in costs if o.device is None)
+    devices = (o.device for o in costs if o.device is not None)
+    lines = [head, html.escape(", ".join(counted))]
+    lines += [f"{device}: {latency_text(row, LatencyColumns(device))}" for device in devices]
+    for text in (str(row["violation"]), *str(row["summary"]).split(" | ")):
+        lines += [html.escape(line) for line in textwrap.wrap(text, 64)]
+    return "<br>".join(lines)
+
+
+def _axis(title: str) -> dict[str, Any]:
+    return {
+        "gridcolor": GRID,
+        "linecolor": INK,
+        "mirror": True,
+        "showline": True,
+        "ticks": "outside",
+        "tickcolor": INK,
+        "zeroline": False,
+        "automargin": True,
+        "title": {"text": title, "font": {"size": 14}},
+    }
+
+
+def _layout(height: int) -> dict[str, Any]:
+    return {
+        "height": height,
+        "font": {"family": FONT, "size": 13, "color": INK},
+        "paper_bgcolor": "#FFFFFF",
+        "plot_bgcolor": "#FFFFFF",
+        "hoverlabel": {"align": "left", "bgcolor": "#FFFFFF", "font": {"color": INK}},
+        "margin": {"l": 64, "r": 24, "b": 56, "t": 24},
+        "template": "none",
+    }

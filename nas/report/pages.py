@@ -1,0 +1,301 @@
+"""The files that a run leaves to be read: two tables and two pages that open without a network."""
+
+from __future__ import annotations
+
+import html
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas.report.figures import (
+    FONT,
+    hypervolume_figure,
+    macs_latency_figure,
+    pareto_figure,
+    prediction_figure,
+)
+from nas.report.run_summary import RunSummary, count_text, percent, value_text
+from nas.search.front import anchors, full_scales, hypervolume_trace, pareto_front
+from nas.search.trials import UNNAMED_SOURCES
+from nas.utilities.files import write_text
+from nas.utilities.units import format_seconds
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+
+def write_report(folder: Path, trials: pd.DataFrame, run: RunSummary) -> None:
+    """Write `trials.csv`, `pareto.csv`, `pareto.html` and `report.html` into `folder`.
+
+    A reader sees each file as it was or as it will be, never a part. The pages hold plotly.js and
+    forbid themselves every request, so they open offline.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    front = pareto_front(trials, run.objectives)
+    plot = _plot(pareto_figure(trials, run), "pareto")
+    write_text(folder / "trials.csv", trials.to_csv(index=False))
+    write_text(folder / "pareto.csv", front.to_csv(index=False))
+    write_text(folder / "pareto.html", _page(_heading(run), plot))
+    write_text(folder / "report.html", _page(_heading(run), _report(folder, trials, run, plot)))
+
+
+def next_commands(folder: Path) -> list[tuple[str, str]]:
+    """What to type after a search that evaluated something: pairs of purpose and command."""
+    run = shlex.quote(str(folder))
+    spec = shlex.quote(str(folder / "best" / "architecture.json"))
+    return [
+        ("train the best architectures alone", f"python -m nas retrain {run} --top 3"),
+        ("look at the best one, block by block", f"python -m nas describe {spec}"),
+        ("redraw this report", f"python -m nas plot {run}"),
+    ]
+
+
+def _report(folder: Path, trials: pd.DataFrame, run: RunSummary, plot: str) -> str:
+    """The body of `report.html`."""
+    front = pareto_front(trials, run.objectives)
+    trace = hypervolume_trace(trials, run.objectives, run.reachable)
+    parts = [f"<h1>{html.escape(_heading(run))}</h1>", _result(trials, run)]
+    parts.append(f"<section class='plot'>{plot}</section>")
+    if trace:
+        scales = full_scales(run.objectives, run.reachable)
+        full = ", ".join(o.named_amount(scales[o.name]) for o in run.searched_costs)
+        caption = (
+            f"{trace[-1]:.4f} at the end: the share that the front covers of the room between no "
+            f"accuracy at full cost ({html.escape(full)}) and full accuracy at no cost. "
+            "Where the curve is flat, the search found nothing better."
+        )
+        curve = (
+            _plot(hypervolume_figure(trials, run), "hypervolume") + f"<p class='note'>{caption}</p>"
+        )
+        parts.append(_section("Hypervolume", curve))
+        parts.append(_section(f"Pareto front ({len(front)})", _trials(front, run)))
+    parts += [_latency(trials, run, device) for device in run.latency]
+    parts.append(_section("What was asked and how it was measured", _asked(run)))
+    parts.append(_section("Trials", _statistics(trials)))
+    if trace:
+        steps = (
+            f"<p>{html.escape(purpose)}<br>{_code(command)}</p>"
+            for purpose, command in next_commands(folder)
+        )
+        parts.append(_section("Next", "".join(steps)))
+    return "\n".join(parts)
+
+
+def _heading(run: RunSummary) -> str:
+    return f"Architecture search: {run.data}, space {run.space}, budget {run.budget_text}"
+
+
+def _result(trials: pd.DataFrame, run: RunSummary) -> str:
+    """The answer, first of all."""
+    compared = anchors(trials)
+    if not compared:
+        return (
+            "<p class='lead'>No architecture was evaluated, so there is no best one. Trials: "
+            f"{html.escape(count_text(trials))}.</p>"
+        )
+    _, row = compared[0]
+    costs = ", ".join(f"<b>{html.escape(o.named_amount(row[o.name]))}</b>" for o in run.costs)
+    lead = (
+        f"The best architecture is right on <b>{percent(row['accuracy'])}</b> of the search split "
+        f"and costs {costs}."
+    )
+    note = (
+        f"{run.accuracy_text}; ± is one standard error. {run.cost_text}. Smallest and largest "
+        "are by MACs, of those evaluated. The best of many on the same images reads a little high; "
+        "retraining measures the test split."
+    )
+    table = _table(["", *_heads(run)], [[name, *_cells(row, run)] for name, row in compared])
+    note = f"<p class='note'>{html.escape(note[0].upper() + note[1:])}</p>"
+    return f"<p class='lead'>{lead}</p>{table}{note}"
+
+
+def _latency(trials: pd.DataFrame, run: RunSummary, device: str) -> str:
+    """What a device's latency was predicted and measured to be, and how far MACs mislead."""
+    found, name = run.latency[device], f"latency-{device.replace(':', '-')}"
+    note = f"{found.conditions}. The table's error: {found.error}."
+    if not found.measured:
+        note += " The device is not here: latencies are predicted and were not measured."
+    plots = _plot(prediction_figure(trials, run, device), f"{name}-prediction")
+    plots += _plot(macs_latency_figure(trials, run, device), f"{name}-macs")
+    return _section(f"Latency on {device}", f"<p class='note'>{html.escape(note)}</p>{plots}")
+
+
+def _trials(rows: pd.DataFrame, run: RunSummary) -> str:
+    return _table(_heads(run), [_cells(row, run) for _, row in rows.iterrows()])
+
+
+def _heads(run: RunSummary) -> list[str]:
+    costs = [objective.label for objective in run.costs]
+    return ["trial", "accuracy", *costs, "from", "architecture"]
+
+
+def _cells(row: pd.Series, run: RunSummary) -> list[str]:
+    return [
+        str(row["number"]),
+        run.accuracy_with_error(row["accuracy"]),
+        *(value_text(row, objective) for objective in run.costs),
+        str(row["source"]),
+        str(row["summary"]),
+    ]
+
+
+def _asked(run: RunSummary) -> str:
+    spans = (
+        f"{o.amount(run.reachable[o.name][0])} to {o.named_amount(run.reachable[o.name][1])}"
+        for o in run.costs
+        if o.value is not None
+    )
+    spent = f"{run.supernet_steps:,} steps in {format_seconds(run.supernet_seconds)}"
+    rows = {
+        "data": f"{run.data}, {run.num_classes} classes",
+        "space": f"{run.space}: {_large(run.space_size)} architectures, {', '.join(spans)}",
+        "budget": run.budget_text,
+        "cost": run.cost_text,
+        "accuracy": run.accuracy_text,
+        **{f"latency on {d}": f"{x.conditions}; {x.error}" for d, x in run.latency.items()},
+        "supernet": spent,
+        "search": f"{run.sampler}, seed {run.seed}, {format_seconds(run.search_seconds)}",
+        "device": run.device,
+    }
+    pairs = [(name, html.escape(text)) for name, text in rows.items()]
+    pairs.insert(0, ("command", _code(run.command)))
+    pairs += [("note", html.escape(note)) for note in run.notes]
+    return _pairs(pairs)
+
+
+def _large(count: int) -> str:
+    if count < 1e9:
+        return f"{count:,}"
+    mantissa, exponent = f"{count:.1e}".split("e")
+    return f"about {mantissa} × 10^{int(exponent)}"
+
+
+def _statistics(trials: pd.DataFrame) -> str:
+    seconds = trials.loc[trials["state"] == "evaluated", "seconds"].astype(float)
+    rows = [("outcome", html.escape(count_text(trials)))]
+    if len(seconds):
+        middle, total = format_seconds(seconds.median()), format_seconds(seconds.sum())
+        rows.append(("evaluation", f"median {middle} per architecture, {total} together"))
+    sources = trials.loc[~trials["source"].isin(UNNAMED_SOURCES), "source"]
+    if len(sources):
+        names = ", ".join(html.escape(str(source)) for source in sources)
+        rows.append(("given first", names))
+    return _pairs(rows)
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{html.escape(title)}</h2>{body}</section>"
+
+
+def _code(text: str) -> str:
+    return f"<code>{html.escape(text)}</code>"
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of plain strings: text columns align left, numbers right."""
+    sides = list(map(_side, heads))
+
+    def line(tag: str, cells: Sequence[str]) -> str:
+        pairs = zip(sides, cells, strict=True)
+        return f"<tr>{''.join(f'<{tag}{side}>{_unbroken(c)}</{tag}>' for side, c in pairs)}</tr>"
+
+    body = "".join(line("td", row) for row in rows)
+    return (
+        f"<div class='wide'><table><thead>{line('th', heads)}</thead>"
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _side(head: str) -> str:
+    """The class of a column's cells: text, a latency, or a number."""
+    if head in _TEXT_COLUMNS:
+        return " class='text'"
+    return " class='timed'" if head.startswith("latency on") else ""
+
+
+def _unbroken(text: str) -> str:
+    """Escaped text that a line may break only between the parts of a summary."""
+    return " | ".join(f"<span>{html.escape(part)}</span>" for part in text.split(" | "))
+
+
+def _pairs(rows: Iterable[tuple[str, str]]) -> str:
+    """A list of names and values; names are plain text, values are HTML."""
+    return "<dl>" + "".join(f"<dt>{html.escape(n)}</dt><dd>{v}</dd>" for n, v in rows) + "</dl>"
+
+
+def _plot(figure: go.Figure, name: str) -> str:
+    """The figure without plotly.js, which the page holds once."""
+    from plotly.io import to_html
+
+    config = {
+        "displaylogo": False,
+        "responsive": True,
+        "modeBarButtons": [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
+        "toImageButtonOptions": {"filename": name, "scale": 2},
+    }
+    return str(to_html(figure, config=config, full_html=False, include_plotlyjs=False, div_id=name))
+
+
+_TEXT_COLUMNS = ("", "from", "architecture")
+
+_STYLE = f"""
+:root {{ color-scheme: light; }}
+body {{ margin: 0 auto; max-width: 1120px; padding: 24px 20px 64px; background: #fff;
+  color: #222; font: 16px/1.5 {FONT}; }}
+h1 {{ font-size: 24px; line-height: 1.25; margin: 8px 0 12px; }}
+h2 {{ font-size: 18px; margin: 40px 0 10px; padding-bottom: 4px; border-bottom: 1px solid #ddd; }}
+.lead {{ font-size: 19px; margin: 0 0 16px; }}
+.lead b {{ white-space: nowrap; }}
+.note {{ color: #555; font-size: 14px; max-width: 100ch; }}
+.plot {{ margin-top: 8px; }}
+.wide {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; width: 100%; font-size: 14px; }}
+th, td {{ text-align: right; padding: 6px 12px 6px 0; border-bottom: 1px solid #e6e6e6;
+  vertical-align: top; white-space: nowrap; font-variant-numeric: tabular-nums; }}
+th {{ color: #555; font-weight: 600; border-bottom-color: #999; }}
+.text {{ text-align: left; }}
+td span {{ white-space: nowrap; }}
+td.timed, td.timed span {{ white-space: normal; min-width: 120px; }}
+td.text:last-child {{ white-space: normal; min-width: 260px; }}
+dl {{ display: grid; grid-template-columns: 110px 1fr; gap: 6px 20px; margin: 0;
+  font-size: 15px; }}
+dt {{ color: #555; }}
+dd {{ margin: 0; overflow-wrap: anywhere; }}
+code {{ font: 13px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
+  background: #f4f4f4; padding: 2px 6px; border-radius: 4px; }}
+@media (max-width: 600px) {{
+  body {{ padding: 12px 12px 40px; }}
+  dl {{ grid-template-columns: 1fr; gap: 0; }}
+  dd {{ margin-bottom: 10px; }}
+  td.text:last-child {{ white-space: nowrap; }}
+}}
+"""
+
+
+def _page(title: str, body: str) -> str:
+    """A complete page; its security policy lets it load nothing from anywhere."""
+    from plotly.offline import get_plotlyjs
+
+    policy = (
+        "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+        "img-src data: blob:"
+    )
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<title>{html.escape(title)}</title>
+<style>{_STYLE}</style>
+<script>{get_plotlyjs()}</script>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""

@@ -1,0 +1,182 @@
+"""What was asked of a run and how it was measured, and the words for it.
+
+Every page, table and card takes its numbers' wording from here, so that they agree.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from nas.objectives.limits import Limits
+from nas.objectives.objective import ACCURACY, LatencyColumns, Objective
+from nas.search.trials import STATES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NOTABLE_SLOWDOWN = 0.05
+"""How far a device's slowdown lies from its latency table's where people are told."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencySummary:
+    """How the latency of a device was predicted and measured.
+
+    `conditions` and `error` are for people; `measured` says whether the device is here, so that
+    what reaches the front was measured; `networks` are the held-out networks of the table, each
+    with `macs`, `predicted_ms` and `measured_ms`.
+    """
+
+    conditions: str
+    error: str
+    measured: bool
+    networks: Sequence[Mapping[str, float]] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSummary:
+    """What was asked of a run and how it was measured.
+
+    `limits` holds every limit by the name of its objective, `reachable` the least and the most of
+    each closed form in the space. `search_images` is the number of images of the search split,
+    `latency` says of each device with a limit how its latency was found, `notes` what else a reader
+    must know, one sentence each.
+    """
+
+    command: str
+    data: str
+    num_classes: int
+    search_images: int
+    space: str
+    space_size: int
+    limits: Mapping[str, float]
+    reachable: Mapping[str, tuple[float, float]]
+    image_size: int
+    proxy_size: int
+    sampler: str
+    seed: int
+    device: str
+    supernet_steps: int
+    supernet_seconds: float
+    search_seconds: float
+    latency: Mapping[str, LatencySummary] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> RunSummary:
+        """Read what `json.dumps(asdict(summary))` wrote."""
+        data = json.loads(text)
+        read = {
+            "notes": tuple(data["notes"]),
+            "reachable": {name: tuple(ends) for name, ends in data["reachable"].items()},
+            "latency": {d: LatencySummary(**found) for d, found in data["latency"].items()},
+        }
+        return cls(**data | read)
+
+    @cached_property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What the run traded off, limited and told; see `Limits.objectives`.
+
+        Raises:
+            InputError: If one of them is not known here, since it was added by another program.
+        """
+        return Limits(**self.limits).objectives
+
+    @property
+    def costs(self) -> tuple[Objective, ...]:
+        """All objectives but accuracy."""
+        return tuple(o for o in self.objectives if o.name != ACCURACY.name)
+
+    @property
+    def searched_costs(self) -> tuple[Objective, ...]:
+        """Those that accuracy is traded off against."""
+        return tuple(objective for objective in self.costs if objective.searched)
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of guessing, as a share."""
+        return 1 / self.num_classes
+
+    @property
+    def budget_text(self) -> str:
+        """The limits in one line, as in `2 GMACs, 64 MB of memory, 15 ms on cpu`."""
+        limits = [o.named_amount(o.limit) for o in self.costs if o.limit is not None]
+        return ", ".join(limits) or "no limit"
+
+    @property
+    def cost_text(self) -> str:
+        """How the costs were counted or measured, in one line."""
+        return "; ".join(f"{objective.label}: {self._how(objective)}" for objective in self.costs)
+
+    def counted(self, objective: Objective) -> str:
+        """What exactly a closed form counts, at the run's sizes."""
+        return objective.defined(image_size=self.image_size, num_classes=self.num_classes)
+
+    def _how(self, objective: Objective) -> str:
+        if objective.device is None:
+            return self.counted(objective)
+        if not self.latency[objective.device].measured:
+            return "predicted"
+        return (
+            "median of repeats on what reached the front, at the speed of the latency table "
+            "(slowdown: the device's time for a reference network then, over the table's), "
+            "else predicted"
+        )
+
+    @property
+    def accuracy_text(self) -> str:
+        """How the accuracy was measured, in one line."""
+        return (
+            f"accuracy on the search split ({self.search_images:,} images at {self.proxy_size} px; "
+            f"chance {percent(self.chance)}), weights inherited from the supernet, not retrained"
+        )
+
+    def accuracy_with_error(self, accuracy: float) -> str:
+        """An accuracy with the standard error that comes of the number of images."""
+        error = math.sqrt(accuracy * (1 - accuracy) / self.search_images)
+        return f"{100 * accuracy:.1f} ± {100 * error:.1f} %"
+
+
+def percent(share: float) -> str:
+    """A share (0 to 1) as a percentage with one decimal."""
+    return f"{100 * share:.1f} %"
+
+
+def value_text(row: pd.Series | Mapping[str, Any], objective: Objective) -> str:
+    """What a trial costs, below the objective's label at the head of a table."""
+    if objective.device is not None:
+        return latency_text(row, LatencyColumns(objective.device))
+    return objective.cell(row[objective.name])
+
+
+def latency_text(row: pd.Series | Mapping[str, Any], columns: LatencyColumns) -> str:
+    """The latency of a trial on a device: predicted, and measured with its interquartile range."""
+    predicted, measured = row[columns.predicted], row[columns.measured]
+    if math.isnan(measured):
+        return f"{predicted:.2f} ms predicted"
+    return f"{measured:.2f} ms ({spread_text(row, columns)}), {predicted:.2f} predicted"
+
+
+def spread_text(row: pd.Series | Mapping[str, Any], columns: LatencyColumns) -> str:
+    """How far a measured latency may be relied on, as in `IQR 0.25, unstable, slowdown 1.30`."""
+    unstable = ", unstable" if row[columns.unstable] else ""
+    slowdown = row[columns.slowdown]
+    drifted = f", slowdown {slowdown:.2f}" if abs(slowdown - 1) > NOTABLE_SLOWDOWN else ""
+    return f"IQR {row[columns.iqr]:.2f}{unstable}{drifted}"
+
+
+def count_text(trials: pd.DataFrame) -> str:
+    """How many trials ended how, in one line; duplicates and failures have no feasible share."""
+    counts = trials["state"].value_counts()
+    n = {state: int(counts.get(state, 0)) for state in STATES}
+    tried = n["evaluated"] + n["infeasible"]
+    share = f", feasible share {n['evaluated'] / tried:.0%}" if tried else ""
+    return (
+        f"{len(trials)} decided ({n['evaluated']} evaluated, {n['infeasible']} over a limit, "
+        f"{n['duplicate']} duplicate, {n['failed']} failed){share}"
+    )

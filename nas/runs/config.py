@@ -1,0 +1,132 @@
+"""The configuration of a run: everything that its results depend on."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, PositiveInt
+
+from nas.latency.conditions import DtypeName, RuntimeName
+from nas.objectives.limits import Limits
+from nas.objectives.objective import CLOSED_FORM, latency_name
+from nas.search.samplers import SAMPLERS
+from nas.training.settings import SupernetTraining
+from search_space import SearchSpace
+
+
+def _known_sampler(name: str) -> str:
+    if name not in SAMPLERS:
+        raise ValueError(f"{name!r} is none of {', '.join(SAMPLERS)}")
+    return name
+
+
+SamplerName = Annotated[str, AfterValidator(_known_sampler)]
+
+OWN_FIELDS = {"macs": "budget", "params": "params", "memory": "memory"}
+"""The fields of `RunConfig` that hold limits on closed-form objectives, by the objective's name."""
+
+
+def _added_objectives(limits: dict[str, float]) -> dict[str, float]:
+    for name in limits:
+        if name not in CLOSED_FORM or name in OWN_FIELDS:
+            raise ValueError(f"{name!r} is no objective that was added to CLOSED_FORM")
+    return limits
+
+
+AddedLimits = Annotated[dict[str, float], AfterValidator(_added_objectives)]
+
+
+class RunConfig(SupernetTraining):
+    """What a run's results depend on, and nothing else.
+
+    How the work is spread (workers, cluster, loader processes) is not here: the same configuration
+    gives the same results anywhere, and may be resumed with other workers.
+
+    How the supernet is trained (`steps`, `batch_size`, `lr`, `seed`, `strategy` and the optimizer's
+    numbers) is inherited; beside that a run has
+
+    Attributes:
+        budget: Limit on multiply-adds for one image at `image_size`.
+        params: Limit on parameters.
+        memory: Limit on peak activation memory in bytes, at `image_size`.
+        added_limits: Limits on objectives that were added to `CLOSED_FORM`, by name.
+        latency_ms: Limit on the latency of one forward pass, by device.
+        latency_tables: Digest of the table that was given for a device; others are measured.
+        latency_batch: Images in the forward pass that is timed.
+        latency_dtype: Of weights and images of the network that is timed.
+        runtime: What runs the network that is timed.
+        data: Where images come from: a name, or a folder's absolute path.
+        space: The search space.
+        image_size: Side in pixels at which MACs and latency are counted.
+        proxy_size: Side in pixels of training and evaluation.
+        device: Where networks are trained, evaluated and timed.
+        sampler: One of `nas.search.samplers.SAMPLERS`.
+        trials: Architectures to evaluate.
+        search_images: Images of the search split that each is evaluated on.
+        threads: CPU threads of one evaluation; scores may depend on it in the last digit.
+    """
+
+    budget: int | None
+    params: int | None = None
+    memory: int | None = None
+    added_limits: AddedLimits = Field(default_factory=dict)
+    latency_ms: dict[str, float] = Field(default_factory=dict)
+    latency_tables: dict[str, str] = Field(default_factory=dict)
+    latency_batch: PositiveInt = 1
+    latency_dtype: DtypeName = "float32"
+    runtime: RuntimeName = "eager"
+    data: str = "digits"
+    space: SearchSpace
+    image_size: PositiveInt = 224
+    proxy_size: PositiveInt = 64
+    device: str = "cpu"
+    sampler: SamplerName = "nsga2"
+    trials: PositiveInt
+    search_images: PositiveInt
+    threads: PositiveInt = 1
+
+    @property
+    def limits(self) -> Limits:
+        """The hard limits."""
+        own = {name: getattr(self, field) for name, field in OWN_FIELDS.items()}
+        latencies = {latency_name(device): limit for device, limit in self.latency_ms.items()}
+        return Limits(**own, **self.added_limits, **latencies)
+
+    @property
+    def digest(self) -> str:
+        """Six hex digits that tell configurations apart in folder names."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
+def limit_fields(limits: Mapping[str, float]) -> dict[str, Any]:
+    """The fields of `RunConfig` that say so, of limits on closed-form objectives by their names."""
+    own = {OWN_FIELDS[name]: limit for name, limit in limits.items() if name in OWN_FIELDS}
+    added = {name: limit for name, limit in limits.items() if name not in OWN_FIELDS}
+    return {**own, "added_limits": added}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How much work a run does where the user doesn't say.
+
+    Attributes:
+        steps: Training steps of the supernet on embedded data.
+        epochs: Passes over the train split of other data.
+        trials: Architectures to evaluate.
+        search_images: Images of the search split that each is evaluated on, at most.
+    """
+
+    steps: int
+    epochs: int
+    trials: int
+    search_images: int
+
+
+DEFAULT = Effort(steps=540, epochs=50, trials=80, search_images=1000)
+"""Ten minutes on two CPU cores with the embedded data."""
+
+QUICK = Effort(steps=40, epochs=1, trials=10, search_images=200)
+"""A look at how everything works, within 90 seconds on two CPU cores."""

@@ -1,0 +1,302 @@
+"""From what a user asks for to the configuration of a run.
+
+The command line and `nas.search` both come through here, so that the same words mean the same run.
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from nas.data import Data, OwnDataset, load_data
+from nas.latency.conditions import LatencyConditions
+from nas.latency.runtimes import check_runtime
+from nas.latency.table import LatencyTable
+from nas.objectives.limits import parse_limits
+from nas.runs.config import DEFAULT, QUICK, RunConfig, limit_fields
+from nas.training.strategies import DEFAULT_STRATEGY
+from nas.utilities.devices import check_device, chip_name, devices_here
+from nas.utilities.errors import InputError
+from nas.utilities.units import parse_latency
+from search_space import PRESETS, SearchSpace
+from search_space.architecture import first_error
+
+MOST_WORKERS = 8
+"""Evaluations at a time where the user asks for no number."""
+
+LatencyLimits = str | Sequence[str] | Mapping[str, str]
+"""Limits on latency: `15ms` on the run's device, `cuda=2ms`, several of those, or by device."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configured:
+    """A run that can begin.
+
+    Attributes:
+        config: What its results depend on.
+        data: To train and evaluate on.
+        tables: Latency tables that were given, by device.
+    """
+
+    config: RunConfig
+    data: Data
+    tables: Mapping[str, LatencyTable]
+
+
+def configure(
+    *,
+    latency: LatencyLimits = (),
+    latency_table: Sequence[str | Path] = (),
+    latency_batch: int = 1,
+    latency_dtype: str = "float32",
+    runtime: str = "eager",
+    data: str | Path | OwnDataset = "digits",
+    space: str | SearchSpace = "base",
+    image_size: int = 224,
+    proxy_size: int | None = None,
+    quick: bool = False,
+    steps: int | None = None,
+    epochs: int | None = None,
+    batch_size: int = 64,
+    lr: float = 7e-4,
+    trials: int | None = None,
+    search_images: int | None = None,
+    sampler: str = "nsga2",
+    strategy: str = DEFAULT_STRATEGY.name,
+    seed: int = 0,
+    device: str | None = None,
+    threads: int = 1,
+    **limits: str | float | None,
+) -> Configured:
+    """Check what was asked, fill in what was not, and open the data.
+
+    Args:
+        latency: Limits on the latency of one forward pass.
+        latency_table: Files of latency tables; each is of one of the devices with a limit.
+        latency_batch: Images in the pass that is timed.
+        latency_dtype: Of the network that is timed.
+        runtime: What runs the network that is timed.
+        data: A name or a folder that `load_data` knows, or the user's own datasets.
+        space: A preset's name, a JSON file, or a space.
+        image_size: Pixels at which MACs and latency count.
+        proxy_size: Pixels of training and evaluation; 64 for `digits`, else the image size.
+        quick: Shrink everything to a look.
+        steps: Training steps of the supernet.
+        epochs: The same, in passes over the train split.
+        batch_size: Images in a step.
+        lr: Peak learning rate.
+        trials: Architectures to evaluate.
+        search_images: Images of the search split that each is evaluated on.
+        sampler: One of `nas.search.samplers.SAMPLERS`.
+        strategy: One of `nas.training.strategies.STRATEGIES`.
+        seed: Of everything random.
+        device: `cpu`, `cuda` or `cuda:N`; `cuda` where there is one.
+        threads: CPU threads of one evaluation.
+        limits: On closed-form objectives, by their fields: `budget="2GFLOPs"`, `memory="64MB"`.
+
+    Raises:
+        InputError: If something of it is wrong, absent or contradicts something else.
+    """
+    limited = parse_limits(limits)
+    if steps is not None and epochs is not None:
+        raise InputError("`steps` and `epochs` say the same thing; give one of them")
+    searched = space if isinstance(space, SearchSpace) else space_named(space)
+    device = check_device(device) if device is not None else default_device()
+    conditions = {"batch_size": latency_batch, "dtype": latency_dtype, "runtime": runtime}
+    limits_ms = latency_limits(latency, device)
+    tables = given_tables(latency_table, limits_ms, searched, image_size, conditions)
+    check_timed_devices(limits_ms, tables, image_size, conditions)
+
+    embedded = data == "digits"
+    if proxy_size is None:
+        proxy_size = 64 if embedded else image_size
+    sizes = {"image_size": (image_size, 32), "proxy_size": (proxy_size, 32)}
+    for field, (value, least) in {**sizes, "batch_size": (batch_size, 1)}.items():
+        if value < least:
+            raise InputError(f"`{field}` {value} is below {least}")
+    source = data if isinstance(data, OwnDataset) else str(data)
+    loaded = load_data(source, image_size=proxy_size, seed=seed)
+    effort = QUICK if quick else DEFAULT
+    per_epoch = max(1, round(loaded.epoch_size / batch_size))
+    if steps is None and epochs is None and (embedded or quick):
+        steps = effort.steps
+    if steps is None:
+        steps = (effort.epochs if epochs is None else epochs) * per_epoch
+    config = checked_config(
+        **limit_fields(limited),
+        latency_ms=limits_ms,
+        latency_tables={name: table.digest for name, table in tables.items()},
+        latency_batch=latency_batch,
+        latency_dtype=latency_dtype,
+        runtime=runtime,
+        data=data_identity(source),
+        space=searched,
+        image_size=image_size,
+        proxy_size=proxy_size,
+        seed=seed,
+        device=device,
+        steps=steps,
+        batch_size=batch_size,
+        lr=lr,
+        sampler=sampler,
+        strategy=strategy,
+        trials=effort.trials if trials is None else trials,
+        search_images=effort.search_images if search_images is None else search_images,
+        threads=threads,
+    )
+    return Configured(config=config, data=loaded, tables=tables)
+
+
+def checked_config(**fields: Any) -> RunConfig:
+    """A configuration of these fields.
+
+    Raises:
+        InputError: If one of them is illegal; it is named.
+    """
+    try:
+        return RunConfig(**fields)
+    except ValidationError as error:
+        raise illegal_field(error) from None
+
+
+def illegal_field(error: ValidationError) -> InputError:
+    """What a user is told of a field that is illegal."""
+    field, _, message = first_error(error).partition(": ")
+    return InputError(f"`{field}` {message}")
+
+
+def space_named(name: str) -> SearchSpace:
+    """The preset of that name, or the space of a JSON file.
+
+    Raises:
+        InputError: If there is neither.
+    """
+    if name in PRESETS:
+        return PRESETS[name]
+    if Path(name).suffix == ".json":
+        return SearchSpace.load(name)
+    raise InputError(f"`space` {name!r} is unknown; {', '.join(PRESETS)}, or a JSON file")
+
+
+def default_device() -> str:
+    """Where networks run unless asked otherwise."""
+    return "cuda" if torch.cuda.device_count() else "cpu"
+
+
+def default_workers(config: RunConfig) -> int:
+    """How many actors evaluate unless asked otherwise: one for each GPU or each CPU."""
+    if config.device.startswith("cuda"):
+        return torch.cuda.device_count()
+    return max(1, min((os.cpu_count() or 1) // config.threads, MOST_WORKERS))
+
+
+def default_loader_workers(data: str) -> int:
+    """How many processes load images unless asked otherwise: none for `digits`, which are drawn."""
+    return 0 if data == "digits" else min(os.cpu_count() or 1, 8)
+
+
+def data_identity(source: str | OwnDataset) -> str:
+    """What a configuration keeps of the data: a name, a folder's absolute path, or a digest.
+
+    Raises:
+        InputError: If the source names nothing.
+    """
+    if isinstance(source, OwnDataset):
+        return source.identity
+    if not source.strip():
+        raise InputError("`data` '' names nothing; give digits, a folder or a timm dataset")
+    is_name = source in ("digits", "fashion-mnist") or not Path(source).is_dir()
+    return source if is_name else str(Path(source).resolve())
+
+
+def default_folder(config: RunConfig) -> Path:
+    """Where a run goes unless asked otherwise."""
+    data = Path(config.data.partition(" (")[0]).name.replace("/", "-").replace(" ", "-")
+    budget = f"{(config.budget or 0) / 1e9:g}GFLOPs"
+    return Path("results") / f"{data}-{config.space.name}-{budget}-{config.digest}"
+
+
+def latency_limits(asked: LatencyLimits, default_device: str) -> dict[str, float]:
+    """Limits in milliseconds by device.
+
+    Raises:
+        InputError: If one cannot be read, or a device has two.
+    """
+    if isinstance(asked, Mapping):
+        asked = [f"{device}={time}" for device, time in asked.items()]
+    limits: dict[str, float] = {}
+    for text in [asked] if isinstance(asked, str) else asked:
+        device, equals, time = text.rpartition("=")
+        device = device.strip() if equals else default_device
+        if not re.fullmatch(r"\w[\w:.-]*", device):
+            raise InputError(f"`latency` {text!r}: {device!r} is no name of a device")
+        if device in limits:
+            raise InputError(f"`latency` {text!r}: one limit for each device, such as cuda=2ms")
+        limits[device] = parse_latency(time)
+    return limits
+
+
+def given_tables(
+    files: Sequence[str | Path],
+    limits_ms: Mapping[str, float],
+    space: SearchSpace,
+    image_size: int,
+    conditions: Mapping[str, Any],
+) -> dict[str, LatencyTable]:
+    """The latency tables of files, by device.
+
+    Raises:
+        InputError: If one cannot be read, is of a device without a limit, or was taken otherwise
+            than the run asks for.
+    """
+    tables: dict[str, LatencyTable] = {}
+    for file in files:
+        table = LatencyTable.load(file)
+        device = table.conditions.device
+        if device not in limits_ms:
+            limited = ", ".join(limits_ms) or "none"
+            raise InputError(
+                f"{file}: a table of {device!r}, which has no `latency` ({limited} has)"
+            )
+        if device in tables:
+            raise InputError(f"{file}: a second table of {device!r}")
+        asked = {"image_size": image_size, "batch_size": conditions["batch_size"]}
+        if device in devices_here():  # what is elsewhere runs as its table says
+            asked |= {"dtype": conditions["dtype"], "runtime": conditions["runtime"]}
+            asked |= {"chip": chip_name(device)}
+        for field, value in asked.items():
+            if (there := getattr(table.conditions, field)) != value:
+                raise InputError(
+                    f"{file}: taken with {field} {there!r}, but the run asks for {value!r}"
+                )
+        table.check_covers(space, str(file))
+        tables[device] = table
+    return tables
+
+
+def check_timed_devices(
+    limits_ms: Mapping[str, float],
+    tables: Mapping[str, LatencyTable],
+    image_size: int,
+    conditions: Mapping[str, Any],
+) -> None:
+    """Check that each device with a limit on latency can be timed, or has a table.
+
+    Raises:
+        InputError: If not.
+    """
+    for device in limits_ms:
+        if device in devices_here():
+            check_runtime(
+                LatencyConditions(device=device, image_size=image_size, threads=1, **conditions)
+            )
+        elif device not in tables:
+            raise InputError(
+                f"`latency` {device}=...: {device!r} is not here ({', '.join(devices_here())} is), "
+                "so it needs a `latency_table`"
+            )

@@ -1,0 +1,165 @@
+"""The folder of a run: its layout and its lock."""
+
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from nas.runs.config import RunConfig
+from nas.utilities.differences import first_difference
+from nas.utilities.errors import InputError
+from nas.utilities.files import write_text
+
+
+class RunFolder:
+    """Where a run keeps what it knows.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / "config.json"
+        self.log = self.path / "log.txt"
+        self.environment = self.path / "environment.json"
+        self.checkpoint = self.path / "supernet" / "checkpoint.safetensors"
+        self.training_state = self.path / "supernet" / "training_state.safetensors"
+        self.summary = self.path / "summary.json"
+        self.journal = self.path / "study.journal"
+        self.best = self.path / "best"
+        self.front = self.path / "front"
+
+    @classmethod
+    def existing(cls, path: str | Path) -> "RunFolder":
+        """The folder of an earlier run.
+
+        Raises:
+            InputError: If there is no run in it.
+        """
+        folder = cls(path)
+        if not folder.config_file.is_file():
+            raise InputError(f"{path}: no run here (it has no config.json)")
+        return folder
+
+    def latency_table(self, device: str) -> Path:
+        """Where the latency table of a device is kept."""
+        return self.path / "latency" / f"{device.replace(':', '-')}.json"
+
+    def retrained(self, name: str) -> Path:
+        """Where a retraining of that name goes.
+
+        Raises:
+            InputError: If the name is not that of a folder of its own in the run's.
+        """
+        target = self.path / name
+        if target.parent != self.path or name in ("..", "best", "front", "supernet"):
+            raise InputError(f"`name` {name!r} is no name for a new folder in {self.path}")
+        return target
+
+    @property
+    def config(self) -> RunConfig:
+        """The configuration that the folder belongs to.
+
+        Raises:
+            InputError: If config.json is broken.
+        """
+        try:
+            return RunConfig.model_validate_json(self.config_file.read_bytes())
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            what = f"{where}: {first['msg']}" if where else first["msg"]
+            raise InputError(f"{self.config_file}: {what}") from None
+
+    @contextmanager
+    def claimed_for(self, config: RunConfig) -> Iterator[None]:
+        """Hold the folder for one process and one configuration, creating it if needed.
+
+        Raises:
+            InputError: If another process holds it, it belongs to another configuration, it holds
+                other files, or it cannot be written; or what was found out in the block. What a
+                new run has written by then is removed again.
+        """
+        with self.locked():
+            new = not self.config_file.exists()
+            before = set(self.path.iterdir())  # hidden files, where there is no run
+            if new:
+                write_text(self.config_file, config.model_dump_json(indent=2) + "\n")
+            else:
+                self._check_same(config)
+            try:
+                yield
+            except InputError:
+                if new and not (self.checkpoint.exists() or self.training_state.exists()):
+                    self._remove_all_but(before)
+                raise
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process.
+
+        Raises:
+            InputError: If another process holds it, or it cannot be written or is no run's.
+        """
+        lock_file = self.path / ".lock"
+        try:
+            if self.path.is_dir() and not self.config_file.exists():
+                others = [p.name for p in self.path.iterdir() if not p.name.startswith(".")]
+                if others:
+                    raise InputError(
+                        f"{self.path}: holds other files ({sorted(others)[0]}) and no run; "
+                        "give an empty or a new folder as `out`"
+                    )
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(lock_file)
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(f"{self.path}: another process is running in this folder") from None
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written ({error.strerror})") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _remove_all_but(self, kept: set[Path]) -> None:
+        """Remove what a run has written, and the folder if it held nothing before but our lock."""
+        if {path.name for path in kept} <= {".lock"}:
+            shutil.rmtree(self.path, ignore_errors=True)
+            return
+        for path in set(self.path.iterdir()) - kept:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
+
+    def _check_same(self, config: RunConfig) -> None:
+        known, wanted = (c.model_dump(mode="json") for c in (self.config, config))
+        if difference := first_difference(known, wanted):
+            raise InputError(
+                f"{self.path}: belongs to another configuration ({difference}); "
+                "give another folder as `out`"
+            )
+
+
+@contextmanager
+def logging_to(folder: RunFolder) -> Iterator[None]:
+    """Let everything of ours that is logged go to the run's log as well."""
+    handler = logging.FileHandler(folder.log, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    ours = logging.getLogger("nas")
+    before = ours.level, ours.propagate
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
+    try:
+        yield
+    finally:
+        ours.removeHandler(handler)
+        handler.close()
+        ours.level, ours.propagate = before

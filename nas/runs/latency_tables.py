@@ -1,0 +1,149 @@
+"""Latency tables that are kept: those of a run, and those that are measured for any run."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from nas.latency.conditions import DtypeName, LatencyConditions, RuntimeName
+from nas.latency.measure import Latency
+from nas.latency.profile import SMALL, THOROUGH, profile
+from nas.latency.reference import latency_meter
+from nas.latency.runtimes import check_runtime
+from nas.latency.table import LatencyTable
+from nas.runs.config import RunConfig
+from nas.runs.configure import default_device, space_named
+from nas.runs.folder import RunFolder
+from nas.utilities.devices import check_device
+from nas.utilities.errors import InputError
+from nas.utilities.files import write_text
+from nas.utilities.interrupt import StopRequest, stop_on_signals
+from nas.utilities.progress import LiveLine
+from nas.utilities.units import format_seconds
+from search_space import SearchSpace
+from supernet import Network
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatencyMethods:
+    """How latency is found; other methods can be handed to a run, such as a device farm's.
+
+    Attributes:
+        profile: Measures the table of a space, as `nas.latency.profile.profile` does.
+        meter: Makes what measures networks under a table's conditions, as
+            `nas.latency.reference.latency_meter` does.
+    """
+
+    profile: Callable[..., LatencyTable] = profile
+    meter: Callable[[LatencyTable], Callable[[Network], Latency]] = latency_meter
+
+
+MEASURED_HERE = LatencyMethods()
+"""By this process, on this machine."""
+
+
+def profile_space(
+    space: str | SearchSpace,
+    *,
+    device: str | None,
+    image_size: int,
+    batch: int,
+    dtype: DtypeName,
+    runtime: RuntimeName,
+    threads: int | None,
+    quick: bool,
+    seed: int,
+    out: str | Path | None,
+    console: Console,
+    methods: LatencyMethods = MEASURED_HERE,
+) -> LatencyTable:
+    """Measure the table of a space on a device; `nas.profile` says what the arguments mean.
+
+    Raises:
+        InputError: If something of it is wrong; nothing is measured then.
+        Interrupted: After Ctrl-C or SIGTERM; no table is written then.
+    """
+    space = space if isinstance(space, SearchSpace) else space_named(space)
+    conditions = LatencyConditions(
+        device=check_device(device) if device is not None else default_device(),
+        image_size=image_size,
+        batch_size=batch,
+        dtype=dtype,
+        runtime=runtime,
+        threads=threads or torch.get_num_threads(),
+    )
+    check_runtime(conditions)
+    path = Path(out) if out is not None else None
+    if path is not None:
+        if path.is_dir():
+            raise InputError(f"`out` {path} is a folder; give the name of a file")
+        if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+            raise InputError(f"`out` {path}: its folder is missing or cannot be written")
+    title = f"profiling {space.name} on {conditions.device}"
+    with stop_on_signals() as stop, LiveLine(console, title, total=100) as line:
+        table = methods.profile(
+            space,
+            conditions,
+            SMALL if quick else THOROUGH,
+            seed=seed,
+            stop=stop,
+            on_progress=line.update_share,
+        )
+    if path is not None:
+        write_text(path, table.to_json())
+    return table
+
+
+def run_tables(
+    config: RunConfig,
+    folder: RunFolder,
+    *,
+    given: Mapping[str, LatencyTable],
+    stop: StopRequest,
+    console: Console,
+    profile: Callable[..., LatencyTable],
+) -> dict[str, LatencyTable]:
+    """The latency table of each device with a limit: given, kept in the folder, or measured now."""
+    tables: dict[str, LatencyTable] = {}
+    for device in config.latency_ms:
+        path = folder.latency_table(device)
+        if path.exists():
+            tables[device] = LatencyTable.load(path)
+            continue
+        if device in given:
+            tables[device] = given[device]
+        else:
+            start = time.monotonic()
+            with LiveLine(console, f"latency table of {device}", total=100) as line:
+                tables[device] = profile(
+                    config.space,
+                    latency_conditions(config, device),
+                    SMALL,
+                    seed=config.seed,
+                    stop=stop,
+                    on_progress=line.update_share,
+                )
+            took = format_seconds(time.monotonic() - start)
+            console.print(
+                f"latency table of {device}: measured in {took}; its error: "
+                f"{tables[device].error_text}",
+                highlight=False,
+            )
+        write_text(path, tables[device].to_json())
+    return tables
+
+
+def latency_conditions(config: RunConfig, device: str) -> LatencyConditions:
+    """How the networks of a run are timed on a device."""
+    return LatencyConditions(
+        device=device,
+        image_size=config.image_size,
+        batch_size=config.latency_batch,
+        dtype=config.latency_dtype,
+        runtime=config.runtime,
+        threads=torch.get_num_threads(),
+    )

@@ -1,0 +1,336 @@
+"""Retraining: exported architectures trained alone, then measured on the test split."""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from nas.data import Augment, Data, OwnDataset, load_data, materialise
+from nas.data.own_dataset import OWN_DATASET
+from nas.export.network import export_network, stage_rows
+from nas.report.cards import retrained_card
+from nas.runs.configure import default_loader_workers, illegal_field
+from nas.runs.folder import RunFolder, logging_to
+from nas.training.accuracy import count_correct
+from nas.training.alone import Recipe, Start, identity_of, new_network, train_alone
+from nas.training.checkpoint import load_checkpoint
+from nas.utilities.devices import check_device
+from nas.utilities.differences import first_difference
+from nas.utilities.errors import InputError
+from nas.utilities.files import write_json
+from nas.utilities.interrupt import StopRequest, stop_on_signals
+from nas.utilities.progress import LiveLine
+from nas.utilities.units import format_count
+from search_space import total_cost
+from supernet import Network, load_exported
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrained:
+    """What became of one architecture; accuracies are on the test split, 0 to 1.
+
+    Attributes:
+        rank: Its folder in `front/`, 1 being the most accurate in the search.
+        hash: Of the architecture.
+        macs: Multiply-adds at the run's image size.
+        params: Parameters.
+        inherited: Accuracy with the weights inherited from the supernet.
+        retrained: Accuracy after training alone.
+        test_images: Size of the test split.
+    """
+
+    rank: int
+    hash: str
+    macs: int
+    params: int
+    inherited: float
+    retrained: float
+    test_images: int
+
+
+def retrain_run(
+    folder: RunFolder,
+    *,
+    top: int,
+    name: str,
+    start: Start,
+    steps: int | None,
+    epochs: int | None,
+    batch_size: int | None,
+    lr: float,
+    drop_path: float,
+    augment: Augment,
+    train_size: int | None,
+    seed: int,
+    device: str | None,
+    loader_workers: int | None,
+    data: OwnDataset | None,
+    console: Console,
+) -> list[Retrained]:
+    """Retrain as a user asks for it; what is not asked for is as in the run.
+
+    `nas.retrain` says what the arguments mean.
+
+    Raises:
+        InputError: If something of it is wrong, or the run has exported nothing yet.
+        Interrupted: After Ctrl-C or SIGTERM, when everything was saved.
+    """
+    config = folder.config
+    if steps is not None and epochs is not None:
+        raise InputError("`steps` and `epochs` say the same thing; give one of them")
+    if top < 1:
+        raise InputError(f"`top` {top} is below 1")
+    device = check_device(config.device if device is None else device)
+    exported_networks(folder)  # refuses a run without any, before the data are loaded
+    if data is None and config.data.startswith(OWN_DATASET):
+        raise InputError(f"`data`: the run was made from {config.data}; give it again, from Python")
+    if data is not None and data.identity != config.data:
+        raise InputError(f"`data`: the run has {config.data}, not {data.identity}")
+    if train_size is None:
+        train_size = config.proxy_size
+    if batch_size is None:
+        batch_size = config.batch_size
+    if batch_size < 1:
+        raise InputError(f"`batch_size` {batch_size} is below 1")
+    loaded = load_data(
+        config.data if data is None else data,
+        image_size=train_size,
+        seed=config.seed,
+        augment=augment,
+    )
+    if epochs is not None:
+        steps = epochs * max(1, round(loaded.epoch_size / batch_size))
+    try:
+        recipe = Recipe(
+            start=start,
+            steps=config.steps if steps is None else steps,
+            batch_size=batch_size,
+            lr=lr,
+            drop_path=drop_path,
+            augment=augment,
+            image_size=train_size,
+            seed=seed,
+            device=device,
+        )
+    except ValidationError as error:
+        raise illegal_field(error) from None
+    if loader_workers is None:
+        loader_workers = default_loader_workers(config.data)
+    with stop_on_signals() as stop:
+        return retrain(
+            folder,
+            data=loaded,
+            top=top,
+            recipe=recipe,
+            name=name,
+            loader_workers=loader_workers,
+            stop=stop,
+            console=console,
+        )
+
+
+def retrain(
+    folder: RunFolder,
+    *,
+    data: Data,
+    top: int,
+    recipe: Recipe,
+    name: str = "retrain",
+    loader_workers: int,
+    stop: StopRequest,
+    console: Console,
+) -> list[Retrained]:
+    """Train the `top` most accurate architectures of a run's front, and print a table of them.
+
+    Each network leaves `<name>/<n>/` with its weights, model card and `metrics.json`. One that is
+    done is not trained again.
+
+    Args:
+        folder: The run's.
+        data: To train and test on: what the run had, at the recipe's image size.
+        top: How many architectures.
+        recipe: How each is trained.
+        name: Folder in the run's for the results.
+        loader_workers: Processes that load images.
+        stop: Looked at after every step.
+        console: Where progress and the table are shown.
+
+    Raises:
+        InputError: If the run has exported nothing yet, the device is absent, the data has other
+            classes, or the folder `name` holds the work of another recipe.
+        Interrupted: If a stop was requested; the same command goes on.
+    """
+    check_device(recipe.device)
+    exported = exported_networks(folder)[:top]
+    config = folder.config
+    if len(exported) < top:
+        console.print(f"[yellow]the front has only {len(exported)} architectures")
+    with folder.locked(), logging_to(folder):
+        tested = materialise(data.test, limit=None, seed=config.seed, workers=loader_workers)
+        results = []
+        for source in exported:
+            job = _Retraining(source, folder.retrained(name) / source.name, recipe, data, tested)
+            results.append(job.run(config.image_size, loader_workers, stop, console))
+    console.print(_table(results, data, recipe))
+    return results
+
+
+def exported_networks(folder: RunFolder) -> list[Path]:
+    """The folders of a run's exported front, the most accurate network first.
+
+    Raises:
+        InputError: If the run has exported nothing yet.
+    """
+    exported = sorted(folder.front.glob("[0-9]*"), key=lambda path: int(path.name))
+    if not exported:
+        raise InputError(f"{folder.path}: nothing exported yet; run the search to its end first")
+    return exported
+
+
+class _Retraining:
+    """One architecture's way from its exported folder to its retrained one."""
+
+    def __init__(
+        self, source: Path, target: Path, recipe: Recipe, data: Data, tested: tuple[Tensor, Tensor]
+    ) -> None:
+        self.source, self.target = source, target
+        self.recipe, self.data, self.tested = recipe, data, tested
+        self.metrics = target / "metrics.json"
+        self.state = target.parent / f".{target.name}.state.safetensors"
+
+    def run(
+        self, image_size: int, loader_workers: int, stop: StopRequest, console: Console
+    ) -> Retrained:
+        try:
+            inherited, about = load_exported(self.source)
+        except ValueError as error:
+            raise InputError(f"{error}; run the search again to export it anew") from None
+        identity = identity_of(inherited.architecture, self.recipe)
+        if (done := self._done(identity)) is not None:
+            console.print(f"front/{self.source.name}: retrained already", highlight=False)
+            return done
+        if about.class_names != self.data.class_names:
+            raise InputError(f"{self.source}: was trained on other classes than the data has")
+        if self.state.exists():
+            self._check_same(load_checkpoint(self.state).identity, identity)
+        recipe = self.recipe
+        network = new_network(
+            inherited.architecture, recipe, num_classes=about.num_classes, inherited=inherited
+        )
+        title = f"front/{self.source.name} from {recipe.start}"
+        with LiveLine(console, title, total=recipe.steps) as line:
+
+            def show(step: int, loss: float) -> None:
+                line.update(step, f"loss {loss:.2f}")
+
+            train_alone(
+                network,
+                data=self.data,
+                recipe=recipe,
+                state=self.state,
+                stop=stop,
+                on_progress=show,
+                loader_workers=loader_workers,
+            )
+        cost = total_cost(
+            network.architecture, image_size=image_size, num_classes=about.num_classes
+        )
+        result = Retrained(
+            rank=int(self.source.name),
+            hash=network.architecture.hash,
+            macs=cost.macs,
+            params=cost.params,
+            inherited=self._accuracy(inherited.to(recipe.device)),
+            retrained=self._accuracy(network),
+            test_images=len(self.tested[1]),
+        )
+        self._export(network, result, image_size)
+        # Last, since it says that all the rest is there.
+        about_training = {"hash": result.hash, "recipe": recipe.model_dump(mode="json")}
+        write_json(self.metrics, {**about_training, "result": asdict(result)})
+        self.state.unlink(missing_ok=True)
+        return result
+
+    def _done(self, identity: dict[str, Any]) -> Retrained | None:
+        """What an earlier process found out, if it came to the end."""
+        if not self.metrics.exists():
+            return None
+        try:
+            known = json.loads(self.metrics.read_bytes())
+            # A recipe of before some of its numbers stood in it had their defaults.
+            recipe = Recipe.model_validate(known["recipe"]).model_dump(mode="json")
+            result = Retrained(**known["result"])
+        except (ValidationError, ValueError, KeyError, TypeError) as error:
+            why = " ".join(str(error).split())
+            raise InputError(f"{self.metrics}: cannot be read ({why}); delete it") from None
+        self._check_same({"architecture": result.hash, **recipe}, identity)
+        return result
+
+    def _check_same(self, known: dict[str, Any], identity: dict[str, Any]) -> None:
+        """Refuse to replace the work of another recipe, or on another architecture."""
+        if difference := first_difference(known, identity):
+            raise InputError(
+                f"{self.target}: was retrained otherwise ({difference}); give another `name`"
+            )
+
+    def _accuracy(self, network: Network) -> float:
+        images, labels = self.tested
+        correct = count_correct(network, images, labels, mean=self.data.mean, std=self.data.std)
+        return correct / len(labels)
+
+    def _export(self, network: Network, result: Retrained, image_size: int) -> None:
+        recipe = self.recipe
+        card = retrained_card(
+            name=f"{self.target.parent.name}/{self.target.name}",
+            data=self.data.name,
+            summary=network.architecture.summary,
+            hash=result.hash,
+            macs=result.macs,
+            params=result.params,
+            image_size=image_size,
+            proxy_size=recipe.image_size,
+            inherited=result.inherited,
+            retrained=result.retrained,
+            test_images=result.test_images,
+            recipe=recipe.model_dump(mode="json"),
+            stages=stage_rows(network.architecture, image_size),
+            class_names=self.data.class_names,
+            mean=self.data.mean,
+            std=self.data.std,
+        )
+        export_network(
+            self.target, network.cpu(), self.data, image_size=recipe.image_size, card=card
+        )
+
+
+def _table(results: list[Retrained], data: Data, recipe: Recipe) -> Table:
+    images = results[0].test_images
+    table = Table(
+        title=f"retrained from {recipe.start}: accuracy on the test split of {data.name} "
+        f"({images:,} images at {recipe.image_size} px)",
+        box=SIMPLE_HEAD,
+    )
+    for name in ("front", "MACs", "params", "inherited", "retrained"):
+        table.add_column(name, justify="right")
+    for result in results:
+        table.add_row(
+            str(result.rank),
+            format_count(result.macs).rstrip(),
+            format_count(result.params).rstrip(),
+            _with_error(result.inherited, images),
+            _with_error(result.retrained, images),
+        )
+    return table
+
+
+def _with_error(accuracy: float, images: int) -> str:
+    """An accuracy with its standard error."""
+    error = math.sqrt(accuracy * (1 - accuracy) / images)
+    return f"{100 * accuracy:.1f} ± {100 * error:.1f} %"

@@ -1,0 +1,169 @@
+"""A run that has come to its end, as Python sees it."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from nas.runs.config import RunConfig
+from nas.runs.folder import RunFolder
+from nas.utilities.errors import InputError
+from search_space import Architecture
+from supernet import Network, Store, load_exported
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from nas.report.run_summary import RunSummary
+
+
+class Run:
+    """What a run found; `nas.search` and `nas.open_run` return one.
+
+    Everything is read from the run's folder when it is asked for. Ranks are those of the folders
+    `front/<rank>`: 1 is the most accurate architecture of the front, which `best/` holds too.
+
+    Args:
+        folder: Of the run.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self.folder.path
+
+    @property
+    def config(self) -> RunConfig:
+        """What the results depend on.
+
+        Raises:
+            InputError: If config.json is broken.
+        """
+        return self.folder.config
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """Every architecture that was decided, one row each, as in `trials.csv`.
+
+        Raises:
+            InputError: If the search has not finished.
+        """
+        from nas.search.study import load_study, records
+        from nas.search.trials import trials_table
+
+        return trials_table(records(load_study(self.folder.journal)), self._summary.objectives)
+
+    @property
+    def front(self) -> pd.DataFrame:
+        """The Pareto front, the most accurate first; the index is the rank, from 1.
+
+        Raises:
+            InputError: If the search has not finished.
+        """
+        from nas.search.front import ranked_front
+
+        return ranked_front(self.trials, self._summary.objectives)
+
+    @property
+    def best(self) -> pd.Series:
+        """The row of `front` with rank 1.
+
+        Raises:
+            InputError: If the search has not finished, or nothing was evaluated.
+        """
+        front = self.front
+        if front.empty:
+            raise InputError(f"{self.path}: no architecture was evaluated")
+        return front.iloc[0]
+
+    def architecture(self, rank: int = 1) -> Architecture:
+        """The architecture of that rank.
+
+        Raises:
+            InputError: If there is none.
+        """
+        return Architecture.load(self._exported(rank))
+
+    def network(self, rank: int = 1) -> Network:
+        """The network of that rank with the weights that it was exported with, in eval mode.
+
+        Raises:
+            InputError: If there is none, or it cannot be read.
+        """
+        folder = self._exported(rank)
+        try:
+            network, _ = load_exported(folder)
+        except ValueError as error:
+            raise InputError(f"{error}; run the search again to export it anew") from None
+        return network
+
+    def supernet(self) -> Store:
+        """The trained shared weights, on the CPU; `subnet` and `extract` give networks of them.
+
+        Raises:
+            InputError: If the supernet is not trained yet, or cannot be read.
+        """
+        return trained_store(self.folder, device="cpu")
+
+    def figure(self) -> go.Figure:
+        """The plot of accuracy against each cost that `pareto.html` shows.
+
+        Raises:
+            InputError: If the search has not finished.
+        """
+        from nas.report.figures import pareto_figure
+
+        return pareto_figure(self.trials, self._summary)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: what was asked, and the front."""
+        if not self.folder.summary.exists():
+            return f"<p>{html.escape(str(self))}: the search has not finished</p>"
+        front = self.front.drop(columns=["number", "state", "violation", "seconds"])
+        asked = f"{self._summary.data}, space {self._summary.space}, {self._summary.budget_text}"
+        caption = f"<p><b>{html.escape(str(self.path))}</b>: {html.escape(asked)}</p>"
+        return caption + str(front.to_html(float_format="{:.4g}".format))
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @property
+    def _summary(self) -> RunSummary:
+        from nas.report.run_summary import RunSummary
+
+        if not self.folder.summary.exists():
+            raise InputError(f"{self.path}: the search has not finished; run its command again")
+        return RunSummary.from_json(self.folder.summary.read_bytes())
+
+    def _exported(self, rank: int) -> Path:
+        folder = self.folder.front / str(rank)
+        if not folder.is_dir():
+            ranks = sorted(int(path.name) for path in self.folder.front.glob("[0-9]*"))
+            there = f"1 to {ranks[-1]}" if ranks else "none, the search has not finished"
+            raise InputError(f"`rank` {rank}: {self.path} has exported {there}")
+        return folder
+
+
+def trained_store(folder: RunFolder, *, device: str) -> Store:
+    """The supernet of a run with its final weights.
+
+    Raises:
+        InputError: If it is not trained yet, or the checkpoint cannot be read.
+    """
+    path = folder.checkpoint
+    if not path.exists():
+        raise InputError(f"{folder.path}: the supernet is not trained yet; run its command again")
+    try:
+        weights = load_file(path, device=device)
+        num_classes = len(weights["head.bias"])
+    except (OSError, KeyError, SafetensorError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); delete it to train again") from None
+    return Store(folder.config.space, num_classes=num_classes, device=device, weights=weights)

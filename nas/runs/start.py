@@ -1,0 +1,77 @@
+"""Starting a run, from Python or from the command line."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from nas.runs.configure import (
+    Configured,
+    default_folder,
+    default_loader_workers,
+    default_workers,
+)
+from nas.runs.folder import RunFolder
+from nas.runs.latency_tables import MEASURED_HERE, LatencyMethods
+from nas.runs.pipeline import Execution, run
+from nas.runs.run import Run
+from nas.utilities.errors import InputError
+from nas.utilities.interrupt import stop_on_signals
+
+
+def start(
+    configured: Configured,
+    *,
+    command: str,
+    workers: int | None,
+    ray_address: str | None,
+    loader_workers: int | None,
+    out: str | Path | None,
+    console: Console,
+    methods: LatencyMethods = MEASURED_HERE,
+) -> Run:
+    """Bring a run to its end, or go on with what is left of it.
+
+    Args:
+        configured: The run.
+        command: What the user typed.
+        workers: Ray actors that evaluate; 0 evaluates in this process. None for a default.
+        ray_address: Of a running cluster; None starts Ray on this machine.
+        loader_workers: Processes that load images; None for a default.
+        out: The run's folder; None for one below `results/`, named by the run.
+        console: Where progress is shown.
+        methods: How latency is found.
+
+    Raises:
+        InputError: If something is wrong.
+        NothingFound: If no architecture could be evaluated, or all are too slow as measured.
+        Interrupted: After Ctrl-C or SIGTERM, when everything was saved.
+    """
+    config = configured.config
+    if workers == 0 and ray_address is not None:
+        raise InputError("`ray_address` with `workers` 0: evaluations in this process need no Ray")
+    if workers is None:
+        workers = default_workers(config)
+    if loader_workers is None:
+        loader_workers = default_loader_workers(config.data)
+    folder = RunFolder(out or default_folder(config))
+    with stop_on_signals() as stop:
+        run(
+            config,
+            folder,
+            data=configured.data,
+            command=command,
+            execution=Execution(
+                workers=default_workers(config) if workers is None else workers,
+                ray_address=ray_address,
+                loader_workers=(
+                    default_loader_workers(config.data)
+                    if loader_workers is None
+                    else loader_workers
+                ),
+            ),
+            stop=stop,
+            console=console,
+            tables=configured.tables,
+            methods=methods,
+        )
+    return Run(folder)

@@ -1,0 +1,79 @@
+"""One evaluation: what a process needs for it, and what comes of it."""
+
+import logging
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nas.training.accuracy import SubnetEvaluator
+from search_space import Architecture, SearchSpace
+from supernet import Store
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS = 3
+"""Times that an evaluation is tried before it counts as failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """The outcome of one evaluation: an accuracy from 0 to 1, or else the traceback."""
+
+    accuracy: float | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSetup:
+    """All that an evaluating process needs: the supernet, the images, and how to run.
+
+    Attributes:
+        space: The search space of the weights.
+        num_classes: Outputs of the classifier.
+        weights: The store's tensors by name.
+        images: uint8 (N, 3, S, S).
+        labels: int64 (N,).
+        mean: Of each channel, for pixels from 0 to 1.
+        std: Likewise.
+        device: Where to evaluate.
+        threads: CPU threads of one evaluation.
+    """
+
+    space: SearchSpace
+    num_classes: int
+    weights: Mapping[str, Tensor]
+    images: Tensor
+    labels: Tensor
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    device: str
+    threads: int
+
+    def evaluator(self) -> SubnetEvaluator:
+        """An evaluator that holds the weights on its device."""
+        weights = {name: tensor.to(self.device) for name, tensor in self.weights.items()}
+        store = Store(self.space, num_classes=self.num_classes, device=self.device, weights=weights)
+        return SubnetEvaluator(
+            store,
+            self.images,
+            self.labels,
+            mean=self.mean,
+            std=self.std,
+            threads=self.threads,
+        )
+
+
+def evaluate(evaluator: SubnetEvaluator, architecture: Architecture) -> Score:
+    """Evaluate once more after a failure, since memory may have been short; then give up."""
+    error = ""
+    for attempt in range(ATTEMPTS):
+        try:
+            return Score(accuracy=evaluator.accuracy(architecture))
+        except Exception:  # whatever a network raises must not end the search
+            error = traceback.format_exc()
+            logger.warning("attempt %d failed for %s: %s", attempt + 1, architecture.hash, error)
+            torch.cuda.empty_cache()
+    return Score(error=error)

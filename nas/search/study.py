@@ -1,0 +1,201 @@
+"""The study in the run folder: Optuna's journal, and what each trial's record holds.
+
+Everything that is known of a trial stands in the journal before anything else is told, so that a
+process may be killed at any moment. A trial's record is one user attribute, written when the trial
+is decided; a trial without a record was not.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from nas.objectives.objective import Objective
+from nas.search.samplers import SAMPLERS
+from nas.search.trials import MeasuredLatency, Record
+from search_space import SearchSpace
+
+logger = logging.getLogger(__name__)
+
+_NAME = "search"
+_RECORD, _SOURCE, _MEASURED = "record", "source", "measured"
+
+
+def open_study(
+    journal: Path, *, sampler: str, seed: int, trials: int, objectives: Sequence[Objective]
+) -> optuna.Study:
+    """Create or reopen the study of a run folder that this process holds.
+
+    Args:
+        journal: Its file.
+        sampler: Which of `SAMPLERS` proposes.
+        seed: Of the run. The sampler's own seed also depends on the number of trials so far: one
+            that is reopened with its first seed would propose its first trials again.
+        trials: Evaluations that the search will make, which set the size of a population.
+        objectives: Of the run. Those that are searched for are the study's, by their names.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    _mend(journal)
+    storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=_FolderIsHeld(str(journal))))
+    searched = [objective for objective in objectives if objective.searched]
+    study = optuna.create_study(
+        storage=storage,
+        study_name=_NAME,
+        directions=[StudyDirection[objective.direction.upper()] for objective in searched],
+        load_if_exists=True,
+    )
+    if study.metric_names is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # as Optuna calls it since 3.2
+            study.set_metric_names([objective.name for objective in searched])
+    sampler_seed = (seed * 1_000_003 + len(study.get_trials(deepcopy=False))) % 2**32
+    study.sampler = SAMPLERS[sampler](sampler_seed, trials)
+    return study
+
+
+def load_study(journal: Path) -> optuna.Study:
+    """The study of a run folder, to be read."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = JournalStorage(JournalFileBackend(str(journal)))
+    return optuna.load_study(storage=storage, study_name=_NAME)
+
+
+def decide(study: optuna.Study, trial: Trial, record: Record) -> None:
+    """Write a trial's record, then tell Optuna.
+
+    What exceeds a limit is told as pruned, with its constraints: such a trial has no accuracy.
+    """
+    for name, excess in record.excess.items():
+        trial.set_constraint(name, excess)
+    trial.set_user_attr(_RECORD, {k: v for k, v in asdict(record).items() if k != "measured"})
+    _tell(study, trial.number, record)
+
+
+def record_of(trial: FrozenTrial) -> Record | None:
+    """What is known of a trial; None if it was not decided."""
+    data = trial.user_attrs.get(_RECORD)
+    return Record(**data) if data else None
+
+
+def source_of(trial: Trial | FrozenTrial) -> str:
+    """Who proposed a trial: the name it was enqueued under, or the sampler."""
+    return str(trial.user_attrs.get(_SOURCE, "sampler"))
+
+
+def enqueue(study: optuna.Study, genotype: dict[str, Any], source: str) -> None:
+    """Let the next `ask` give this proposal."""
+    study.enqueue_trial(genotype, user_attrs={_SOURCE: source})
+
+
+def recover(study: optuna.Study, space: SearchSpace) -> int:
+    """Bring a study over a space in order whose process was killed.
+
+    A trial that has its record is told. One that has not is failed and its proposal enqueued again;
+    one that was killed while it was being proposed is failed.
+
+    Returns:
+        The number of proposals enqueued again.
+    """
+    again = 0
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        record = record_of(trial)
+        if record is not None:
+            _tell(study, trial.number, record)
+            continue
+        proposal = trial.system_attrs.get("fixed_params") or trial.params
+        if proposal.keys() >= space.genes.keys():
+            # Before it is told: twice in the queue costs nothing, not at all loses the proposal.
+            enqueue(study, dict(proposal), source_of(trial))
+            again += 1
+        study.tell(trial.number, state=TrialState.FAIL)
+    return again
+
+
+def keep_measured(
+    study: optuna.Study, architecture: str, objective: str, latency: MeasuredLatency
+) -> None:
+    """Keep a latency, named by its objective, of an architecture that was told long ago.
+
+    The architecture is named by its hash.
+    """
+    study.set_user_attr(f"{_MEASURED} {architecture} {objective}", asdict(latency))
+
+
+def records(study: optuna.Study) -> dict[int, Record]:
+    """The records of all decided trials by number, with what was measured later.
+
+    What was measured to exceed a limit is infeasible, though it has an accuracy.
+    """
+    measured: dict[str, dict[str, MeasuredLatency]] = {}
+    for name, value in study.user_attrs.items():
+        kind, _, rest = name.partition(" ")
+        if kind == _MEASURED:
+            architecture, _, objective = rest.partition(" ")
+            measured.setdefault(architecture, {})[objective] = MeasuredLatency(**value)
+    found = {t.number: record_of(t) for t in study.get_trials(deepcopy=False)}
+    return {
+        number: _with_measured(record, measured.get(record.hash, {}))
+        for number, record in found.items()
+        if record is not None
+    }
+
+
+def _with_measured(record: Record, measured: dict[str, MeasuredLatency]) -> Record:
+    if not measured:
+        return record
+    excess = {objective: latency.excess for objective, latency in measured.items()}
+    over = record.state == "evaluated" and any(value > 0 for value in excess.values())
+    return replace(
+        record,
+        measured=measured,
+        excess=record.excess | excess,
+        state="infeasible" if over else record.state,
+    )
+
+
+def _tell(study: optuna.Study, number: int, record: Record) -> None:
+    match record.state:
+        case "evaluated" | "duplicate":
+            names = study.metric_names
+            assert names is not None
+            study.tell(number, [record.values[name] for name in names])
+        case "infeasible":
+            study.tell(number, state=TrialState.PRUNED)
+        case "failed":
+            study.tell(number, state=TrialState.FAIL)
+
+
+class _FolderIsHeld(JournalFileOpenLock):
+    """No lock: this process holds the run folder. Optuna's takes half of the time of a proposal."""
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
+
+
+def _mend(journal: Path) -> None:
+    """Cut off a last line that a killed process left half-written.
+
+    Optuna would pass over it, append to it, and then be unable to read on.
+    """
+    if not journal.exists():
+        return
+    content = journal.read_bytes()
+    end = content.rfind(b"\n") + 1
+    if end < len(content):
+        logger.warning("%s: dropped a half-written last line", journal)
+        with journal.open("r+b") as file:
+            file.truncate(end)

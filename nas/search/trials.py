@@ -1,0 +1,161 @@
+"""Trials: what is known of each, and the table of them that everything shown is drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from nas.objectives.objective import LatencyColumns, Objective
+from search_space import Architecture
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+State = Literal["evaluated", "infeasible", "duplicate", "failed"]
+
+RANDOM_SOURCE = "random feasible"
+"""The source of what the driver drew because the sampler found nothing feasible."""
+
+UNNAMED_SOURCES = ("sampler", RANDOM_SOURCE)
+"""Sources of trials that stand for nothing in particular; the others are landmarks and designs."""
+
+STATES = ("evaluated", "infeasible", "duplicate", "failed")
+"""How a decided trial ended."""
+
+FIRST_COLUMNS = ("number", "hash", "state")
+"""Columns of a table of trials before those of the objectives; `state` is one of `STATES`."""
+
+LAST_COLUMNS = ("source", "seconds", "violation", "summary")
+"""Columns behind those of the objectives.
+
+`source` is one of `UNNAMED_SOURCES`, smallest, largest, middle or a published design's name;
+`violation` says which limit was exceeded and by how much.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredLatency:
+    """A latency measured on the extracted network.
+
+    Attributes:
+        median_ms: Median, in milliseconds for one forward pass.
+        iqr_ms: Interquartile range.
+        unstable: Whether the spread stayed too wide to be trusted.
+        excess: By how much the median exceeds the limit, relative to it.
+        slowdown: As in `nas.latency.measure.Latency`.
+    """
+
+    median_ms: float
+    iqr_ms: float
+    unstable: bool
+    excess: float
+    slowdown: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What is known of a decided trial.
+
+    Attributes:
+        state: How it was decided; an infeasible one is over a limit, a duplicate repeats an
+            architecture that was evaluated before.
+        architecture: The architecture, as JSON data.
+        hash: Its hash.
+        costs: The value of each closed-form objective, by name.
+        source: Who proposed it.
+        accuracy: On the search split, 0 to 1.
+        predicted: Each latency that has a limit, as predicted, by its objective's name.
+        excess: By how much each limit is exceeded, relative to it; not positive where it is met.
+        measured: Latencies that were measured, likewise; in the journal they stand apart.
+        seconds: From proposal to decision.
+        error: The traceback of a failed evaluation.
+    """
+
+    state: State
+    architecture: dict[str, Any]
+    hash: str
+    costs: dict[str, float]
+    source: str
+    accuracy: float | None = None
+    predicted: dict[str, float] = field(default_factory=dict)
+    excess: dict[str, float]
+    measured: dict[str, MeasuredLatency] = field(default_factory=dict)
+    seconds: float = 0.0
+    error: str = ""
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The value of every objective that has one, by name; a latency as measured if it was."""
+        accuracy = {} if self.accuracy is None else {"accuracy": self.accuracy}
+        measured = {name: latency.median_ms for name, latency in self.measured.items()}
+        return accuracy | self.costs | self.predicted | measured
+
+    @property
+    def was_evaluated(self) -> bool:
+        """Whether it has an accuracy of its own, even if it was found to be too slow afterwards."""
+        return self.accuracy is not None and self.state != "duplicate"
+
+    @property
+    def violation(self) -> str:
+        """The limits that are exceeded and by how much, for people.
+
+        A prediction within its margin is no violation.
+        """
+        if self.state != "infeasible":
+            return ""
+        return ", ".join(
+            f"{name} {excess:+.1%} over" for name, excess in self.excess.items() if excess > 0
+        )
+
+
+def trial_columns(objectives: Iterable[Objective]) -> list[str]:
+    """All columns of a table of trials of a run with these objectives."""
+    columns = [column for objective in objectives for column in objective.columns]
+    return [*FIRST_COLUMNS, *columns, *LAST_COLUMNS]
+
+
+def trials_table(records: Mapping[int, Record], objectives: Sequence[Objective]) -> pd.DataFrame:
+    """One row for each decided trial, with the columns `trial_columns`.
+
+    Args:
+        records: By number.
+        objectives: Of the run.
+    """
+    import pandas as pd
+
+    rows = [
+        {
+            "number": number,
+            "hash": record.hash,
+            "state": record.state,
+            **{k: v for o in objectives for k, v in _cells(record, o).items()},
+            "source": record.source,
+            "seconds": round(record.seconds, 3),
+            "violation": record.violation,
+            "summary": Architecture.model_validate(record.architecture).summary,
+        }
+        for number, record in records.items()
+    ]
+    table = pd.DataFrame(rows, columns=trial_columns(objectives))
+    # Closed forms keep their kind: whole numbers stay whole. Of the others, some may be missing.
+    others = [column for o in objectives if o.value is None for column in o.columns]
+    table[others] = table[others].astype(float)
+    return table
+
+
+def _cells(record: Record, objective: Objective) -> dict[str, float | None]:
+    """What a trial's row says of an objective, by column."""
+    value = record.values.get(objective.name)
+    if objective.device is None:
+        return {objective.name: value}
+    measured = record.measured.get(objective.name)
+    cells = LatencyColumns(objective.device)
+    return {
+        cells.value: value,
+        cells.predicted: record.predicted.get(objective.name),
+        cells.measured: measured.median_ms if measured else None,
+        cells.iqr: measured.iqr_ms if measured else None,
+        cells.unstable: float(measured.unstable) if measured else None,
+        cells.slowdown: measured.slowdown if measured else None,
+    }

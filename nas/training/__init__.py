@@ -1,0 +1,1 @@
+"""Training: the supernet by a strategy, and one network alone, in one loop."""

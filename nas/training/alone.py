@@ -1,0 +1,253 @@
+"""Training one network alone, by the recipe that the designs of the field share.
+
+It is DeiT's (Touvron et al., 2021, section 6 and table 9): AdamW, a cosine with warm-up, label
+smoothing, stochastic depth, clipping; with `augment="full"` also RandAugment, mixup, cutmix and
+random erasing, which pay off in long trainings.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, NonNegativeFloat
+from timm.data.mixup import Mixup, mixup_target
+from timm.data.random_erasing import RandomErasing
+from timm.optim import create_optimizer_v2
+from torch import Tensor
+from torch.nn import functional as F
+
+from nas.data import Augment, Data
+from nas.training.loop import CHECKPOINT_SECONDS, autocast, train
+from nas.training.settings import TrainingSettings
+from nas.training.strategies.strategy import Share
+from nas.utilities.errors import InputError
+from nas.utilities.interrupt import StopRequest
+from nas.utilities.seeding import derived_seed, seed_global_generators
+from search_space import Architecture
+from supernet import Network
+
+Start = Literal["scratch", "supernet"]
+
+
+class Recipe(TrainingSettings):
+    """How a network is trained alone.
+
+    Attributes:
+        start: From fresh weights, or from those inherited from the supernet.
+        drop_path: Stochastic depth of the last block.
+        augment: `full` for DeiT's augmentation, `light` for crops and flips alone.
+        image_size: Side in pixels.
+        device: Where to train.
+        label_smoothing: Share of the target probability that is spread over all classes.
+        mixup: Parameter of the distribution of mixup's shares; 0 for no mixup. This and the
+            following have an effect with `augment` `full` alone.
+        cutmix: Likewise of cutmix. Where both are used each has half of the batches.
+        erasing: Chance that a part of an image is erased.
+    """
+
+    start: Start
+    drop_path: Annotated[float, Field(ge=0, lt=1)]
+    augment: Augment
+    image_size: int
+    device: str
+    label_smoothing: Share = 0.1
+    mixup: NonNegativeFloat = 0.8
+    cutmix: NonNegativeFloat = 1.0
+    erasing: Share = 0.25
+
+
+def new_network(
+    architecture: Architecture, recipe: Recipe, *, num_classes: int, inherited: Network
+) -> Network:
+    """The network that a recipe begins with, on the recipe's device.
+
+    Args:
+        architecture: What to build.
+        recipe: Says from which weights, how deep stochastically, and the seed of fresh weights.
+        num_classes: Outputs of its classifier.
+        inherited: A network of that architecture with the weights of the supernet.
+    """
+    torch.manual_seed(recipe.seed)
+    network = Network(architecture, num_classes=num_classes, drop_path_rate=recipe.drop_path)
+    if recipe.start == "supernet":
+        network.load_state_dict(inherited.state_dict())
+    return network.to(recipe.device)
+
+
+def identity_of(architecture: Architecture, recipe: Recipe) -> dict[str, Any]:
+    """Everything that the result depends on but the data, as JSON holds it."""
+    return {"architecture": architecture.hash, **recipe.model_dump(mode="json")}
+
+
+def train_alone(
+    network: Network,
+    *,
+    data: Data,
+    recipe: Recipe,
+    state: Path,
+    stop: StopRequest,
+    on_progress: Callable[[int, float], None],
+    loader_workers: int = 0,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> None:
+    """Train a network in place, from the last saved state if there is one.
+
+    Args:
+        network: On the recipe's device, with the weights to begin with.
+        data: Whose train split to use.
+        recipe: How.
+        state: Where the state is kept. The caller removes it, once the result is safe.
+        stop: Looked at after every step.
+        on_progress: Called after every step, with the steps done and the loss of this one.
+        loader_workers: Processes that load images.
+        checkpoint_seconds: Time between two savings of the state.
+
+    Raises:
+        Interrupted: If a stop was requested; the state was saved.
+        InputError: If the recipe cannot mix the batches, the saved state is of another training or
+            cannot be read, or the loss is no longer finite.
+    """
+
+    def show(step: int, losses: Sequence[float]) -> None:
+        on_progress(step, losses[0])
+
+    train(
+        NetworkLearner(network, recipe, num_classes=data.num_classes),
+        settings=recipe,
+        data=data,
+        device=recipe.device,
+        state=state,
+        identity=identity_of(network.architecture, recipe),
+        stop=stop,
+        on_step=show,
+        loader_workers=loader_workers,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+
+
+class NetworkLearner:
+    """A network that learns alone; a `nas.training.loop.Learner`.
+
+    Args:
+        network: Who learns.
+        recipe: How.
+        num_classes: Of the data.
+
+    Raises:
+        InputError: If the recipe mixes pairs and the batch is odd.
+    """
+
+    def __init__(self, network: Network, recipe: Recipe, *, num_classes: int) -> None:
+        self.network, self.recipe = network.train(), recipe
+        self.augment = BatchAugmentation(recipe, num_classes)
+        self.optimizer: torch.optim.Optimizer = create_optimizer_v2(
+            _parameter_groups(network, recipe.weight_decay),
+            opt="adamw",
+            lr=recipe.lr,
+            betas=recipe.betas,
+            eps=recipe.eps,
+        )
+
+    def losses(self, step: int, images: Tensor, labels: Tensor) -> Iterator[Tensor]:
+        """The cross-entropy with the augmented batch's target probabilities."""
+        # Stochastic depth and mixing draw from the step alone, so that a resumed training gives the
+        # result of an uninterrupted one.
+        seed = derived_seed("retrain", self.recipe.seed, step)
+        seed_global_generators(seed)
+        torch.manual_seed(seed)  # the GPUs' generators, too
+        images, targets = self.augment(images, labels)
+        with autocast(images.device):
+            scores = self.network(images)
+        yield F.cross_entropy(scores.float(), targets)
+
+    def update(self, *, lr: float) -> None:
+        """Clip, step and zero."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group["lr_scale"]
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Weights by name, and the moments of each parameter that has some by its number."""
+        tensors = {f"weights.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
+        return tensors
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Overwrite weights and moments.
+
+        Raises:
+            ValueError: If a parameter has no moments.
+        """
+        weights: dict[str, Tensor] = {}
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in state.items():
+            part, rest = name.split(".", 1)
+            if part == "weights":
+                weights[rest] = tensor
+            else:
+                index, moment = rest.split(".")
+                moments.setdefault(int(index), {})[moment] = tensor
+        if len(moments) != sum(1 for _ in self.network.parameters()):
+            raise ValueError("it has moments of another network")
+        self.network.load_state_dict(weights)
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+
+
+def _parameter_groups(network: Network, weight_decay: float) -> list[dict[str, Any]]:
+    """The parameters by weight decay and by share of the learning rate."""
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    parameters = dict(network.named_parameters())
+    for name, setting in network.parameter_settings().items():
+        decay = weight_decay if setting.decayed else 0.0
+        groups.setdefault((decay, setting.lr_scale), []).append(parameters[name])
+    return [
+        {"params": group, "weight_decay": decay, "lr_scale": scale}
+        for (decay, scale), group in groups.items()
+    ]
+
+
+class BatchAugmentation:
+    """What is done to whole batches: label smoothing always, mixing and erasing with `full`.
+
+    Draws from the global generators.
+
+    Args:
+        recipe: Says how much of each.
+        num_classes: Of the data.
+
+    Raises:
+        InputError: If pairs are to be mixed and the batch is odd.
+    """
+
+    def __init__(self, recipe: Recipe, num_classes: int) -> None:
+        self.recipe, self.num_classes = recipe, num_classes
+        full = recipe.augment == "full"
+        self.mixup: Mixup | None = None
+        self.erase: RandomErasing | None = None
+        if full and (recipe.mixup or recipe.cutmix):
+            if recipe.batch_size % 2:
+                raise InputError(
+                    f"`batch_size` {recipe.batch_size}: mixing pairs needs an even one"
+                )
+            self.mixup = Mixup(
+                mixup_alpha=recipe.mixup,
+                cutmix_alpha=recipe.cutmix,
+                label_smoothing=recipe.label_smoothing,
+                num_classes=num_classes,
+            )
+        if full and recipe.erasing:
+            self.erase = RandomErasing(recipe.erasing, mode="pixel", device=recipe.device)
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, S, S) and labels (B,) → images and target probabilities (B, classes)."""
+        if self.mixup is not None:
+            images, targets = self.mixup(images, labels)
+        else:
+            smoothing = self.recipe.label_smoothing
+            targets = mixup_target(labels, self.num_classes, smoothing=smoothing)
+        return images if self.erase is None else self.erase(images), targets

@@ -1,0 +1,148 @@
+"""The training loop: one for the shared weights of a space and for a network alone.
+
+A step is a function of (settings, step number, weights and moments) alone, so that a resumed
+training gives the result of an uninterrupted one.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from nas.data import Data, normalise, train_batches
+from nas.training.checkpoint import (
+    check_fits,
+    check_same,
+    load_checkpoint,
+    save_checkpoint,
+    unusable,
+)
+from nas.training.schedule import learning_rate
+from nas.training.settings import TrainingSettings
+from nas.utilities.errors import InputError
+from nas.utilities.interrupt import StopRequest
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_SECONDS = 60.0
+"""Between two checkpoints: what a killed process loses at most. Results don't depend on it."""
+
+
+class Learner(Protocol):
+    """What a loop trains."""
+
+    def losses(self, step: int, images: Tensor, labels: Tensor) -> Iterator[Tensor]:
+        """The losses of a step (from 0) on normalised images (B, 3, S, S) and labels (B,).
+
+        The loop goes backward through each before it asks for the next, so that only one graph is
+        in memory at a time. Gradients add up.
+        """
+
+    def update(self, *, lr: float) -> None:
+        """Clip the gradients, step the weights by them, and zero them."""
+
+    def state_dict(self) -> Mapping[str, Tensor]:
+        """Weights and moments by name; the tensors themselves."""
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from such a state.
+
+        Raises:
+            KeyError: If something is missing.
+            ValueError: If something does not fit.
+        """
+
+
+def train(
+    learner: Learner,
+    *,
+    settings: TrainingSettings,
+    data: Data,
+    device: torch.device | str,
+    state: Path,
+    identity: Mapping[str, Any],
+    stop: StopRequest,
+    on_step: Callable[[int, Sequence[float]], None],
+    loader_workers: int = 0,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> None:
+    """Train to the end, from the last checkpoint if there is one.
+
+    Args:
+        learner: Who learns.
+        settings: How long, on how much at a time, how fast.
+        data: Whose train split to use.
+        device: Where the learner is.
+        state: Where the checkpoint is kept. The caller removes it, once the result is safe.
+        identity: What the result depends on, as JSON holds it; a checkpoint of another is refused.
+        stop: Looked at after every step.
+        on_step: Called after every step, with the number of steps done and the losses of this one.
+        loader_workers: Processes that load images.
+        checkpoint_seconds: Time between two checkpoints.
+
+    Raises:
+        Interrupted: If a stop was requested; the state was saved.
+        InputError: If the checkpoint cannot be gone on from, or a loss is no longer finite: then
+            the weights are those before that step.
+    """
+    step = _resume(learner, state, identity)
+    if step:
+        logger.info("training goes on after step %d of %d", step, settings.steps)
+    batches = train_batches(
+        data,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        first_step=step,
+        steps=settings.steps - step,
+        workers=loader_workers,
+    )
+    saved_at = time.monotonic()
+    for images, labels in batches:
+        images = normalise(images.to(device), data.mean, data.std)
+        losses = []
+        for loss in learner.losses(step, images, labels.to(device)):
+            loss.backward()
+            losses.append(loss.detach())
+        # Read all at once and after everything was queued: reading waits for the device.
+        values = torch.stack(losses).tolist()
+        _check_finite(values, step, settings.lr)
+        learner.update(lr=learning_rate(step, settings))
+        step += 1
+        on_step(step, values)
+        if stop.requested or time.monotonic() - saved_at > checkpoint_seconds:
+            save_checkpoint(state, step=step, identity=identity, tensors=learner.state_dict())
+            logger.info("saved the state of training after step %d", step)
+            saved_at = time.monotonic()
+        stop.check()
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bf16 where it is safe: in what every network is trained and evaluated."""
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def _resume(learner: Learner, state: Path, identity: Mapping[str, Any]) -> int:
+    """Take up the training that a checkpoint holds; the steps that it has done."""
+    if not state.exists():
+        return 0
+    checkpoint = load_checkpoint(state)
+    check_same(state, checkpoint, identity)
+    check_fits(state, checkpoint, learner.state_dict())
+    try:
+        learner.load_state_dict(checkpoint.tensors)
+    except (KeyError, ValueError) as error:
+        raise unusable(state, error) from None
+    return checkpoint.step
+
+
+def _check_finite(losses: Sequence[float], step: int, lr: float) -> None:
+    for loss in losses:
+        if not math.isfinite(loss):
+            raise InputError(
+                f"`lr` {lr:g}: the loss is {loss} at step {step + 1}; try a lower rate"
+            )

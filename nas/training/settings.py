@@ -1,0 +1,62 @@
+"""What the result of a training depends on. No torch here: the command line reads the defaults."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from nas.training.strategies import DEFAULT_STRATEGY, AnyStrategy
+from nas.training.strategies.strategy import Share
+
+Rate = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=1 << 32)]
+
+
+class TrainingSettings(BaseModel):
+    """What every training needs: how long, on how much at a time, and how weights are stepped.
+
+    The optimizer is AdamW (Loshchilov and Hutter, 2019, algorithm 2); the learning rate is that of
+    `nas.training.schedule`.
+
+    Attributes:
+        steps: Training steps.
+        batch_size: Images in a step.
+        lr: Peak learning rate.
+        seed: Of everything random.
+        weight_decay: Decoupled weight decay of matrices and kernels.
+        betas: Decay rates of the optimizer's two moments.
+        eps: What the optimizer adds to the root of the second moment.
+        clip_norm: Largest norm of the gradient of a step over all weights; what exceeds it is
+            scaled down.
+        warmup_share: Share of the steps in which the learning rate rises to its peak.
+        warmup_limit: Most steps in which it does.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: PositiveInt
+    batch_size: PositiveInt
+    lr: Rate
+    seed: Seed
+    weight_decay: NonNegativeFloat = 0.05
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    eps: Positive = 1e-8
+    clip_norm: Positive = 5.0
+    warmup_share: Share = 0.1
+    warmup_limit: NonNegativeInt = 500
+
+
+class SupernetTraining(TrainingSettings):
+    """How the shared weights of a space are trained.
+
+    Attributes:
+        most_catching_up: Largest factor of the learning rate of a weight that was trained in few
+            of the steps so far, as `StoreAdamW` explains.
+        strategy: Which subnets a step trains, and what they learn from; with its own numbers.
+    """
+
+    batch_size: PositiveInt = 64
+    lr: Rate = 7e-4
+    seed: Seed = 0
+    most_catching_up: Annotated[float, Field(ge=1)] = 3.0
+    strategy: AnyStrategy = DEFAULT_STRATEGY

@@ -1,0 +1,243 @@
+"""Training the supernet: what a strategy plans for a step is done with the shared weights."""
+
+import logging
+import math
+import random
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nas.data import Data
+from nas.objectives.constrained_space import ConstrainedSpace
+from nas.training.accuracy import SubnetEvaluator
+from nas.training.checkpoint import save_checkpoint
+from nas.training.distillation import (
+    Outputs,
+    answer_loss,
+    label_loss,
+    map_distance,
+    pooling_error,
+)
+from nas.training.loop import CHECKPOINT_SECONDS, autocast, train
+from nas.training.settings import SupernetTraining
+from nas.training.strategies import Course, Lesson, PoolingLesson
+from nas.utilities.interrupt import StopRequest
+from search_space import Architecture
+from supernet import Network, Store, StoreAdamW
+
+logger = logging.getLogger(__name__)
+
+MONITOR_EVERY = 50
+"""Steps between looks at current accuracies."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where the training stands.
+
+    Attributes:
+        step: Steps done.
+        steps: Steps to do.
+        share: Share of the work that is done, 0 to 1; steps may differ in work.
+        loss: Of the last subnet that learned from labels alone, in this process; NaN before that.
+        accuracies: On some of the search split, by the subnet's role; from the last look.
+    """
+
+    step: int
+    steps: int
+    share: float
+    loss: float
+    accuracies: Mapping[str, float]
+
+
+def train_supernet(
+    store: Store,
+    *,
+    settings: SupernetTraining,
+    constrained: ConstrainedSpace,
+    data: Data,
+    state: Path,
+    checkpoint: Path,
+    monitor: SubnetEvaluator,
+    stop: StopRequest,
+    on_progress: Callable[[Progress], None],
+    loader_workers: int = 0,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> None:
+    """Train the store to the end, from the last saved state if there is one.
+
+    Args:
+        store: The weights to train.
+        settings: How, and by which strategy.
+        constrained: The space and its limits.
+        data: Whose train split to use.
+        state: Where the state is kept until the end: weights, moments and step.
+        checkpoint: Where the final weights go; its presence says that training is done.
+        monitor: Shows current accuracies; it shares the store.
+        stop: Looked at after every step.
+        on_progress: Called after every step.
+        loader_workers: Processes that load images.
+        checkpoint_seconds: Time between two savings of the state.
+
+    Raises:
+        Interrupted: If a stop was requested; the state was saved.
+        InputError: If the saved state is of other settings or cannot be read, or the loss is no
+            longer finite.
+    """
+    course = Course(constrained=constrained, steps=settings.steps, seed=settings.seed)
+    learner = SupernetLearner(store, settings, course)
+    watched = {
+        "largest": course.largest,
+        "smallest": course.smallest,
+        "random": constrained.sample(random.Random(settings.seed)),
+    }
+    accuracies: dict[str, float] = {}
+    loss = math.nan
+
+    def show(step: int, losses: Sequence[float]) -> None:
+        nonlocal accuracies, loss
+        for lesson, value in zip(learner.lessons, losses, strict=False):
+            if isinstance(lesson, Lesson) and lesson.teacher is None:
+                loss = value
+        if step % MONITOR_EVERY == 0 or step == settings.steps:
+            accuracies = {role: monitor.accuracy(a) for role, a in watched.items()}
+            told = ", ".join(f"{role} {accuracy:.1%}" for role, accuracy in accuracies.items())
+            logger.info("step %d/%d loss %.3f %s", step, settings.steps, loss, told)
+        share = settings.strategy.share_done(step, settings.steps)
+        on_progress(
+            Progress(step=step, steps=settings.steps, share=share, loss=loss, accuracies=accuracies)
+        )
+
+    identity = settings.model_dump(mode="json", include=set(SupernetTraining.model_fields))
+    train(
+        learner,
+        settings=settings,
+        data=data,
+        device=store.device,
+        state=state,
+        identity=identity,
+        stop=stop,
+        on_step=show,
+        loader_workers=loader_workers,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+    save_checkpoint(checkpoint, step=settings.steps, identity=identity, tensors=store.state_dict())
+    state.unlink(missing_ok=True)
+
+
+class SupernetLearner:
+    """Gives the lessons that a strategy plans; a `nas.training.loop.Learner`.
+
+    Args:
+        store: The shared weights.
+        settings: How to step them, and the strategy.
+        course: What the strategy knows of the training.
+    """
+
+    def __init__(self, store: Store, settings: SupernetTraining, course: Course) -> None:
+        # Gradients are views into larger tensors by design.
+        warnings.filterwarnings("ignore", message=".*gradient layout contract.*")
+        self.store, self.strategy, self.course = store, settings.strategy, course
+        self.optimizer = StoreAdamW(
+            store,
+            weight_decay=settings.weight_decay,
+            betas=settings.betas,
+            eps=settings.eps,
+            clip_norm=settings.clip_norm,
+            most_catching_up=settings.most_catching_up,
+        )
+        self.lessons: Sequence[Lesson | PoolingLesson] = ()
+        self._learning: list[Network] = []
+        self._beside: list[tuple[str, Tensor]] = []
+
+    def losses(self, step: int, images: Tensor, labels: Tensor) -> Iterator[Tensor]:
+        """The loss of each lesson of the step, in the plan's order."""
+        self.lessons = self.strategy.plan(self.course, step)
+        self._learning, self._beside = [], []
+        known: dict[str, Outputs] = {}  # of teachers, by hash
+
+        def taught_by(teacher: Architecture) -> Outputs:
+            if teacher.hash not in known:
+                with torch.no_grad():
+                    known[teacher.hash] = self._outputs(self.store.subnet(teacher), images)
+            return known[teacher.hash]
+
+        for lesson in self.lessons:
+            if isinstance(lesson, PoolingLesson):
+                yield from self._pooling_loss(lesson, taught_by)
+                continue
+            # The teacher first: both run in training mode, and write the statistics of the batch.
+            teacher = taught_by(lesson.teacher) if lesson.teacher is not None else None
+            network = self.store.subnet(lesson.subnet)
+            self._learning.append(network)
+            outputs = self._outputs(network, images)
+            if teacher is None:
+                known[lesson.subnet.hash] = outputs.detached()
+            yield lesson_loss(lesson, outputs, labels, teacher)
+
+    def update(self, *, lr: float) -> None:
+        """Step what the lessons used."""
+        self.optimizer.step(self._learning, lr=lr, beside=self._beside)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Shared weights and moments by name."""
+        weights = {f"weights.{name}": tensor for name, tensor in self.store.state_dict().items()}
+        moments = self.optimizer.state_dict().items()
+        return weights | {f"optimizer.{name}": tensor for name, tensor in moments}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Overwrite weights and moments in place."""
+        self.store.load_state_dict(_part(state, "weights."))
+        self.optimizer.load_state_dict(_part(state, "optimizer."))
+
+    def _outputs(self, network: Network, images: Tensor) -> Outputs:
+        """What a network gives, in training mode."""
+        with autocast(self.store.device):
+            scores, maps = network.train().forward_with_maps(images)
+        return Outputs(scores.float(), maps)
+
+    def _pooling_loss(
+        self, lesson: PoolingLesson, taught_by: Callable[[Architecture], Outputs]
+    ) -> Iterator[Tensor]:
+        if lesson.weight == 0:
+            return
+        network = self.store.subnet(lesson.poolings).train()
+        loss = lesson.weight * pooling_error(network, taught_by(lesson.teacher).maps)
+        self._beside += network.entry_parameters()
+        if loss.requires_grad:  # not so where the space pools nothing
+            yield loss
+
+
+def lesson_loss(
+    lesson: Lesson, outputs: Outputs, labels: Tensor, teacher: Outputs | None
+) -> Tensor:
+    """The weighted sum of a lesson's loss terms.
+
+    Args:
+        lesson: Says the weights.
+        outputs: Of the subnet that learns.
+        labels: (B,).
+        teacher: What its teacher gave for the same images, if it has one.
+    """
+    terms = []
+    if lesson.labels:
+        terms.append(lesson.labels * label_loss(outputs.scores, labels))
+    if lesson.answers:
+        assert teacher is not None
+        terms.append(lesson.answers * answer_loss(outputs.scores, teacher.scores))
+    if lesson.maps:
+        assert teacher is not None
+        terms.append(lesson.maps * map_distance(outputs.maps, teacher.maps))
+    return torch.stack(terms).sum()
+
+
+def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in state.items()
+        if name.startswith(prefix)
+    }

@@ -1,0 +1,1 @@
+"""What every room uses: errors, files, stopping, devices, units, progress, seeding."""

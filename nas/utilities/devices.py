@@ -1,0 +1,68 @@
+"""The devices of this machine, by the names that torch gives them.
+
+torch is imported where it is asked: the command line needs the names of this module before it knows
+whether it needs torch, which takes seconds to load.
+"""
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nas.utilities.errors import InputError
+
+
+def devices_here() -> list[str]:
+    """Names of the devices of this machine: `cpu`, and `cuda` and `cuda:N` where there are any."""
+    import torch
+
+    numbered = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    return ["cpu", *(["cuda"] if torch.cuda.is_available() else []), *numbered]
+
+
+def is_here(device: str) -> bool:
+    """Whether networks can be timed on a device of that name."""
+    return device in devices_here()
+
+
+def check_device(name: str) -> str:
+    """The name of a device that is there.
+
+    Raises:
+        InputError: If it is unknown to torch or absent, with what there is.
+    """
+    if not is_here(name):
+        raise InputError(f"`device` {name!r} is not here; available: {', '.join(devices_here())}")
+    return name
+
+
+def chip_name(device: str) -> str:
+    """What the device is called by its maker, as far as the system tells; empty if it is not here.
+
+    So conditions for another machine's device can be written down; `check_device` refuses them.
+    """
+    if not is_here(device):
+        return ""
+    if device != "cpu":
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Let torch use that many CPU threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,84 @@
+"""Coverage: a few architectures that together have every weight, or every part, of a space."""
+
+from collections.abc import Iterator
+from itertools import product
+
+from search_space import encoding
+from search_space.architecture import Architecture, Stage
+from search_space.parts import MIXERS
+from search_space.space import SearchSpace
+
+
+def corners(space: SearchSpace) -> Iterator[Architecture]:
+    """A few architectures that together have every parameter at its largest shape.
+
+    Each has the largest sizes and one layer per attention map. The other choices of a part of
+    a stage (pooling, mixer, feed-forward) are taken in turn, side by side over parts and
+    stages. A mixer that needs another width than the largest comes in corners of its own.
+    """
+    for layout in space.layout:
+        turns = [_corner_stages(space, index, layout) for index in range(len(space.stages))]
+        for number in range(max(map(len, turns))):
+            yield space.assembled(stages[number % len(stages)] for stages in turns)
+
+
+def covering_architectures(space: SearchSpace) -> Iterator[Architecture]:
+    """Architectures that together have every stem, entry, block and head of the space.
+
+    An entry depends on a stage's width and pooling and on the width before it; a block on
+    everything else of its stage. Stages beside the one in question are the first of their kind.
+    """
+    for layout in space.layout:
+        bodies = [list(encoding.bodies(space, index, layout)) for index in range(len(space.stages))]
+        poolings = [encoding.poolings(space, index, layout) for index in range(len(space.stages))]
+        first = [
+            encoding.entered(space, body, pooling)
+            for (body, *_), (pooling, *_) in zip(bodies, poolings, strict=True)
+        ]
+        for index, found in enumerate(bodies):
+            before = first[:index]
+            for body in found:
+                stage = encoding.entered(space, body, poolings[index][0])
+                yield space.assembled([*before, stage, *first[index + 1 :]])
+            of_width = {body.width: body for body in found}
+            earlier = {body.width: body for body in bodies[index - 1]} if index else {0: found[0]}
+            for body, pooling, link in product(
+                of_width.values(), poolings[index], earlier.values()
+            ):
+                stage = encoding.entered(space, body, pooling)
+                if index:
+                    before[-1] = encoding.entered(space, link, poolings[index - 1][0])
+                yield space.assembled([*before, stage, *first[index + 1 :]])
+
+
+def _corner_stages(space: SearchSpace, index: int, layout: str) -> list[Stage]:
+    """The stage at its largest sizes, its other choices part by part; see `corners`."""
+    choices = space.stages[index]
+    genes = choices.genes()
+    largest = {gene: values[-1] for gene, values in genes.items() if gene in encoding.SIZES}
+    ratios = sorted({min(choices.local_ratio), max(choices.local_ratio)})
+    mixers = [
+        {"mixer": kind, "local_ratio": ratio, "aggregation": aggregation}
+        for kind in choices.mixer
+        for ratio in ratios
+        for aggregation in genes["aggregation"]
+    ]
+    poolings, feed_forwards = genes.get("pooling", ("",)), genes["feed_forward"]
+    turns = max(len(mixers), len(poolings), len(feed_forwards))
+    corners = [
+        {
+            **largest,
+            **mixers[turn % len(mixers)],
+            "sharing": 1,
+            "pooling": poolings[turn % len(poolings)],
+            "feed_forward": feed_forwards[turn % len(feed_forwards)],
+        }
+        for turn in range(turns)
+    ]
+    for kind in choices.mixer:
+        fitting = [width for width in choices.width if MIXERS[kind].fits(space, width)]
+        if fitting[-1] != choices.width[-1]:
+            # Where it fits at its widest; poolings then don't matter.
+            corners.append({**corners[0], "mixer": kind, "width": fitting[-1]})
+    stages = [encoding.stage(space, index, layout, corner) for corner in corners]
+    return list(dict.fromkeys(stages))

@@ -1,0 +1,129 @@
+"""Encoding: what the genes of a stage mean, and which genes mean a stage."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from itertools import product
+from typing import TYPE_CHECKING
+
+from search_space.architecture import Stage
+from search_space.parts import (
+    FEED_FORWARDS,
+    MIXERS,
+    SEQUENCE_POOLING,
+    LocalGlobal,
+    Mixer,
+    Pooling,
+)
+
+if TYPE_CHECKING:
+    from search_space.space import SearchSpace, StageChoices
+
+Value = str | int | float
+Genotype = Mapping[str, Value]
+"""A value for every gene, by name, such as `{"stage1.width": 64, ...}`."""
+
+SIZES = ("depth", "width", "ratio")
+"""The genes whose choices are sizes, listed from small to large."""
+
+
+def is_size(gene: str) -> bool:
+    """Whether the choices of a gene are sizes."""
+    return gene.rpartition(".")[2] in SIZES
+
+
+def suits_sequences(space: "SearchSpace", choices: "StageChoices") -> bool:
+    """Whether every choice of a stage treats all tokens alike, as a sequence needs it."""
+    mixers = (
+        MIXERS[kind].chosen(space, width, ratio, aggregation)
+        for kind in choices.mixer
+        for width in choices.width
+        for ratio in choices.local_ratio
+        for aggregation in choices.aggregation
+    )
+    operators = (FEED_FORWARDS[kind] for kind in choices.feed_forward)
+    return all(mixer.suits_sequences for mixer in mixers) and all(
+        operator.suits_sequences for operator in operators
+    )
+
+
+def stage(space: "SearchSpace", index: int, layout: str, genes: Mapping[str, Value]) -> Stage:
+    """The canonical stage that the values of one stage's genes describe."""
+    choices = space.stages[index]
+    width, depth = int(genes["width"]), int(genes["depth"])
+    pooling = genes.get("pooling") or None
+    if layout == "sequence" and index > 0:
+        pooling = SEQUENCE_POOLING
+    mixer = _mixer(space, choices, width, genes)
+    feed_forward = {"kind": genes["feed_forward"], "ratio": genes["ratio"]}
+    return Stage.model_validate(
+        {
+            "pooling": pooling,
+            "width": width,
+            "depth": depth,
+            "sharing": min(int(genes["sharing"]), depth),
+            "mixer": mixer,
+            "feed_forward": None if mixer.is_whole_block else feed_forward,
+            "conv_norm": space.conv_norm,
+            "position": choices.position,
+            "class_token": layout == "sequence",
+            "norm": choices.norm,
+        }
+    ).canonical()
+
+
+def _mixer(
+    space: "SearchSpace", choices: "StageChoices", width: int, genes: Mapping[str, Value]
+) -> Mixer:
+    kind = MIXERS[str(genes["mixer"])]
+    if not kind.fits(space, width):
+        kind = LocalGlobal
+    labels = [choice.label for choice in choices.aggregation]
+    aggregation = choices.aggregation[labels.index(str(genes["aggregation"]))]
+    return kind.chosen(space, width, float(genes["local_ratio"]), aggregation)
+
+
+@lru_cache(maxsize=64)
+def bodies(space: "SearchSpace", index: int, layout: str) -> dict[Stage, dict[str, Value]]:
+    """Every different stage at that index but for its pooling, with the first genes that say so.
+
+    How a stage is entered changes nothing in it, so `poolings` needs no stages of its own.
+    """
+    genes = {g: values for g, values in space.stages[index].genes().items() if g != "pooling"}
+    bodies: dict[Stage, dict[str, Value]] = {}
+    for values in product(*genes.values()):
+        chosen = dict(zip(genes, values, strict=True))
+        bodies.setdefault(_body(stage(space, index, layout, chosen)), chosen)
+    return bodies
+
+
+def poolings(space: "SearchSpace", index: int, layout: str) -> tuple[Pooling | None, ...]:
+    """The ways to enter the stage at that index; None where the stem does it all."""
+    if layout == "sequence" and index > 0:
+        return (SEQUENCE_POOLING,)
+    return space.stages[index].pooling or (None,)
+
+
+def _body(stage: Stage) -> Stage:
+    """A stage without its pooling."""
+    return stage.model_copy(update={"pooling": None}).canonical()
+
+
+def entered(space: "SearchSpace", body: Stage, pooling: Pooling | None) -> Stage:
+    """The stage of a body that is entered so."""
+    changes = {"pooling": pooling, "conv_norm": space.conv_norm}
+    return body.model_copy(update=changes).canonical()
+
+
+def genes_of(
+    space: "SearchSpace", index: int, layout: str, stage: Stage
+) -> dict[str, Value] | None:
+    """The first genes that describe a stage at that index; None if there are none."""
+    body = _body(stage)
+    genes = bodies(space, index, layout).get(body)
+    known = stage.pooling in poolings(space, index, layout)
+    if genes is None or not known or stage != entered(space, body, stage.pooling):
+        return None
+    choices = space.stages[index].pooling
+    if not choices:
+        return genes
+    return {"pooling": stage.pooling if stage.pooling in choices else choices[0], **genes}

@@ -1,0 +1,61 @@
+"""What a stage can be made of: stems, poolings, mixers, aggregations, feed-forwards.
+
+Each part says of itself what this package knows of it: its numbers and their legal values, its
+closed-form cost, its label in latency tables, and its words in summaries. A new one is a class and
+a row in the table of its module.
+"""
+
+from search_space.parts.aggregations import (
+    AGGREGATIONS,
+    AdaptiveWindow,
+    Aggregation,
+    FullAttention,
+    Rates,
+    SpatialReduction,
+)
+from search_space.parts.feed_forwards import FEED_FORWARDS, FeedForward, FeedForwardKind
+from search_space.parts.mixers import (
+    LADDER_BRANCHES,
+    MIXERS,
+    DepthwiseConvolution,
+    InvertedResidual,
+    Ladder,
+    LocalGlobal,
+    Mixer,
+    MixerKind,
+    NoMixer,
+)
+from search_space.parts.poolings import POOLINGS, SEQUENCE_POOLING, ConvNormKind, Pooling
+from search_space.parts.spec import Spec
+from search_space.parts.stems import STEMS, ConvStem, HalfStem, PatchStem, Stem
+
+__all__ = [
+    "AGGREGATIONS",
+    "FEED_FORWARDS",
+    "LADDER_BRANCHES",
+    "MIXERS",
+    "POOLINGS",
+    "SEQUENCE_POOLING",
+    "STEMS",
+    "AdaptiveWindow",
+    "Aggregation",
+    "ConvNormKind",
+    "ConvStem",
+    "DepthwiseConvolution",
+    "FeedForward",
+    "FeedForwardKind",
+    "FullAttention",
+    "HalfStem",
+    "InvertedResidual",
+    "Ladder",
+    "LocalGlobal",
+    "Mixer",
+    "MixerKind",
+    "NoMixer",
+    "PatchStem",
+    "Pooling",
+    "Rates",
+    "SpatialReduction",
+    "Spec",
+    "Stem",
+]

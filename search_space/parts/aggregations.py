@@ -1,0 +1,234 @@
+"""Aggregations: how the global heads of local–global attention see the whole map.
+
+A new one is a class here with its row in `AGGREGATIONS`, and a module with its row in
+`supernet.blocks.local_global.AGGREGATIONS`.
+"""
+
+from typing import TYPE_CHECKING, Annotated, Literal, Union
+
+from pydantic import Field, PositiveInt, field_validator
+
+from search_space.operators import (
+    Cost,
+    MapRole,
+    Size,
+    attention_products,
+    conv,
+    depthwise,
+    norm,
+    projections,
+)
+from search_space.parts.spec import Spec
+
+
+class AggregationSpec(Spec):
+    """What an architecture needs to know of an aggregation.
+
+    Attributes:
+        kind: Its name.
+    """
+
+    kind: str
+
+    @property
+    def suits_sequences(self) -> bool:
+        """Whether it treats every token alike, so that tokens need not be a map."""
+        return False
+
+    @property
+    def label(self) -> str:
+        """Short name that holds all its numbers, such as `rates-8-4`."""
+        raise NotImplementedError
+
+    @property
+    def largest_rate(self) -> int:
+        """Side of the largest patch of the map that is seen as one; no map may be smaller."""
+        return 0
+
+    def check_heads(self, heads: int) -> None:
+        """Check that so many global heads suffice.
+
+        Raises:
+            ValueError: If not.
+        """
+
+    def for_heads(self, heads: int) -> "Aggregation":
+        """The same aggregation, less what so few global heads have no use for."""
+        return self
+
+    def cost(self, width: int, heads: int, dim: int, split: int, role: MapRole, size: Size) -> Cost:
+        """Closed-form cost of the global heads, that of the bias of their projection left out.
+
+        Args:
+            width: Channels of the block.
+            heads: Global heads, before they are split.
+            dim: Channels of each.
+            split: Smaller heads that each is split into.
+            role: What the block does with attention maps.
+            size: Of the map.
+        """
+        raise NotImplementedError
+
+
+class Rates(AggregationSpec):
+    """Shunted attention: head groups that see keys and values reduced at different rates.
+
+    The global heads are split over the rates, the first rates taking one more where they don't
+    divide. Rate r reduces the map by a conv r×r stride r (Shunted Transformer, section 3.1).
+    """
+
+    kind: Literal["rates"] = "rates"
+    rates: tuple[PositiveInt, ...] = Field(min_length=1)
+
+    @field_validator("rates")
+    @classmethod
+    def _strictly_decreasing(cls, rates: tuple[int, ...]) -> tuple[int, ...]:
+        if list(rates) != sorted(set(rates), reverse=True):
+            raise ValueError(f"{list(rates)} is not strictly decreasing, such as [8, 4]")
+        return rates
+
+    @property
+    def label(self) -> str:
+        """Short name, such as `rates-8-4`."""
+        return "-".join(["rates", *map(str, self.rates)])
+
+    @property
+    def largest_rate(self) -> int:
+        """The first of the rates."""
+        return self.rates[0]
+
+    def check_heads(self, heads: int) -> None:
+        """Check that each rate has a head.
+
+        Raises:
+            ValueError: If not.
+        """
+        if len(self.rates) > heads:
+            raise ValueError(
+                f"aggregation.rates={list(self.rates)} needs {len(self.rates)} global heads, but "
+                f"heads - local_heads = {heads}"
+            )
+
+    def for_heads(self, heads: int) -> "Aggregation":
+        """The first, coarsest rates, one for each head at most."""
+        return Rates(rates=self.rates[:heads])
+
+    def heads_per_rate(self, heads: int) -> dict[int, int]:
+        """How many of the heads see each rate."""
+        share, rest = divmod(heads, len(self.rates))
+        return {rate: share + (i < rest) for i, rate in enumerate(self.rates)}
+
+    def cost(self, width: int, heads: int, dim: int, split: int, role: MapRole, size: Size) -> Cost:
+        """Closed-form cost; see `AggregationSpec.cost`. Values are mixed by a depthwise 3×3."""
+        cost = Cost()
+        for rate, some in self.heads_per_rate(heads).items():
+            cost += _reduced_heads(width, some, dim, split, role, size, rate)
+            reduced = _reduced(size, rate)
+            cost += depthwise(some * dim, reduced, reduced)
+        return cost
+
+
+class SpatialReduction(AggregationSpec):
+    """All global heads see keys and values reduced by conv r×r stride r and layer norm (PVT)."""
+
+    kind: Literal["reduction"] = "reduction"
+    rate: PositiveInt
+
+    @property
+    def label(self) -> str:
+        """Short name, such as `reduction-8`."""
+        return f"reduction-{self.rate}"
+
+    @property
+    def largest_rate(self) -> int:
+        """The rate."""
+        return self.rate
+
+    def cost(self, width: int, heads: int, dim: int, split: int, role: MapRole, size: Size) -> Cost:
+        """Closed-form cost; see `AggregationSpec.cost`."""
+        return _reduced_heads(width, heads, dim, split, role, size, self.rate)
+
+
+class AdaptiveWindow(AggregationSpec):
+    """PLG global attention: the map is pooled to one fixed window, attends, and is upsampled.
+
+    (PLG-ViT, adaptive patch sampling; the light-weight variant samples with the maximum only.)
+    """
+
+    kind: Literal["adaptive"] = "adaptive"
+    window: PositiveInt = 7
+    sampling: Literal["max", "max_avg"] = "max"
+
+    @property
+    def label(self) -> str:
+        """Short name, such as `adaptive-7-max`."""
+        return f"adaptive-{self.window}-{self.sampling}"
+
+    def cost(self, width: int, heads: int, dim: int, split: int, role: MapRole, size: Size) -> Cost:
+        """Closed-form cost; see `AggregationSpec.cost`."""
+        sampled = min(self.window, size[0]) * min(self.window, size[1])
+        cost = projections(width, heads * dim, sampled, sampled, role)
+        return cost + attention_products(heads * split, dim // split, sampled, sampled, role)
+
+
+class FullAttention(AggregationSpec):
+    """Every token attends to every token.
+
+    `local_term` adds a depthwise 3×3 of the values after attention, as in the last stage of the
+    Shunted Transformer. `relative` is the side of the map that a table of relative position biases
+    is made for (LIT-S: 14 and 7); on other maps the table is interpolated.
+    """
+
+    kind: Literal["full"] = "full"
+    local_term: bool = True
+    relative: PositiveInt | None = None
+
+    @property
+    def label(self) -> str:
+        """Short name: `full`, or `full-plain` without the local term."""
+        plain = "full" if self.local_term else "full-plain"
+        return plain if self.relative is None else f"{plain}-relative-{self.relative}"
+
+    @property
+    def suits_sequences(self) -> bool:
+        """Whether it asks for no place on a map."""
+        return not self.local_term and self.relative is None
+
+    def cost(self, width: int, heads: int, dim: int, split: int, role: MapRole, size: Size) -> Cost:
+        """Closed-form cost; see `AggregationSpec.cost`."""
+        tokens, cost = size[0] * size[1], Cost()
+        if self.relative is not None and role != "borrow":
+            cost += Cost(params=(2 * self.relative - 1) ** 2 * heads * split)
+        cost += projections(width, heads * dim, tokens, tokens, role)
+        cost += attention_products(heads * split, dim // split, tokens, tokens, role)
+        if self.local_term:
+            cost += depthwise(heads * dim, tokens, tokens)
+        return cost
+
+
+AGGREGATIONS: dict[str, type[AggregationSpec]] = {
+    spec.model_fields["kind"].default: spec
+    for spec in (Rates, SpatialReduction, AdaptiveWindow, FullAttention)
+}
+"""Every aggregation by its kind."""
+
+if TYPE_CHECKING:
+    Aggregation = AggregationSpec
+else:
+    Aggregation = Annotated[Union[tuple(AGGREGATIONS.values())], Field(discriminator="kind")]  # noqa: UP007
+"""Any aggregation, told by its `kind` where it is read."""
+
+
+def _reduced(size: Size, rate: int) -> int:
+    """Tokens of a map that is reduced by a rate."""
+    return -(-size[0] // rate) * -(-size[1] // rate)
+
+
+def _reduced_heads(
+    width: int, heads: int, dim: int, split: int, role: MapRole, size: Size, rate: int
+) -> Cost:
+    """Heads whose keys and values are reduced by a conv r×r stride r and a norm."""
+    tokens, reduced = size[0] * size[1], _reduced(size, rate)
+    cost = conv(width, width, rate**2, reduced * rate**2, reduced) + norm(width)
+    cost += projections(width, heads * dim, tokens, reduced, role)
+    return cost + attention_products(heads * split, dim // split, tokens, reduced, role)

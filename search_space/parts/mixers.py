@@ -1,0 +1,484 @@
+"""Mixers: how the tokens of a block exchange what they know.
+
+A new one is a class here with its row in `MIXERS`, and a module with its row in
+`supernet.blocks.block.MIXERS` or, if it is a whole block, `WHOLE_BLOCKS` there.
+"""
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self, Union
+
+from pydantic import Field, PositiveInt, field_validator, model_validator
+
+from search_space.operators import (
+    Cost,
+    MapRole,
+    Size,
+    attention_products,
+    depthwise,
+    inverted_residual,
+    linear,
+    norm,
+    projections,
+    window_grid,
+)
+from search_space.parts.aggregations import Aggregation
+from search_space.parts.spec import Spec
+
+LADDER_BRANCHES = 3
+
+_DIVISORS = range(1, 129)
+
+
+class MixerConstants(Protocol):
+    """The numbers that all mixers of a search space have in common.
+
+    Attributes:
+        head_dim: Channels of an attention head.
+        ladder_head_dim: Channels of one head in a branch of a ladder.
+        window: Side of windows and of depthwise kernels, in tokens.
+    """
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of an attention head."""
+
+    @property
+    def ladder_head_dim(self) -> int:
+        """Channels of one head in a branch of a ladder."""
+
+    @property
+    def window(self) -> int:
+        """Side of windows and of depthwise kernels, in tokens."""
+
+
+class MixerSpec(Spec):
+    """What an architecture needs to know of a mixer.
+
+    Attributes:
+        kind: Its name.
+        mixes: Whether there is anything to compute.
+        is_whole_block: Whether it is a block by itself, with no feed-forward beside.
+        shares_maps: Whether its layers can lend each other attention maps.
+        has_conv_norm: Whether it has norms of the stage's `conv_norm`.
+        is_searchable: Whether a search space can have it among the choices of a stage.
+    """
+
+    kind: str
+    mixes: ClassVar[bool] = True
+    is_whole_block: ClassVar[bool] = False
+    shares_maps: ClassVar[bool] = False
+    has_conv_norm: ClassVar[bool] = False
+    is_searchable: ClassVar[bool] = True
+
+    @classmethod
+    def chosen(
+        cls, constants: MixerConstants, width: int, local_ratio: float, aggregation: Aggregation
+    ) -> "MixerSpec":
+        """The mixer that these genes of a stage describe.
+
+        Args:
+            constants: Of the search space.
+            width: Channels of the stage.
+            local_ratio: Share of the heads that are local, where there are heads.
+            aggregation: How the other heads see the map.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def fits(cls, constants: MixerConstants, width: int) -> bool:
+        """Whether a stage of that width can have it; elsewhere its gene means local–global."""
+        return True
+
+    @classmethod
+    def fitting_widths(cls, constants: MixerConstants) -> str:
+        """The widths that it fits, for people."""
+        return "any width"
+
+    def check_width(self, width: int) -> None:
+        """Check that it works on so many channels.
+
+        Raises:
+            ValueError: If not; with the legal values.
+        """
+
+    @property
+    def suits_sequences(self) -> bool:
+        """Whether it treats every token alike, so that tokens need not be a map."""
+        return False
+
+    def canonical(self) -> Self:
+        """The same mixer with every choice that has no effect set to one agreed value."""
+        return self
+
+    def largest_rate(self) -> int:
+        """Side of the largest patch of the map that is seen as one; no map may be smaller."""
+        return 0
+
+    def cost(self, width: int, role: MapRole, size: Size) -> Cost:
+        """Closed-form cost, that of the norm before it left out unless it is a whole block.
+
+        Args:
+            width: Channels of the block.
+            role: What the block does with attention maps.
+            size: Of the map.
+        """
+        raise NotImplementedError
+
+    def operator(self, role: MapRole) -> str:
+        """What it is, whatever its numbers: what latencies of different sizes have in common."""
+        return self.kind
+
+    def label(self, width: int, role: MapRole) -> str:
+        """All that its latency depends on beside the map and `conv_norm`."""
+        raise NotImplementedError
+
+    def words(self, sharing: int) -> list[str]:
+        """In a summary of a stage whose attention maps are shared by so many layers."""
+        raise NotImplementedError
+
+    @property
+    def table_cells(self) -> tuple[str, str]:
+        """In a table of stages: which heads are local, and what the global ones see."""
+        raise NotImplementedError
+
+
+class NoMixer(MixerSpec):
+    """No token mixing at all: the block is its feed-forward (LIT, stages 1 and 2)."""
+
+    kind: Literal["none"] = "none"
+    mixes: ClassVar[bool] = False
+
+    @classmethod
+    def chosen(
+        cls, constants: MixerConstants, width: int, local_ratio: float, aggregation: Aggregation
+    ) -> MixerSpec:
+        """The mixer that genes describe; see `MixerSpec.chosen`."""
+        return cls()
+
+    @property
+    def suits_sequences(self) -> bool:
+        """Always."""
+        return True
+
+    def cost(self, width: int, role: MapRole, size: Size) -> Cost:
+        """Nothing."""
+        return Cost()
+
+    def label(self, width: int, role: MapRole) -> str:
+        """Nothing to time."""
+        return ""
+
+    def words(self, sharing: int) -> list[str]:
+        """In a summary; see `MixerSpec.words`."""
+        return ["no mixer"]
+
+    @property
+    def table_cells(self) -> tuple[str, str]:
+        """In a table of stages; see `MixerSpec.table_cells`."""
+        return "none", "–"
+
+
+class LocalGlobal(MixerSpec):
+    """Attention whose first `local_heads` heads look into windows and whose others look far.
+
+    `local_heads = 0` with `Rates` is shunted attention, half of the heads with `AdaptiveWindow` is
+    PLG's, all heads local is window attention; one block covers what lies between.
+
+    Attributes:
+        heads: Into how many heads the channels are split.
+        local_heads: How many of them are local; their share is the local ratio (LW-PLG).
+        window: Side of the local windows in tokens; it shrinks to smaller maps.
+        aggregation: How the other heads see the whole map; it shrinks to smaller maps.
+        global_split: Smaller heads that each global head is split into, so that the two parts have
+            numbers of heads of their own (LW-PLG, decoupled heads).
+    """
+
+    kind: Literal["local_global"] = "local_global"
+    heads: PositiveInt
+    local_heads: int = Field(default=0, ge=0)
+    window: PositiveInt = 7
+    aggregation: Aggregation | None = None
+    global_split: PositiveInt = 1
+    shares_maps: ClassVar[bool] = True
+
+    @model_validator(mode="after")
+    def _heads_suffice(self) -> Self:
+        if self.local_heads > self.heads:
+            raise ValueError(f"local_heads={self.local_heads} exceeds heads={self.heads}")
+        if self.global_heads:
+            if self.aggregation is None:
+                raise ValueError(
+                    f"aggregation is missing, but {self.global_heads} of the heads are global"
+                )
+            self.aggregation.check_heads(self.global_heads)
+        return self
+
+    @property
+    def global_heads(self) -> int:
+        """Number of heads that see the whole map, before they are split."""
+        return self.heads - self.local_heads
+
+    @classmethod
+    def chosen(
+        cls, constants: MixerConstants, width: int, local_ratio: float, aggregation: Aggregation
+    ) -> MixerSpec:
+        """The mixer that genes describe; see `MixerSpec.chosen`."""
+        heads = width // constants.head_dim
+        local_heads = int(heads * local_ratio)
+        seen = aggregation.for_heads(heads - local_heads) if local_heads < heads else None
+        return cls(heads=heads, local_heads=local_heads, window=constants.window, aggregation=seen)
+
+    def check_width(self, width: int) -> None:
+        """Check that the heads divide the channels; see `MixerSpec.check_width`."""
+        if width % self.heads:
+            legal = [heads for heads in _DIVISORS if width % heads == 0]
+            raise ValueError(
+                f"mixer.heads={self.heads} does not divide width={width}; legal: "
+                f"{', '.join(map(str, legal))}"
+            )
+        dim = width // self.heads
+        if self.global_heads and dim % self.global_split:
+            legal = [split for split in _DIVISORS if dim % split == 0]
+            raise ValueError(
+                f"mixer.global_split={self.global_split} does not divide the {dim} channels of a "
+                f"head; legal: {', '.join(map(str, legal))}"
+            )
+
+    @property
+    def suits_sequences(self) -> bool:
+        """Where no head is local, and the others ask for no place on a map."""
+        return not self.local_heads and (
+            self.aggregation is not None and self.aggregation.suits_sequences
+        )
+
+    def canonical(self) -> Self:
+        """The same mixer without what no head uses; see `MixerSpec.canonical`."""
+        defaults = {name: field.default for name, field in type(self).model_fields.items()}
+        unused: dict[str, Any] = {}
+        if self.global_heads == 0:
+            unused |= {"aggregation": None, "global_split": defaults["global_split"]}
+        if self.local_heads == 0:
+            unused["window"] = defaults["window"]
+        return self.model_copy(update=unused)
+
+    def largest_rate(self) -> int:
+        """Of the aggregation; see `MixerSpec.largest_rate`."""
+        return self.aggregation.largest_rate if self.aggregation else 0
+
+    def cost(self, width: int, role: MapRole, size: Size) -> Cost:
+        """Closed-form cost; see `MixerSpec.cost`."""
+        dim, tokens = width // self.heads, size[0] * size[1]
+        cost = Cost(params=width)  # bias of the output projection, one for all groups
+        if heads := self.local_heads:
+            (rows, high), (columns, wide) = (window_grid(side, self.window) for side in size)
+            cost += projections(width, heads * dim, tokens, tokens, role)
+            cost += attention_products(
+                heads, dim, high * wide, high * wide, role, sets=rows * columns
+            )
+        if self.global_heads and self.aggregation is not None:
+            cost += self.aggregation.cost(
+                width, self.global_heads, dim, self.global_split, role, size
+            )
+        return cost
+
+    def operator(self, role: MapRole) -> str:
+        """What it is; see `MixerSpec.operator`."""
+        parts = ["local"] if self.local_heads else []
+        parts += [self.aggregation.kind] if self.aggregation is not None else []
+        return " ".join([*parts, role])
+
+    def label(self, width: int, role: MapRole) -> str:
+        """All that its latency depends on; see `MixerSpec.label`."""
+        parts = [f"{width} heads {self.heads}"]
+        if self.local_heads:
+            parts.append(f"local {self.local_heads} window {self.window}")
+        if self.aggregation is not None:
+            parts.append(self.aggregation.label)
+        if self.global_split > 1:
+            parts.append(f"split {self.global_split}")
+        return " ".join([*parts, role])
+
+    def words(self, sharing: int) -> list[str]:
+        """In a summary; see `MixerSpec.words`."""
+        words = [f"local {self.local_heads}/{self.heads}"] if self.local_heads else []
+        if self.aggregation and self.global_heads:
+            words.append(self.aggregation.label)
+        if self.global_split > 1:
+            words.append(f"split by {self.global_split}")
+        if sharing > 1:
+            words.append(f"shared by {sharing}")
+        return words
+
+    @property
+    def table_cells(self) -> tuple[str, str]:
+        """In a table of stages; see `MixerSpec.table_cells`."""
+        seen = self.aggregation.label if self.aggregation else "–"
+        return f"{self.local_heads} of {self.heads}", seen
+
+
+class DepthwiseConvolution(MixerSpec):
+    """A depthwise convolution in the place of local attention.
+
+    1×1, norm, ReLU, depthwise k×k, norm, ReLU, 1×1, norm (Han et al., 2021, "Demystifying local
+    vision transformer", section 3.3, DWNet): attention in windows whose weights don't depend on the
+    image, on a par with it at lower cost.
+
+    Attributes:
+        kernel_size: Side of the kernel in tokens, odd.
+    """
+
+    kind: Literal["depthwise"] = "depthwise"
+    kernel_size: PositiveInt = 7
+    has_conv_norm: ClassVar[bool] = True
+
+    @field_validator("kernel_size")
+    @classmethod
+    def _is_odd(cls, kernel_size: int) -> int:
+        if kernel_size % 2 == 0:
+            raise ValueError(f"{kernel_size} is even: a kernel has a token in its middle")
+        return kernel_size
+
+    @classmethod
+    def chosen(
+        cls, constants: MixerConstants, width: int, local_ratio: float, aggregation: Aggregation
+    ) -> MixerSpec:
+        """The mixer that genes describe: its kernel is as large as a window, or a token larger."""
+        return cls(kernel_size=constants.window | 1)
+
+    def cost(self, width: int, role: MapRole, size: Size) -> Cost:
+        """Closed-form cost; see `MixerSpec.cost`."""
+        tokens = size[0] * size[1]
+        pointwise = linear(width, width, tokens, bias=False) + norm(width)
+        mixed = depthwise(width, tokens, tokens, taps=self.kernel_size**2, bias=False)
+        return pointwise * 2 + mixed + norm(width)
+
+    def label(self, width: int, role: MapRole) -> str:
+        """All that its latency depends on; see `MixerSpec.label`."""
+        return f"depthwise {width} kernel {self.kernel_size}"
+
+    def words(self, sharing: int) -> list[str]:
+        """In a summary; see `MixerSpec.words`."""
+        return [f"depthwise {self.kernel_size}x{self.kernel_size}"]
+
+    @property
+    def table_cells(self) -> tuple[str, str]:
+        """In a table of stages; see `MixerSpec.table_cells`."""
+        return f"depthwise {self.kernel_size}×{self.kernel_size}", "–"
+
+
+class Ladder(MixerSpec):
+    """PSLT's ladder block, a whole block with its own feed-forwards (PSLT, sections 3.1 and 3.2).
+
+    Three branches of a third of the channels attend in windows, each shifted otherwise, and each
+    handing its output to the next as values.
+
+    Attributes:
+        heads: Heads of each branch.
+        window: Side of the windows in tokens; it shrinks to smaller maps.
+    """
+
+    kind: Literal["ladder"] = "ladder"
+    heads: PositiveInt
+    window: PositiveInt = 7
+    is_whole_block: ClassVar[bool] = True
+    has_conv_norm: ClassVar[bool] = True
+
+    @classmethod
+    def chosen(
+        cls, constants: MixerConstants, width: int, local_ratio: float, aggregation: Aggregation
+    ) -> MixerSpec:
+        """The mixer that genes describe; see `MixerSpec.chosen`."""
+        heads = width // (LADDER_BRANCHES * constants.ladder_head_dim)
+        return cls(heads=heads, window=constants.window)
+
+    @classmethod
+    def fits(cls, constants: MixerConstants, width: int) -> bool:
+        """Whether the branches and their heads divide the width."""
+        return width % (LADDER_BRANCHES * constants.ladder_head_dim) == 0
+
+    @classmethod
+    def fitting_widths(cls, constants: MixerConstants) -> str:
+        """The widths that it fits, for people."""
+        dim = constants.ladder_head_dim
+        return f"a multiple of {LADDER_BRANCHES} * ladder_head_dim = {LADDER_BRANCHES * dim}"
+
+    def check_width(self, width: int) -> None:
+        """Check that branches and heads divide the channels; see `MixerSpec.check_width`."""
+        if width % (LADDER_BRANCHES * self.heads):
+            legal = [n for n in _DIVISORS if width % (LADDER_BRANCHES * n) == 0]
+            legal_heads = ", ".join(map(str, legal)) or "none, the width is no multiple of 3"
+            raise ValueError(
+                f"mixer.heads={self.heads} in each of {LADDER_BRANCHES} branches does not divide "
+                f"width={width}; legal: {legal_heads}"
+            )
+
+    def cost(self, width: int, role: MapRole, size: Size) -> Cost:
+        """Closed-form cost: three branches of attention and light feed-forward, fusion, linear."""
+        tokens, channels = size[0] * size[1], width // LADDER_BRANCHES
+        (rows, high), (columns, wide) = (window_grid(side, self.window) for side in size)
+        layer = linear(channels, channels, tokens)
+        branch = layer * 3  # queries, keys, output
+        branch += attention_products(
+            self.heads, channels // self.heads, high * wide, high * wide, "own", sets=rows * columns
+        )
+        branch += Cost(params=(2 * self.window - 1) ** 2 * self.heads)
+        branch += layer * 2 + depthwise(channels, tokens, tokens)  # light feed-forward
+        branch += norm(channels) * 5
+        cost = branch * LADDER_BRANCHES + layer  # the first branch has values
+        cost += linear(width, width // 2, tokens) + linear(width // 2, width, tokens)
+        return cost + linear(width, width, tokens)
+
+    def label(self, width: int, role: MapRole) -> str:
+        """All that its latency depends on; see `MixerSpec.label`."""
+        return f"ladder {width} heads {self.heads} window {self.window}"
+
+    def words(self, sharing: int) -> list[str]:
+        """In a summary; see `MixerSpec.words`."""
+        return [f"ladder of {self.heads} heads"]
+
+    @property
+    def table_cells(self) -> tuple[str, str]:
+        """In a table of stages; see `MixerSpec.table_cells`."""
+        return "ladder", "–"
+
+
+class InvertedResidual(MixerSpec):
+    """MV2-SE, a whole block without attention: MobileNetV2's with squeeze-and-excitation (PSLT)."""
+
+    kind: Literal["mv2_se"] = "mv2_se"
+    expansion: PositiveInt = 4
+    is_whole_block: ClassVar[bool] = True
+    has_conv_norm: ClassVar[bool] = True
+    is_searchable: ClassVar[bool] = False
+
+    def cost(self, width: int, role: MapRole, size: Size) -> Cost:
+        """Closed-form cost; see `MixerSpec.cost`."""
+        tokens = size[0] * size[1]
+        return inverted_residual(width, width, self.expansion, tokens, tokens)
+
+    def label(self, width: int, role: MapRole) -> str:
+        """All that its latency depends on; see `MixerSpec.label`."""
+        return f"mv2-se {width} expansion {self.expansion}"
+
+    def words(self, sharing: int) -> list[str]:
+        """In a summary; see `MixerSpec.words`."""
+        return [f"mv2-se {self.expansion}"]
+
+    @property
+    def table_cells(self) -> tuple[str, str]:
+        """In a table of stages; see `MixerSpec.table_cells`."""
+        return "MV2-SE", "–"
+
+
+MIXERS: dict[str, type[MixerSpec]] = {
+    spec.model_fields["kind"].default: spec
+    for spec in (NoMixer, LocalGlobal, DepthwiseConvolution, Ladder, InvertedResidual)
+}
+"""Every mixer by its kind."""
+
+if TYPE_CHECKING:
+    Mixer = MixerSpec
+    MixerKind = str
+else:
+    Mixer = Annotated[Union[tuple(MIXERS.values())], Field(discriminator="kind")]  # noqa: UP007
+    MixerKind = Literal[tuple(kind for kind, spec in MIXERS.items() if spec.is_searchable)]
+"""Any mixer, told by its `kind` where it is read, and the kinds that a space can choose."""

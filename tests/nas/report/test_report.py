@@ -1,0 +1,799 @@
+import io
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from nas.objectives.limits import Limits
+from nas.objectives.objective import ACCURACY, MACS, LatencyColumns, Objective, latency_on
+from nas.report.cards import ModelSummary, model_card
+from nas.report.figures import macs_latency_figure, pareto_figure, prediction_figure
+from nas.report.pages import next_commands, write_report
+from nas.report.run_summary import LatencySummary, RunSummary, latency_text
+from nas.report.summary import summary_table
+from nas.search.front import best, hypervolume, hypervolume_trace, pareto_front
+from nas.search.trials import RANDOM_SOURCE, trial_columns
+
+CPU, PHONE = LatencyColumns("cpu"), LatencyColumns("phone")
+BY_MACS = (ACCURACY, MACS)
+BY_LATENCY = (ACCURACY, MACS, latency_on("cpu"))
+
+HOSTILE = "</script><img src=x onerror=alert(1)> | [red] & 'quoted'"
+
+
+def row(number: int, **changes: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "number": number,
+        "hash": f"{number:016x}",
+        "state": "evaluated",
+        "accuracy": 0.5,
+        "macs": 1_000_000_000,
+        "params": 12_345_678,
+        "source": "sampler",
+        "seconds": 1.5,
+        "violation": "",
+        "summary": "64-128 x 1-2 | conv max",
+    }
+    return values | changes
+
+
+def timed(
+    predicted: float,
+    measured: float = float("nan"),
+    iqr: float = float("nan"),
+    *,
+    unstable: bool = False,
+    slowdown: float = 1.0,
+    on: LatencyColumns = CPU,
+) -> dict[str, float]:
+    """The columns of a latency, that was measured or was not."""
+    known = not np.isnan(measured)
+    return {
+        on.value: measured if known else predicted,
+        on.predicted: predicted,
+        on.measured: measured,
+        on.iqr: iqr,
+        on.unstable: float(unstable) if known else float("nan"),
+        on.slowdown: slowdown if known else float("nan"),
+    }
+
+
+def objectives_with(*limited: str) -> tuple[Objective, ...]:
+    """The objectives of a run with limits on these."""
+    return Limits(**dict.fromkeys(limited, 1.0)).objectives
+
+
+def table(*rows: dict[str, Any], limited: Sequence[str] = (CPU.value,)) -> pd.DataFrame:
+    return pd.DataFrame(list(rows), columns=trial_columns(objectives_with(*limited)))
+
+
+def evaluated(*points: tuple[float, ...]) -> pd.DataFrame:
+    """One evaluated trial per (accuracy, macs) or (accuracy, macs, predicted latency)."""
+    return table(
+        *(
+            row(number, accuracy=point[0], macs=point[1], **timed(*point[2:]) if point[2:] else {})
+            for number, point in enumerate(points)
+        )
+    )
+
+
+def mixed(*, latency: bool = False, count: int = 60) -> pd.DataFrame:
+    """A run as it looks: all states, published designs, costs over a factor of ten."""
+    random = np.random.default_rng(0)
+    rows = []
+    for number in range(count):
+        macs = int(10 ** random.uniform(8.6, 9.7))
+        over = macs > 2e9
+        state = "infeasible" if over else ("failed" if number % 17 == 5 else "evaluated")
+        accuracy = 0.3 + 0.5 * macs / 2e9 + random.normal(0, 0.05)
+        predicted = macs / 2e8 * random.uniform(0.8, 1.2)
+        measured = (1.05 * predicted, 0.1) if number % 7 == 1 and not over else ()
+        rows.append(
+            row(
+                number,
+                state=state,
+                accuracy=min(accuracy, 0.95) if state == "evaluated" else float("nan"),
+                macs=macs,
+                source="smallest" if number == 0 else "sampler",
+                violation="macs over the limit" if over else "",
+                **timed(predicted, *measured) if latency else {},
+            )
+        )
+    return table(*rows, limited=[CPU.value] if latency else [])
+
+
+NETWORKS = [{"macs": 1e9 + n, "predicted_ms": 5.0 + n, "measured_ms": 5.5 + n} for n in range(6)]
+
+
+def latency_summary(**changes: Any) -> LatencySummary:
+    values: dict[str, Any] = {
+        "conditions": "Some Chip, float32, batch 1",
+        "error": "MAPE 3.1% on 6 held-out networks",
+        "measured": True,
+        "networks": NETWORKS,
+    }
+    return LatencySummary(**values | changes)
+
+
+@pytest.fixture
+def summary_of() -> Callable[..., RunSummary]:
+    def build(*, latency_ms: float | None = None, **changes: Any) -> RunSummary:
+        values: dict[str, Any] = {
+            "command": "python run_search.py --budget 2GFLOPs",
+            "data": "digits",
+            "num_classes": 10,
+            "search_images": 400,
+            "space": "base",
+            "space_size": 812_345_678_901_234,
+            "limits": {"macs": 2e9} | ({CPU.value: latency_ms} if latency_ms else {}),
+            "reachable": {
+                "macs": (400_000_000, 5_000_000_000),
+                "params": (1_000_000, 30_000_000),
+                "memory": (3_000_000, 9_000_000),
+            },
+            "image_size": 224,
+            "proxy_size": 64,
+            "sampler": "nsga2",
+            "seed": 0,
+            "device": "cpu",
+            "supernet_steps": 1200,
+            "supernet_seconds": 312.4,
+            "search_seconds": 151.0,
+            "latency": {"cpu": latency_summary()} if latency_ms else {},
+        }
+        return RunSummary(**(values | changes))
+
+    return build
+
+
+# Front, best and hypervolume
+
+
+def test_front_is_what_no_other_trial_dominates_by_pairwise_comparison() -> None:
+    random = np.random.default_rng(1)
+    trials = evaluated(*random.integers(1, 8, size=(60, 3)).tolist())
+    points = [(-r.accuracy, r.macs, r.latency_cpu_ms) for r in trials.itertuples()]
+
+    def beats(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+        return a != b and all(x <= y for x, y in zip(a, b, strict=True))
+
+    expected = {p for p in points if not any(beats(q, p) for q in points)}
+    front = pareto_front(trials, BY_LATENCY)
+    found = [(-r.accuracy, r.macs, r.latency_cpu_ms) for r in front.itertuples()]
+    assert set(found) == expected
+    assert len(found) == len(expected)
+    assert front["macs"].is_monotonic_increasing
+
+
+def test_front_keeps_the_first_of_equal_trials() -> None:
+    front = pareto_front(evaluated((0.8, 100), (0.8, 100), (0.7, 90)), BY_MACS)
+    assert front["number"].tolist() == [2, 0]
+
+
+def test_latency_keeps_a_trial_that_accuracy_and_macs_alone_would_drop() -> None:
+    trials = evaluated((0.8, 100, 9.0), (0.7, 110, 3.0))
+    assert pareto_front(trials, BY_MACS)["number"].tolist() == [0]
+    assert pareto_front(trials, BY_LATENCY)["number"].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("state", ["infeasible", "duplicate", "failed"])
+def test_only_evaluated_trials_can_be_best_or_on_the_front(state: str) -> None:
+    trials = table(row(0, accuracy=0.6), row(1, accuracy=0.9, macs=5, state=state))
+    assert best(trials)["number"] == 0
+    assert pareto_front(trials, BY_MACS)["number"].tolist() == [0]
+
+
+def test_an_architecture_evaluated_twice_is_on_the_front_once() -> None:
+    trials = table(row(0, hash="a" * 16), row(1, hash="a" * 16, accuracy=0.9))
+    assert pareto_front(trials, BY_MACS)["number"].tolist() == [0]
+
+
+def test_best_is_most_accurate_and_among_equals_cheapest() -> None:
+    assert best(evaluated((0.7, 1), (0.9, 30), (0.9, 20)))["number"] == 2
+
+
+def test_best_of_nothing_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no trial was evaluated"):
+        best(table())
+
+
+@pytest.mark.parametrize("objectives", [2, 3])
+def test_hypervolume_equals_inclusion_and_exclusion(objectives: int) -> None:
+    points = np.random.default_rng(2).uniform(size=(9, objectives))
+    points[4] = points[3]
+    gains = np.column_stack([points[:, 0], 1 - points[:, 1:]])
+    expected = 0.0
+    for size in range(1, len(gains) + 1):
+        for chosen in itertools.combinations(gains, size):
+            expected += (-1) ** (size + 1) * float(np.min(chosen, axis=0).prod())
+    assert hypervolume(points, BY_LATENCY[:objectives]) == pytest.approx(expected, rel=1e-12)
+
+
+def test_hypervolume_of_known_points() -> None:
+    assert hypervolume([(0.8, 0.5)], BY_MACS) == pytest.approx(0.4)
+    assert hypervolume([(0.8, 0.5), (0.4, 0.25)], BY_MACS) == pytest.approx(0.4 + 0.4 * 0.25)
+    assert hypervolume([(0.5, 0.5, 0.5)], BY_LATENCY) == pytest.approx(0.125)
+
+
+def test_points_beyond_the_reference_add_nothing_to_the_hypervolume() -> None:
+    inside = [(0.8, 0.5)]
+    outside = [(0.9, 1.2), (0.0, 0.1), (float("nan"), 0.1)]
+    assert hypervolume(inside + outside, BY_MACS) == hypervolume(inside, BY_MACS)
+    assert hypervolume([], BY_LATENCY) == 0.0
+
+
+def test_an_objective_that_is_maximised_counts_upwards_in_front_and_hypervolume() -> None:
+    robust = Objective(
+        name="robustness", label="robustness", unit="", definition="", direction="maximize"
+    )
+    assert hypervolume([(0.5, 0.5)], (ACCURACY, robust)) == pytest.approx(0.25)
+    assert hypervolume([(0.5, 0.8)], (ACCURACY, robust)) == pytest.approx(0.4)
+    trials = evaluated((0.5, 1e9), (0.6, 1e9), (0.4, 1e9)).assign(robustness=[0.5, 0.4, 0.3])
+    front = pareto_front(trials, (ACCURACY, robust))
+    assert front["number"].tolist() == [0, 1]
+
+
+def test_what_is_not_searched_for_keeps_nothing_on_the_front() -> None:
+    trials = evaluated((0.8, 100), (0.7, 110)).assign(params=[9, 1])
+    front = pareto_front(trials, objectives_with("params"))
+    assert front["number"].tolist() == [0]
+
+
+def test_hypervolume_trace_never_falls_and_ends_at_the_volume_of_the_front(
+    summary_of: Callable[..., RunSummary],
+) -> None:
+    trials, run = mixed(latency=True), summary_of(latency_ms=12.0)
+    trace = hypervolume_trace(trials, run.objectives, run.reachable)
+    front = pareto_front(trials, run.objectives)
+    shares = np.column_stack([front["accuracy"], front["macs"] / 2e9, front[CPU.value] / 12.0])
+    assert len(trace) == (trials["state"] == "evaluated").sum()
+    assert trace == sorted(trace)
+    assert trace[-1] == pytest.approx(hypervolume(shares, BY_LATENCY))
+
+
+def test_without_a_limit_on_macs_their_scale_is_the_largest_architecture(
+    summary_of: Callable[..., RunSummary],
+) -> None:
+    run = summary_of(limits={"params": 1e7})
+    trace = hypervolume_trace(evaluated((0.6, 2.5e9)), run.objectives, run.reachable)
+    assert trace == [pytest.approx(0.6 * 0.5)]
+
+
+# Figure
+
+
+def traces(figure: Any, name: str) -> list[Any]:
+    return [trace for trace in figure.data if (trace.name or "").startswith(name)]
+
+
+def test_trials_without_accuracy_stand_in_the_strip_and_not_among_the_accuracies(
+    summary_of: Callable[..., RunSummary],
+) -> None:
+    trials = mixed()
+    figure = pareto_figure(trials, summary_of())
+    (over,) = traces(figure, "over a limit")
+    (failed,) = traces(figure, "failed")
+    assert len(over.x) == (trials["state"] == "infeasible").sum()
+    assert {over.yaxis, failed.yaxis} == {"y2"}
+    accuracies = [trace for trace in figure.data if trace.yaxis == "y" and trace.mode == "markers"]
+    shown = {text.split(":")[0] for trace in accuracies for text in trace.hovertext or ()}
+    assert len(shown) == (trials["state"] == "evaluated").sum()
+    assert figure.layout.yaxis2.domain[1] == figure.layout.yaxis.domain[0]
+
+
+def test_star_is_the_best_trial_and_the_dashed_line_is_the_limit(
+    summary_of: Callable[..., RunSummary],
+) -> None:
+    trials = mixed()
+    figure = pareto_figure(trials, summary_of())
+    (star,) = traces(figure, "best, ")
+    assert star.x[0] == best(trials)["macs"] / 1e9
+    assert star.y[0] == pytest.approx(100 * best(trials)["accuracy"])
+    (line,) = figure.layout.shapes
+    assert line.x0 == line.x1 == 2.0
+    # plotly places a shape by value, and an annotation on a logarithmic axis by its logarithm.
+    (label,) = [note for note in figure.layout.annotations if note.text == "limit 2 GMACs"]
+    assert label.x == pytest.approx(np.log10(2.0))
+
+
+def test_step_line_is_the_best_accuracy_up_to_each_cost_and_ends_at_the_limit(
+    summary_of: Callable[..., RunSummary],
+) -> None:
+    figure = pareto_figure(evaluated((0.5, 1e9), (0.4, 1.2e9), (0.7, 1.5e9)), summary_of())
+    (line,) = traces(figure, "best accuracy up to")
+    assert list(line.x) == [1.0, 1.5, 2.0]
+    assert list(line.y) == pytest.approx([50.0, 70.0, 70.0])
+
+
+def test_cost_axis_is_logarithmic_only_where_costs_span_much(
+    summary_of: Callable[..., RunSummary],
+) -> None:
+    assert pareto_figure(mixed(), summary_of()).layout.xaxis.type == "log"
+    near = evaluated((0.5, 1.0e9), (0.6, 1.5e9))
+    assert pareto_figure(near, summary_of()).layout.xaxis.type is None
+
+
+def test_a_latency_limit_adds_a_panel_with_its_own_limit(
+    summary_of: Callable[..., RunSummary],
+) -> None:
+    assert "xaxis2" not in pareto_figure(mixed(), summary_of()).layout
+    figure = pareto_figure(mixed(latency=True), summary_of(latency_ms=12.0))
+    assert [shape.x0 for shape in figure.layout.shapes] == [2.0, 12.0]
+    assert figure.layout.yaxis3.domain[1] < figure.layout.yaxis2.domain[0]
+    notes = [note.text for note in figure.layout.annotations]
+    assert [text for text in notes if text.startswith("limit")] == [
+        "limit 2 GMACs",
+        "limit 12 ms on cpu",
+    ]
+
+
+def test_two_devices_add_two_panels_that_do_not_overlap(
+    summary_of: Callable[..., RunSummary],
+) -> None:
+    trials = table(
+        row(0, **timed(5.0, 5.5, 0.1), **timed(30.0, on=PHONE)),
+        row(1, accuracy=0.6, macs=2e9, **timed(6.0), **timed(20.0, on=PHONE)),
+        limited=[CPU.value, PHONE.value],
+    )
+    run = summary_of(
+        limits={"macs": 2e9, CPU.value: 12.0, PHONE.value: 40.0},
+        latency={"cpu": latency_summary(), "phone": latency_summary(measured=False)},
+    )
+    assert [o.name for o in run.searched_costs] == ["macs", "latency_cpu_ms", "latency_phone_ms"]
+    figure = pareto_figure(trials, run)
+    assert [shape.x0 for shape in figure.layout.shapes] == [2.0, 12.0, 40.0]
+    axes = ("yaxis", "yaxis2", "yaxis3", "yaxis4", "yaxis5", "yaxis6")
+    domains = [tuple(figure.layout[axis].domain) for axis in axes]
+    assert all(upper[0] >= lower[1] for upper, lower in itertools.pairwise(domains))
+    starred = {trace.xaxis: trace.x[0] for trace in traces(figure, "best, ")}
+    assert starred == {"x": 2.0, "x2": 6.0, "x3": 20.0}
+
+
+def test_hover_tells_number_accuracy_costs_architecture_and_why_it_was_not_evaluated(
+    summary_of: Callable[..., RunSummary],
+) -> None:
+    trials = table(
+        row(3, accuracy=0.81, source="deit", **timed(3.9, 4.2, 0.1)),
+        row(
+            4,
+            state="infeasible",
+            accuracy=float("nan"),
+            macs=3 * 10**9,
+            violation="1 G over",
+            **timed(7.5),
+        ),
+    )
+    figure = pareto_figure(trials, summary_of(latency_ms=12.0))
+    (good,) = traces(figure, "best, ")[0].hovertext
+    for part in ("trial 3", "deit", "81.0 %", "1 GMACs", "12.3 M params"):
+        assert part in good
+    assert "cpu: 4.20 ms (IQR 0.10), 3.90 predicted" in good
+    assert good.endswith("64-128 x 1-2<br>conv max")
+    (bad,) = traces(figure, "over a limit")[0].hovertext
+    assert "trial 4" in bad
+    assert "1 G over" in bad
+    assert "cpu: 7.50 ms predicted" in bad
+    assert "%" not in bad
+
+
+def test_what_was_measured_to_be_too_slow_stands_at_its_accuracy_under_a_name_of_its_own(
+    summary_of: Callable[..., RunSummary],
+) -> None:
+    trials = table(
+        row(0, accuracy=0.6, **timed(9.0, 9.5, 0.1)),
+        row(
+            1,
+            state="infeasible",
+            accuracy=0.8,
+            violation="latency_cpu_ms +25.0% over",
+            **timed(11.0, 15.0, 0.2),
+        ),
+        row(2, state="infeasible", accuracy=float("nan"), macs=3e9, **timed(30.0)),
+    )
+    figure = pareto_figure(trials, summary_of(latency_ms=12.0))
+    on_macs, on_latency = traces(figure, "too slow when measured")
+    assert (on_macs.yaxis, on_latency.yaxis) == ("y", "y3")
+    assert [list(trace.x) for trace in (on_macs, on_latency)] == [[1.0], [15.0]]
+    assert list(on_latency.y) == [pytest.approx(80.0)]
+    assert "latency_cpu_ms +25.0% over" in on_latency.hovertext[0]
+    assert "15.00 ms (IQR 0.20), 11.00 predicted" in on_latency.hovertext[0]
+    assert "<b>trial 1</b>: 80.0 %" in on_latency.hovertext[0]
+    for over in traces(figure, "over a limit"):
+        (text,) = over.hovertext
+        assert "trial 2" in text
+    for star in traces(figure, "best, "):
+        assert "trial 0" in star.hovertext[0]
+    for front in traces(figure, "Pareto front"):
+        (text,) = front.hovertext
+        assert "trial 0" in text
+    for line in traces(figure, "best accuracy up to"):
+        assert max(line.y) == pytest.approx(60.0)
+
+
+def test_only_landmarks_and_designs_are_named_in_the_figure(
+    tmp_path: Path, summary_of: Callable[..., RunSummary]
+) -> None:
+    sources = ("sampler", RANDOM_SOURCE, "smallest", "Shunted-T")
+    trials = table(*(row(i, hash=str(i), source=s) for i, s in enumerate(sources)))
+    named = [t for trace in pareto_figure(trials, summary_of()).data for t in trace.text or ()]
+    write_report(tmp_path, trials, summary_of())
+    page = Tags((tmp_path / "report.html").read_text()).text
+    assert [name.strip() for name in named] == ["smallest", "Shunted-T"]
+    assert "smallest, Shunted-T" in page
+
+
+def test_a_run_without_a_limit_on_latency_speaks_of_none(
+    tmp_path: Path, summary_of: Callable[..., RunSummary]
+) -> None:
+    assert not traces(pareto_figure(mixed(), summary_of()), "too slow")
+    write_report(tmp_path, mixed(), summary_of())
+    assert "atency" not in Tags((tmp_path / "report.html").read_text()).text
+
+
+# Latency
+
+
+def test_columns_are_those_of_the_objectives_between_state_and_source() -> None:
+    always = trial_columns(objectives_with())
+    assert always == [
+        *("number", "hash", "state", "accuracy", "macs", "params"),
+        *("source", "seconds", "violation", "summary"),
+    ]
+    assert trial_columns(objectives_with("memory", "macs")) == [*always[:6], "memory", *always[6:]]
+    assert trial_columns(objectives_with("latency_cuda:1_ms")) == [
+        *always[:6],
+        "latency_cuda:1_ms",
+        "latency_cuda:1_predicted_ms",
+        "latency_cuda:1_measured_ms",
+        "latency_cuda:1_iqr_ms",
+        "latency_cuda:1_unstable",
+        "latency_cuda:1_slowdown",
+        *always[6:],
+    ]
+    both = trial_columns(objectives_with(CPU.value, PHONE.value))
+    assert len(set(both)) == len(always) + 12
+
+
+def test_latency_is_told_as_predicted_until_it_is_measured() -> None:
+    assert latency_text(timed(4.234), CPU) == "4.23 ms predicted"
+    assert latency_text(timed(4.0, 4.5, 0.1), CPU) == "4.50 ms (IQR 0.10), 4.00 predicted"
+    shaky = timed(4.0, 4.5, 2.0, unstable=True)
+    assert latency_text(shaky, CPU) == "4.50 ms (IQR 2.00, unstable), 4.00 predicted"
+
+
+def test_a_device_s_pace_is_told_where_it_is_not_that_of_its_table() -> None:
+    assert "slowdown" not in latency_text(timed(4.0, 4.5, 0.1, slowdown=1.04), CPU)
+    slower = timed(4.0, 4.5, 0.1, slowdown=1.3)
+    assert latency_text(slower, CPU) == "4.50 ms (IQR 0.10, slowdown 1.30), 4.00 predicted"
+
+
+def test_a_summary_survives_json(summary_of: Callable[..., RunSummary]) -> None:
+    run = summary_of(latency_ms=12.0, notes=("one", "two"))
+    assert RunSummary.from_json(json.dumps(asdict(run))) == run
+
+
+def test_budget_and_costs_say_how_each_latency_was_found(
+    summary_of: Callable[..., RunSummary],
+) -> None:
+    run = summary_of(
+        limits={"macs": 2e9, CPU.value: 12.0, PHONE.value: 40.0},
+        latency={"cpu": latency_summary(), "phone": latency_summary(measured=False)},
+    )
+    assert run.budget_text == "2 GMACs, 12 ms on cpu, 40 ms on phone"
+    assert "latency on cpu: median of repeats on what reached the front" in run.cost_text
+    assert run.cost_text.endswith("latency on phone: predicted")
+
+
+def test_predictions_stand_against_measurements_of_the_table_and_of_the_run(
+    summary_of: Callable[..., RunSummary],
+) -> None:
+    trials = table(
+        row(0, hash="a" * 16, **timed(9.0, 9.5, 0.1)),
+        row(1, hash="a" * 16, state="duplicate", **timed(9.0, 9.5, 0.1)),
+        row(2, state="infeasible", accuracy=0.7, **timed(11.0, 15.0, 0.1)),
+        row(3, **timed(8.0)),
+    )
+    figure = prediction_figure(trials, summary_of(latency_ms=12.0), "cpu")
+    (held_out,) = traces(figure, "held out")
+    assert list(held_out.x) == [network["measured_ms"] for network in NETWORKS]
+    assert list(held_out.y) == [network["predicted_ms"] for network in NETWORKS]
+    (searched,) = traces(figure, "measured in this search")
+    assert list(zip(searched.x, searched.y, strict=True)) == [(9.5, 9.0), (15.0, 11.0)]
+    (diagonal,) = traces(figure, "as measured")
+    assert list(diagonal.x) == list(diagonal.y) == [5.0, 15.0]
+
+
+def test_predictions_without_any_measurement_are_an_empty_figure(
+    summary_of: Callable[..., RunSummary],
+) -> None:
+    run = summary_of(latency_ms=12.0, latency={"cpu": latency_summary(networks=())})
+    assert not prediction_figure(evaluated((0.5, 1e9, 4.0)), run, "cpu").data
+
+
+def test_latency_stands_against_macs_measured_apart_from_predicted(
+    summary_of: Callable[..., RunSummary],
+) -> None:
+    trials = table(
+        row(0, macs=1e9, **timed(9.0, 9.5, 0.1)),
+        row(1, macs=1.5e9, **timed(8.0)),
+        row(2, macs=4e9, state="infeasible", accuracy=float("nan"), **timed(30.0)),
+        row(3, macs=1e9, state="failed", accuracy=float("nan"), **timed(7.0)),
+    )
+    figure = macs_latency_figure(trials, summary_of(latency_ms=12.0), "cpu")
+    points = {trace.name: list(zip(trace.x, trace.y, strict=True)) for trace in figure.data}
+    assert points == {
+        "random, measured": [(n["macs"] / 1e9, n["measured_ms"]) for n in NETWORKS],
+        "of this search, predicted": [(1.5, 8.0), (4.0, 30.0)],
+        "of this search, measured": [(1.0, 9.5)],
+    }
+    (measured,) = traces(figure, "of this search, measured")
+    assert "trial 0" in measured.text[0]
+    assert "9.50 ms (IQR 0.10), 9.00 predicted" in measured.text[0]
+
+
+def test_title_says_data_space_budget_and_both_sizes(summary_of: Callable[..., RunSummary]) -> None:
+    title = pareto_figure(mixed(), summary_of()).layout.title.text
+    for part in ("digits", "base", "2 GMACs", "224 px", "64 px"):
+        assert part in title
+
+
+# Pages
+
+
+class Tags(HTMLParser):
+    """Counts tags and remembers what they would load and what a reader sees."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.loads: list[str] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.loads += [value or "" for name, value in attrs if name in ("src", "href", "onerror")]
+
+    def handle_data(self, data: str) -> None:
+        if self.lasttag not in ("script", "style"):
+            self.text += data
+
+
+@pytest.mark.parametrize("count", [0, 1, 60])
+@pytest.mark.parametrize("latency_ms", [None, 12.0])
+def test_report_is_four_files_that_agree_even_for_none_or_one_trial(
+    tmp_path: Path, summary_of: Callable[..., RunSummary], count: int, latency_ms: float | None
+) -> None:
+    trials = mixed(latency=latency_ms is not None, count=count)
+    run = summary_of(latency_ms=latency_ms)
+    write_report(tmp_path, trials, run)
+    names = {"trials.csv", "pareto.csv", "pareto.html", "report.html"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    saved = pd.read_csv(tmp_path / "trials.csv")
+    assert saved.columns.tolist() == trial_columns(run.objectives)
+    assert len(saved) == count
+    front = pd.read_csv(tmp_path / "pareto.csv")
+    assert front["number"].tolist() == pareto_front(trials, run.objectives)["number"].tolist()
+    text = Tags((tmp_path / "report.html").read_text()).text
+    assert ("No architecture was evaluated" in text) == (count == 0)
+
+
+def test_report_page_answers_first_and_says_how_it_was_measured(
+    tmp_path: Path, summary_of: Callable[..., RunSummary]
+) -> None:
+    trials = mixed()
+    write_report(tmp_path, trials, summary_of(notes=("A note to keep.",)))
+    text = Tags((tmp_path / "report.html").read_text()).text
+    assert f"right on {100 * best(trials)['accuracy']:.1f} % of the search split" in text
+    for part in (
+        "400 images at 64 px; chance 10.0 %",
+        "not retrained",
+        "multiply-adds of one image at 224 px",
+        "python run_search.py --budget 2GFLOPs",
+        "about 8.1 × 10^14 architectures, 400 MMACs to 5 GMACs, 1 M params to 30 M params",
+        "1,200 steps in 5 min 12 s",
+        "A note to keep.",
+        f"python -m nas retrain {tmp_path} --top 3",
+    ):
+        assert part in text
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_report_page_shows_each_device_s_latency_and_whether_it_was_measured(
+    tmp_path: Path, summary_of: Callable[..., RunSummary], measured: bool
+) -> None:
+    trials = mixed(latency=True)
+    run = summary_of(latency_ms=12.0, latency={"cpu": latency_summary(measured=measured)})
+    write_report(tmp_path, trials, run)
+    page = (tmp_path / "report.html").read_text()
+    text = Tags(page).text
+    for part in (
+        f"{best(trials)[CPU.value]:.3g} ms on cpu.",
+        "Latency on cpu",
+        "Some Chip, float32, batch 1",
+        "MAPE 3.1% on 6 held-out networks",
+        latency_text(best(trials), CPU),
+    ):
+        assert part in text
+    assert ("The device is not here" in text) == (not measured)
+    for name in ("latency-cpu-prediction", "latency-cpu-macs"):
+        assert f'id="{name}"' in page
+
+
+@pytest.mark.parametrize("name", ["pareto.html", "report.html"])
+def test_pages_hold_plotly_once_and_load_nothing(
+    tmp_path: Path, summary_of: Callable[..., RunSummary], name: str
+) -> None:
+    write_report(tmp_path, mixed(), summary_of())
+    page = (tmp_path / name).read_text()
+    parsed = Tags(page)
+    assert parsed.loads == []
+    assert "default-src 'none'" in page
+    assert page.count("* plotly.js v") == 1
+
+
+def test_hostile_names_stay_text_in_the_pages(
+    tmp_path: Path, summary_of: Callable[..., RunSummary]
+) -> None:
+    plain = mixed()
+    hostile = plain.assign(summary=HOSTILE, violation=HOSTILE, source=HOSTILE)
+    write_report(tmp_path, plain, summary_of())
+    tags = {name: Tags((tmp_path / name).read_text()) for name in ("pareto.html", "report.html")}
+    texts = dict.fromkeys(("command", "data", "space", "device", "sampler"), HOSTILE)
+    write_report(tmp_path, hostile, summary_of(**texts, notes=(HOSTILE,)))
+    for name, before in tags.items():
+        after = Tags((tmp_path / name).read_text())
+        assert after.loads == []
+        assert after.tags.count("script") == before.tags.count("script")
+        assert "img" not in after.tags
+    figure = pareto_figure(hostile, summary_of(data=HOSTILE))
+    assert "<img" not in str(figure.to_dict())
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(
+    tmp_path: Path, summary_of: Callable[..., RunSummary], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_report(tmp_path, mixed(count=1), summary_of())
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="disk full"):
+        write_report(tmp_path, mixed(), summary_of())
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_next_commands_quote_the_folder() -> None:
+    commands = [command for _, command in next_commands(Path("results/my run"))]
+    assert "python -m nas retrain 'results/my run' --top 3" in commands
+
+
+# Terminal
+
+
+def render(trials: pd.DataFrame, run: RunSummary, width: int) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(summary_table(trials, run))
+    return console.export_text()
+
+
+@pytest.mark.parametrize("width", [80, 200])
+@pytest.mark.parametrize("latency_ms", [None, 12.0])
+def test_summary_fits_the_terminal_and_a_hundred_columns(
+    summary_of: Callable[..., RunSummary], width: int, latency_ms: float | None
+) -> None:
+    trials = mixed(latency=latency_ms is not None).assign(summary="x" * 200 + " | y")
+    text = render(trials, summary_of(latency_ms=latency_ms), width)
+    assert max(map(len, text.splitlines())) <= min(width, 100)
+
+
+def test_summary_sets_the_best_beside_the_smallest_and_the_largest_evaluated(
+    summary_of: Callable[..., RunSummary],
+) -> None:
+    trials = table(
+        row(0, accuracy=0.40, macs=400_000_000, **timed(1.25)),
+        row(1, accuracy=0.90, macs=1_500_000_000, **timed(4.0, 4.2, 0.1)),
+        row(2, accuracy=0.80, macs=1_900_000_000, **timed(6.0)),
+        row(3, state="infeasible", accuracy=float("nan"), macs=4_000_000_000),
+    )
+    lines = render(trials, summary_of(latency_ms=12.0), 120).splitlines()
+    cells = {line[:18].strip(): line[18:].split() for line in lines}
+    assert cells["trial"] == ["1", "0", "2"]
+    # One standard error of 400 images: sqrt(0.9 * 0.1 / 400) = 1.5 %.
+    assert cells["accuracy at 64 px"][:4] == ["90.0", "±", "1.5", "%"]
+    assert cells["MACs at 224 px"] == ["1.5", "G", "400", "M", "1.9", "G"]
+    assert cells["ms on cpu"] == ["4.20", "(IQR", "0.10)", *2 * ["not", "measured"]]
+    assert cells["predicted, cpu"] == ["4.00", "1.25", "6.00"]
+    text = " ".join(" ".join(lines).split())
+    assert "400 images at 64 px; chance 10.0 %" in text
+    assert "4 decided (3 evaluated, 1 over a limit" in text
+    assert "4 G" not in text
+    assert "latency on cpu: Some Chip, float32, batch 1" in text
+
+
+def test_summary_names_one_trial_by_all_its_roles(summary_of: Callable[..., RunSummary]) -> None:
+    assert "best, smallest, largest" in render(evaluated((0.5, 1e9)), summary_of(), 100)
+
+
+def test_summary_shows_names_as_they_are(summary_of: Callable[..., RunSummary]) -> None:
+    text = render(table(row(0, summary="[red]x[/]")), summary_of(data="[bold]"), 100)
+    for part in ("[red]x[/]", "[bold], space base"):
+        assert part in text
+
+
+def test_summary_of_nothing_says_so(summary_of: Callable[..., RunSummary]) -> None:
+    assert "no architecture was evaluated" in render(table(), summary_of(), 100)
+
+
+# Model card
+
+
+def model(**changes: Any) -> ModelSummary:
+    values: dict[str, Any] = {
+        "name": "best",
+        "trial": row(26, hash="0123456789abcdef", accuracy=0.9, macs=1_871_234_567),
+        "stages": [{"stage": 1, "width": 64}, {"stage": 2, "width": 128}],
+        "class_names": ["zero", "one|two", "<b>_x_"],
+        "mean": (0.5, 0.25, 0.5),
+        "std": (0.2, 0.2, 0.2),
+    }
+    return ModelSummary(**(values | changes))
+
+
+def test_model_card_tells_costs_accuracy_conditions_and_how_to_load(
+    summary_of: Callable[..., RunSummary],
+) -> None:
+    card = model_card(model(), summary_of())
+    for part in (
+        "Trial 26 of the run,\narchitecture `0123456789abcdef`",
+        "| MACs | 1,871,234,567 (1.87 G) | multiply-adds of one image at 224 px |",
+        "| params | 12,345,678 (12.3 M) | parameters with 10 classes |",
+        "90.0 ± 1.5 % on the search split: 400 images",
+        "**not\nretrained**",
+        "| stage | width |\n| --- | --- |\n| 1 | 64 |\n| 2 | 128 |",
+        'timm.create_model("subnet", architecture="architecture.json", pretrained=True)',
+        "3 × 64 × 64",
+        "(0.5, 0.25, 0.5)",
+    ):
+        assert part in card
+    assert "latency" not in card
+
+
+def test_model_card_gives_each_latency_with_its_conditions(
+    summary_of: Callable[..., RunSummary],
+) -> None:
+    run = summary_of(
+        limits={CPU.value: 12.0, PHONE.value: 40.0},
+        latency={"cpu": latency_summary(), "phone": latency_summary(conditions="phone, float16")},
+    )
+    trial = row(26, **timed(4.0, 4.2, 0.1), **timed(30.0, on=PHONE))
+    card = model_card(model(trial=trial), run)
+    told = "4.20 ms (IQR 0.10), 4.00 predicted"
+    assert f"| latency on cpu | {told} | Some Chip, float32, batch 1 |" in card
+    assert "| latency on phone | 30.00 ms predicted | phone, float16 |" in card
+    assert "under the budget 12 ms on cpu, 40 ms on phone" in card
+
+
+def test_model_card_shows_names_as_they_are(summary_of: Callable[..., RunSummary]) -> None:
+    card = model_card(model(stages=[{"a": "x|y\nz"}]), summary_of())
+    assert r"zero, one\|two, &lt;b&gt;\_x\_." in card
+    assert "| x\\|y z |" in card
+
+
+def test_importing_the_report_imports_neither_pandas_nor_plotly_nor_torch() -> None:
+    heavy = "{'pandas', 'plotly', 'torch', 'optuna', 'ray'}"
+    code = f"import sys, nas.report; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

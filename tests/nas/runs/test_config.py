@@ -1,0 +1,120 @@
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from small_runs import small_config
+
+from nas.objectives.limits import Limits
+from nas.runs.config import DEFAULT, QUICK, RunConfig, limit_fields
+from search_space import PRESETS
+
+OTHER_VALUES: dict[str, Any] = {
+    "budget": 10**9,
+    "params": 10**6,
+    "memory": 10**6,
+    "added_limits": {"energy": 0.5},
+    "latency_ms": {"cpu": 15.0},
+    "latency_tables": {"cpu": "0a1b2c"},
+    "latency_batch": 8,
+    "latency_dtype": "bfloat16",
+    "runtime": "onnx",
+    "data": "fashion-mnist",
+    "space": PRESETS["tiny"],
+    "image_size": 160,
+    "proxy_size": 48,
+    "seed": 7,
+    "device": "cuda",
+    "steps": 99,
+    "batch_size": 16,
+    "lr": 0.25,
+    "weight_decay": 0.2,
+    "betas": (0.8, 0.99),
+    "eps": 1e-6,
+    "clip_norm": 1.0,
+    "warmup_share": 0.3,
+    "warmup_limit": 9,
+    "most_catching_up": 1.0,
+    "strategy": "sandwich",
+    "sampler": "tpe",
+    "trials": 33,
+    "search_images": 44,
+    "threads": 2,
+}
+
+
+def test_the_other_values_of_this_suite_are_of_every_field() -> None:
+    assert OTHER_VALUES.keys() == RunConfig.model_fields.keys()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_configuration_survives_json(preset: str) -> None:
+    config = small_config(
+        space=PRESETS[preset], latency_ms={"cpu": 12.5, "phone": 40.0}, params=10**6
+    )
+    assert RunConfig.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.usefixtures("energy")
+@pytest.mark.parametrize("field", OTHER_VALUES)
+def test_every_field_changes_the_digest(field: str) -> None:
+    assert small_config(**{field: OTHER_VALUES[field]}).digest != small_config().digest
+
+
+def test_the_digest_is_the_same_for_the_same_configuration() -> None:
+    config = small_config()
+    assert config.digest == RunConfig.model_validate_json(config.model_dump_json()).digest
+    assert len(config.digest) == 6
+
+
+def test_limits_are_those_of_the_configuration() -> None:
+    config = small_config(budget=5, params=6, memory=7, latency_ms={"cpu": 8.0})
+    assert config.limits == Limits(macs=5, params=6, memory=7, latency_cpu_ms=8.0)
+    assert small_config(budget=None).limits == {}
+
+
+@pytest.mark.usefixtures("energy")
+def test_limits_by_name_are_fields_and_those_on_added_objectives_one_field() -> None:
+    limits = {"macs": 5, "memory": 7, "energy": 0.5}
+    fields = limit_fields(limits)
+    assert fields == {"budget": 5, "memory": 7, "added_limits": {"energy": 0.5}}
+    assert small_config(**fields).limits == limits
+
+
+@pytest.mark.parametrize("name", ["energy", "macs"])
+def test_a_limit_on_an_objective_that_was_not_added_is_refused_by_name(name: str) -> None:
+    with pytest.raises(ValidationError, match=f"added_limits\n.*'{name}' is no objective"):
+        small_config(added_limits={name: 1.0})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("sampler", "bohb"),
+        ("stepps", 3),
+        ("steps", "few"),
+        ("runtime", "tflite"),
+        ("latency_dtype", "int8"),
+        ("latency_ms", 15.0),
+        ("strategy", "fairnas"),
+        ("clip_norm", 0.0),
+        ("betas", (0.9, 1.5)),
+        ("lr", 0.0),
+        ("steps", 0),
+    ],
+)
+def test_unknown_fields_and_values_are_refused_by_name(field: str, value: object) -> None:
+    with pytest.raises(ValidationError, match=field):
+        small_config(**{field: value})
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        small_config().steps = 1  # type: ignore[misc]
+
+
+def test_quick_is_less_work_than_the_default() -> None:
+    for quick, default in zip(vars(QUICK).items(), vars(DEFAULT).items(), strict=True):
+        assert quick[0] == default[0]
+        assert quick[1] <= default[1]
+    assert QUICK.steps < DEFAULT.steps / 5
+    assert QUICK.trials < DEFAULT.trials / 5

@@ -1,0 +1,513 @@
+import json
+import logging
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from safetensors.torch import load_file
+from small_runs import NANO, ROOT, SMALL, command, fake_table, finish, start, wait_for
+
+import nas.search.workers
+from nas.latency.conditions import LatencyConditions
+from nas.latency.measure import Latency
+from nas.latency.profile import ProfilingEffort, profile
+from nas.latency.table import LatencyTable
+from nas.runs.folder import RunFolder
+from nas.runs.latency_tables import LatencyMethods
+from nas.search.evaluation import Score
+from nas.search.study import load_study, records
+from nas.training.accuracy import SubnetEvaluator
+from nas.utilities.interrupt import Interrupted
+from search_space import Architecture, total_cost
+
+SMALL_RUN = ("search", *SMALL, "--steps", "4", "--trials", "6")
+"""The command of the fixture `small_run`, but for its folder."""
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def copy(small_run: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run, that may be changed."""
+    return Path(shutil.copytree(small_run, tmp_path / "run"))
+
+
+def test_a_run_leaves_what_the_design_says_and_nothing_else(small_run: Path) -> None:
+    left = set(files(small_run))
+    front = len(pd.read_csv(small_run / "pareto.csv"))
+    exported = {"best", *(f"front/{number}" for number in range(1, front + 1))}
+    assert left - {".lock", "summary.json", "seconds.json"} == {
+        "config.json",
+        "log.txt",
+        "environment.json",
+        "supernet/checkpoint.safetensors",
+        "study.journal",
+        "trials.csv",
+        "pareto.csv",
+        "pareto.html",
+        "report.html",
+        *(
+            f"{folder}/{name}"
+            for folder in exported
+            for name in ("architecture.json", "weights.safetensors", "README.md")
+        ),
+    }
+
+
+def test_the_files_of_a_run_agree_with_each_other(small_run: Path) -> None:
+    trials = pd.read_csv(small_run / "trials.csv")
+    known = records(load_study(small_run / "study.journal"))
+    assert trials["hash"].tolist() == [record.hash for record in known.values()]
+    assert (trials["state"] == "evaluated").sum() == 6
+    evaluated = trials[trials["state"] == "evaluated"]
+    assert (evaluated["macs"] <= 200_000_000).all()
+    assert evaluated["accuracy"].between(0, 1).all()
+    front = pd.read_csv(small_run / "pareto.csv")
+    assert set(front["hash"]) <= set(evaluated["hash"])
+    environment = json.loads((small_run / "environment.json").read_text())
+    assert environment["packages"]["torch"]
+    config = RunFolder(small_run).config
+    assert (config.budget, config.space.name, config.trials) == (200_000_000, "nano", 6)
+    log = (small_run / "log.txt").read_text()
+    assert "--budget 200MFLOPs" in log
+    assert "step 4/4" in log
+
+
+def test_the_same_command_again_does_nothing_twice(copy: Path) -> None:
+    before = files(copy)
+    stamp = (copy / "supernet" / "checkpoint.safetensors").stat().st_mtime_ns
+    outcome = command(*SMALL_RUN, "--out", copy)
+    assert outcome.status == 0, outcome.err
+    assert "trained already" in outcome.out
+    assert "done already" in outcome.out
+    assert (copy / "supernet" / "checkpoint.safetensors").stat().st_mtime_ns == stamp
+    after = files(copy)
+    assert after.keys() == before.keys()
+    for name in ("config.json", "trials.csv", "pareto.csv", "seconds.json"):
+        assert after[name] == before[name], name
+    assert len(after["study.journal"].splitlines()) - len(before["study.journal"].splitlines()) <= 1
+
+
+def test_the_summary_says_both_sizes_the_best_and_what_to_type_next(copy: Path) -> None:
+    outcome = command(*SMALL_RUN, "--out", copy)
+    text = " ".join(outcome.out.split())
+    for part in ("32 px", "224 px", "200 MMACs", "best", "smallest", "largest", "6 evaluated"):
+        assert part in text
+    assert f"python -m nas retrain {copy}" in outcome.out.replace("\n", "")
+    best = json.loads((copy / "best" / "architecture.json").read_text())
+    assert str(best["stages"][0]["width"]) in text
+
+
+def test_plot_draws_the_report_of_a_finished_run_anew(copy: Path) -> None:
+    for name in ("report.html", "pareto.html", "pareto.csv", "trials.csv"):
+        (copy / name).unlink()
+    outcome = command("plot", copy)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert (copy / "report.html").stat().st_size > 100_000
+    trials = pd.read_csv(copy / "trials.csv")
+    best = trials.sort_values(["accuracy", "macs"], ascending=[False, True]).iloc[0]
+    assert best["summary"].split(" | ")[0] in (copy / "pareto.html").read_text()
+
+
+def test_a_run_that_died_while_it_exported_is_brought_to_its_end(copy: Path) -> None:
+    before = files(copy)
+    for name in ("best", "front/1", "report.html"):
+        path = copy / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (copy / "front" / "99").mkdir()
+    assert command(*SMALL_RUN, "--out", copy).status == 0
+    after = files(copy)
+    assert after.keys() == before.keys()
+    for name in ("best/architecture.json", "front/1/architecture.json"):
+        assert after[name] == before[name]
+
+
+def test_a_checkpoint_that_cannot_be_read_is_refused_by_name(copy: Path) -> None:
+    checkpoint = copy / "supernet" / "checkpoint.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:500])
+    outcome = command(*SMALL_RUN, "--out", copy)
+    assert outcome.status == 2
+    (line,) = outcome.err.splitlines()
+    assert str(checkpoint) in line
+    assert "delete it" in line
+    checkpoint.unlink()
+    assert command(*SMALL_RUN, "--out", copy).status == 0
+
+
+def test_a_state_of_training_that_was_left_beside_the_checkpoint_is_removed(copy: Path) -> None:
+    # A process that is killed between the two leaves both.
+    folder = RunFolder(copy)
+    shutil.copy(folder.checkpoint, folder.training_state)
+    assert command(*SMALL_RUN, "--out", copy).status == 0
+    assert not folder.training_state.exists()
+
+
+def test_the_same_configuration_gives_the_same_results(small_run: Path, tmp_path: Path) -> None:
+    assert command(*SMALL_RUN, "--out", tmp_path / "again").status == 0
+    again = load_file(RunFolder(tmp_path / "again").checkpoint)
+    for name, tensor in load_file(RunFolder(small_run).checkpoint).items():
+        assert tensor.equal(again[name]), name
+    tables = [
+        pd.read_csv(folder / "trials.csv").drop(columns="seconds")
+        for folder in (small_run, tmp_path / "again")
+    ]
+    pd.testing.assert_frame_equal(*tables)
+
+
+def test_a_run_in_which_every_evaluation_failed_says_so_and_names_no_best(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def evaluate(evaluator: SubnetEvaluator, architecture: Architecture) -> Score:
+        return Score(error="Traceback (most recent call last):\nRuntimeError: out of memory")
+
+    monkeypatch.setattr(nas.search.workers, "evaluate", evaluate)
+    out = copy.parent / "other"
+    outcome = command(*SMALL_RUN[:-1], "1", "--steps", "1", "--out", out)
+    assert outcome.status == 1
+    assert "out of memory" in outcome.out
+    assert outcome.err == (
+        "error: no architecture was evaluated: the search ended early: "
+        "10 evaluations in a row failed\n"
+    )
+    assert "python -m nas retrain" not in outcome.out
+    assert not (out / "best").exists()
+
+
+def test_a_run_leaves_logging_as_it_found_it(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = logging.getLogger("nas")
+    monkeypatch.setattr(ours, "propagate", True)
+    monkeypatch.setattr(ours, "level", logging.ERROR)
+    handlers = list(ours.handlers)
+    assert command(*SMALL_RUN, "--out", copy).status == 0
+    assert (ours.propagate, ours.level, ours.handlers) == (True, logging.ERROR, handlers)
+
+
+# --- latency -------------------------------------------------------------------------------------
+
+AT_64 = ("search", *SMALL, "--steps", "2", "--trials", "3", "--image-size", "64", "--device", "cpu")
+
+
+def never(*args: object, **rest: object) -> None:
+    pytest.fail("measured")
+
+
+NEVER = LatencyMethods(profile=never, meter=never)
+
+
+def table_by_formula(space: object, conditions: LatencyConditions, *_: object, **__: object) -> Any:
+    """Stands for `profile`: a table that takes no time."""
+    assert space == NANO
+    return fake_table(**conditions.model_dump(), margin=0.05)
+
+
+class Clock:
+    """Stands for `latency_meter`: what is measured takes so long.
+
+    Args:
+        milliseconds: Of each measurement in turn; the last goes on.
+    """
+
+    def __init__(self, *milliseconds: float) -> None:
+        self.milliseconds = list(milliseconds)
+        self.conditions: list[LatencyConditions] = []
+
+    def __call__(self, table: LatencyTable) -> Callable[[object], Latency]:
+        def measure(network: object) -> Latency:
+            self.conditions.append(table.conditions)
+            first, *rest = self.milliseconds
+            self.milliseconds = rest or [first]
+            return Latency(median_ms=first, iqr_ms=0.25, repeats=10)
+
+        return measure
+
+
+@pytest.mark.slow
+def test_a_run_with_a_latency_measures_a_table_and_the_front_and_measures_nothing_again(
+    tmp_path: Path,
+) -> None:
+    def quick_profile(space: object, conditions: object, effort: object, **rest: Any) -> Any:
+        return profile(
+            space, conditions, ProfilingEffort(sightings=1, fitted=3, held_out=5), **rest
+        )
+
+    out = tmp_path / "run"
+    command_line = (*AT_64, "--latency", "10s", "--out", out)
+    outcome = command(*command_line, methods=LatencyMethods(profile=quick_profile))
+    assert outcome.status == 0, outcome.err
+    kept = (out / "latency" / "cpu.json").read_bytes()
+    table = LatencyTable.load(out / "latency" / "cpu.json")
+    table.check_covers(NANO, "cpu.json")
+    assert (table.conditions.device, table.conditions.image_size) == ("cpu", 64)
+
+    trials = pd.read_csv(out / "trials.csv")
+    assert (trials["state"] == "evaluated").sum() == 3
+    predicted = {a.hash: table.predict(a) for a in NANO.enumerate()}
+    for _, trial in trials.iterrows():
+        assert trial["latency_cpu_predicted_ms"] == pytest.approx(predicted[trial["hash"]])
+    front = pd.read_csv(out / "pareto.csv")
+    assert (front["latency_cpu_measured_ms"] > 0).all()
+    assert (front["latency_cpu_iqr_ms"] >= 0).all()
+    assert table.reference is not None
+    assert (front["latency_cpu_slowdown"] > 0).all()
+    assert (front["latency_cpu_ms"] == front["latency_cpu_measured_ms"]).all()
+    conditions = "float32, batch 1"
+    for text in (outcome.out, (out / "best" / "README.md").read_text()):
+        assert conditions in " ".join(text.split())
+
+    outcome = command(*command_line, methods=NEVER)
+    assert outcome.status == 0, outcome.err
+    assert (out / "latency" / "cpu.json").read_bytes() == kept
+    pd.testing.assert_frame_equal(pd.read_csv(out / "trials.csv"), trials)
+
+
+def test_with_a_table_that_was_given_nothing_is_measured_for_a_device_that_is_not_here(
+    tmp_path: Path,
+) -> None:
+    given = fake_table("phone", image_size=64, margin=0.05)
+    (tmp_path / "phone.json").write_text(given.to_json())
+    flags = ("--latency", "phone=1s", "--latency-table", tmp_path / "phone.json")
+    outcome = command(*AT_64, *flags, "--out", tmp_path / "run", methods=NEVER)
+    assert outcome.status == 0, outcome.err
+    assert LatencyTable.load(tmp_path / "run" / "latency" / "phone.json") == given
+    trials = pd.read_csv(tmp_path / "run" / "trials.csv")
+    predicted = {a.hash: given.predict(a) for a in NANO.enumerate()}
+    for _, trial in trials.iterrows():
+        assert trial["latency_phone_ms"] == pytest.approx(predicted[trial["hash"]])
+        assert trial["latency_phone_predicted_ms"] == trial["latency_phone_ms"]
+    assert trials["latency_phone_measured_ms"].isna().all()
+    card = (tmp_path / "run" / "best" / "README.md").read_text()
+    best = json.loads((tmp_path / "run" / "best" / "architecture.json").read_text())
+    milliseconds = predicted[Architecture.model_validate(best).hash]
+    assert f"| latency on phone | {milliseconds:.2f} ms predicted |" in card
+    assert "The device is not here" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_with_a_table_that_was_given_the_front_is_measured_where_the_device_is_here(
+    tmp_path: Path,
+) -> None:
+    clock = Clock(77.5)
+    methods = LatencyMethods(profile=never, meter=clock)
+    given = fake_table("cpu", image_size=64, margin=0.05, batch_size=2, dtype="bfloat16")
+    (tmp_path / "cpu.json").write_text(given.to_json())
+    flags = ("--latency", "1s", "--latency-table", tmp_path / "cpu.json")
+    conditions = ("--latency-batch", "2", "--latency-dtype", "bfloat16")
+    outcome = command(*AT_64, *flags, *conditions, "--out", tmp_path / "run", methods=methods)
+    assert outcome.status == 0, outcome.err
+    front = pd.read_csv(tmp_path / "run" / "pareto.csv")
+    assert (front["latency_cpu_measured_ms"] == 77.5).all()
+    assert len(clock.conditions) >= len(front)
+    for timed in clock.conditions:
+        assert (timed.device, timed.image_size) == ("cpu", 64)
+        assert (timed.batch_size, timed.dtype, timed.runtime) == (2, "bfloat16", "eager")
+
+
+def test_what_is_measured_to_be_too_slow_is_not_exported_and_the_run_says_so(
+    tmp_path: Path,
+) -> None:
+    methods = LatencyMethods(profile=table_by_formula, meter=Clock(990.0, 20.0))
+    outcome = command(*AT_64, "--latency", "900ms", "--out", tmp_path / "run", methods=methods)
+    assert outcome.status == 0, outcome.err
+    text = " ".join(outcome.out.split())
+    assert "measured on cpu: 990 ms, over the limit of 900 ms" in text
+    assert "measured on cpu: 20 ms, within the limit of 900 ms" in text
+    trials = pd.read_csv(tmp_path / "run" / "trials.csv")
+    (slow,) = trials[trials["state"] == "infeasible"].to_dict("records")
+    assert slow["violation"] == "latency_cpu_ms +10.0% over"
+    assert slow["accuracy"] == trials["accuracy"].max()  # the best is measured first
+    exported = {Architecture.load(f).hash for f in (tmp_path / "run" / "front").iterdir()}
+    assert exported == set(pd.read_csv(tmp_path / "run" / "pareto.csv")["hash"])
+    assert slow["hash"] not in exported
+
+
+def test_if_all_are_measured_to_be_too_slow_the_run_ends_without_a_best(
+    tmp_path: Path,
+) -> None:
+    methods = LatencyMethods(profile=table_by_formula, meter=Clock(1250.0))
+    outcome = command(*AT_64, "--latency", "1s", "--out", tmp_path / "run", methods=methods)
+    assert outcome.status == 1
+    assert len(outcome.err.splitlines()) == 1
+    assert "slow" in outcome.err
+    assert not (tmp_path / "run" / "best").exists()
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_a_latency_out_of_reach_is_refused_and_leaves_no_folder_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: bool
+) -> None:
+    methods = LatencyMethods(profile=table_by_formula)
+    flags: tuple[str | Path, ...] = ("--latency", "1us")
+    if not here:
+        (tmp_path / "phone.json").write_text(fake_table("phone", image_size=64).to_json())
+        flags = ("--latency", "phone=1us", "--latency-table", tmp_path / "phone.json")
+        monkeypatch.setattr(RunFolder, "claimed_for", never)  # it is known before
+    before = files(tmp_path)
+    outcome = command(*AT_64, *flags, "--out", tmp_path / "run", methods=methods)
+    assert outcome.status == 2
+    (line,) = outcome.err.splitlines()
+    told = re.search(r"--latency (\w+)=0\.001ms is out of reach.*legal value is (\S+)ms$", line)
+    assert told is not None, line
+    assert told[1] == ("cpu" if here else "phone")
+    assert files(tmp_path) == before
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_table_that_was_not_finished_is_measured_by_the_same_command_again(
+    tmp_path: Path,
+) -> None:
+    def interrupted(*args: object, **rest: object) -> None:
+        raise Interrupted
+
+    out = tmp_path / "run"
+    stopped_methods = LatencyMethods(profile=interrupted)
+    outcome = command(*AT_64, "--latency", "1s", "--out", out, methods=stopped_methods)
+    assert outcome.status == 130
+    assert "To go on" in outcome.out
+    assert not (out / "latency" / "cpu.json").exists()
+    methods = LatencyMethods(profile=table_by_formula, meter=Clock(20.0))
+    outcome = command(*AT_64, "--latency", "1s", "--out", out, methods=methods)
+    assert outcome.status == 0, outcome.err
+    assert (out / "latency" / "cpu.json").exists()
+
+
+# --- memory --------------------------------------------------------------------------------------
+
+MEMORY = {a.hash: 4 * total_cost(a, image_size=64, num_classes=10).peak for a in NANO.enumerate()}
+"""Peak activation memory at 64 px, in bytes."""
+
+
+def test_a_memory_is_a_hard_limit_and_an_objective_of_a_run(tmp_path: Path) -> None:
+    limit = 200_000
+    assert min(MEMORY.values()) < limit < max(MEMORY.values())
+    flags = ("--trials", "8", "--memory", f"{limit}B", "--out", tmp_path / "run")
+    outcome = command(*AT_64, *flags)
+    assert outcome.status == 0, outcome.err
+    trials, front = (pd.read_csv(tmp_path / "run" / n) for n in ("trials.csv", "pareto.csv"))
+    assert trials.columns.tolist()[4:8] == ["macs", "params", "memory", "source"]
+    assert trials["memory"].tolist() == [MEMORY[name] for name in trials["hash"]]
+    assert (trials["memory"] > limit).tolist() == (trials["state"] == "infeasible").tolist()
+    assert (trials["state"] == "evaluated").sum() == 8
+    assert (front["memory"] <= limit).all()
+    assert RunFolder(tmp_path / "run").config.memory == limit
+    study = load_study(tmp_path / "run" / "study.journal")
+    assert study.metric_names == ["accuracy", "macs", "memory"]
+    best = Architecture.load(tmp_path / "run" / "best").hash
+    card = (tmp_path / "run" / "best" / "README.md").read_text()
+    assert f"| memory | {MEMORY[best]:,} B ({MEMORY[best] / 1e3:.3g} kB) | peak activation" in card
+    assert "memory at 64 px" in outcome.out
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert f"{limit / 1e3:.3g} kB of memory" in report
+    assert "memory at 64 px (MB)" in report
+
+
+def test_a_memory_that_does_not_bind_is_told_and_keeps_nothing_out(tmp_path: Path) -> None:
+    outcome = command(*AT_64, "--memory", "64MB", "--out", tmp_path / "run")
+    assert outcome.status == 0, outcome.err
+    text = " ".join(outcome.out.split())
+    most = f"{max(MEMORY.values()) / 1e3:.3g} kB"
+    assert "the limit of 64 MB of memory does not bind: the largest architecture of" in text
+    assert f"'nano' has {most}" in text
+    assert "100% of a random sample meet the limits" in text
+
+
+def test_a_memory_out_of_reach_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    outcome = command(*AT_64, "--memory", "1kB", "--out", tmp_path / "run")
+    assert outcome.status == 2
+    (line,) = outcome.err.splitlines()
+    least, most = (f"{end(MEMORY.values()) / 1e3:.3g} kB" for end in (min, max))
+    assert f"--memory 1 kB is out of reach: space 'nano' spans {least} to {most} at 64 px" in line
+    assert line.endswith(f"nearest legal value is {min(MEMORY.values())}")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_memory_and_a_measured_latency_are_objectives_together(tmp_path: Path) -> None:
+    given = fake_table("cpu", image_size=64, margin=0.05)
+    (tmp_path / "cpu.json").write_text(given.to_json())
+    flags = ("--latency", "10s", "--latency-table", tmp_path / "cpu.json", "--memory", "1MB")
+    outcome = command(*AT_64, *flags, "--out", tmp_path / "run")
+    assert outcome.status == 0, outcome.err
+    study = load_study(tmp_path / "run" / "study.journal")
+    assert study.metric_names == ["accuracy", "macs", "memory", "latency_cpu_ms"]
+    front = pd.read_csv(tmp_path / "run" / "pareto.csv")
+    assert front["memory"].tolist() == [MEMORY[name] for name in front["hash"]]
+    assert (front["latency_cpu_measured_ms"] > 0).all()
+    assert (front["latency_cpu_ms"] == front["latency_cpu_measured_ms"]).all()
+    assert "budget 200 MMACs, 1 MB of memory, 10000 ms on cpu" in " ".join(outcome.out.split())
+    card = (tmp_path / "run" / "best" / "README.md").read_text()
+    assert card.index("| memory |") < card.index("| latency on cpu |")
+
+
+# --- Ctrl-C and SIGKILL --------------------------------------------------------------------------
+
+
+LONG = (ROOT / "run_search.py", *SMALL, "--steps", "40", "--trials", "24")
+
+
+def stopped(process: subprocess.Popen[str], line: str, sent: signal.Signals) -> tuple[int, str]:
+    """Send a signal as soon as a line is printed; the status and all that was printed."""
+    assert process.stdout is not None
+    read = wait_for(line, process.stdout)
+    process.send_signal(sent)
+    status, out, err = finish(process)
+    assert "Traceback" not in err
+    return status, read + out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_is_stopped_in_training_and_in_search_comes_to_the_same_end(
+    tmp_path: Path, sent: signal.Signals
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    arguments = (*LONG, "--out", folder.path)
+
+    status, out = stopped(start(*arguments), "training 1/", sent)
+    assert not folder.checkpoint.exists()
+    assert status == (-9 if sent == signal.SIGKILL else 130)
+    assert folder.training_state.exists() == (sent != signal.SIGKILL)
+    if sent != signal.SIGKILL:
+        assert "To go on" in out
+        assert f"python run_search.py {' '.join(map(str, arguments[1:]))}" in out
+
+    status, out = stopped(start(*arguments), "searching ", sent)
+    assert status == (-9 if sent == signal.SIGKILL else 130)
+    assert ("To go on" in out) == (sent != signal.SIGKILL)
+    before = [r.hash for r in records(load_study(folder.journal)).values()]
+    assert len(before) > 0
+
+    done = finish(start(*arguments))
+    assert done.status == 0, done.err
+    assert "trained already" in done.out
+    after = records(load_study(folder.journal))
+    assert [record.hash for record in after.values()][: len(before)] == before
+    evaluated = [record.hash for record in after.values() if record.state == "evaluated"]
+    assert len(evaluated) == len(set(evaluated)) == 24
+    assert folder.best.exists()
+    assert not [name for name in files(folder.path) if "/." in name or ".tmp" in name]
+
+
+@pytest.mark.slow
+def test_retraining_that_is_stopped_goes_on_where_it_was(copy: Path) -> None:
+    arguments = ("-m", "nas", "retrain", copy, "--steps", "24", "--batch-size", "8")
+    status, out = stopped(start(*arguments), "from scratch 1/", signal.SIGINT)
+    assert status == 130
+    assert f"python -m nas {' '.join(map(str, arguments[2:]))}" in out
+    (state,) = (copy / "retrain").iterdir()
+    assert state.name.endswith(".safetensors")
+    done = finish(start(*arguments))
+    assert done.status == 0, done.err
+    assert (copy / "retrain" / "1" / "metrics.json").exists()
+    assert "from scratch 1/24" not in done.out

@@ -1,0 +1,336 @@
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors import safe_open
+from safetensors.torch import load_file
+from small_runs import command, finish, start
+
+from nas.data import Data, Samples, load_data
+from nas.runs.folder import RunFolder
+from nas.runs.retraining import Retrained, retrain
+from nas.training.alone import Recipe
+from nas.utilities.errors import InputError
+from nas.utilities.interrupt import Interrupted, StopRequest
+from supernet import load_exported
+
+SHORT = Recipe(
+    start="scratch",
+    steps=5,
+    batch_size=8,
+    lr=1e-3,
+    drop_path=0.2,
+    augment="light",
+    image_size=32,
+    seed=0,
+    device="cpu",
+)
+
+WITH_TORCH_AND_TIMM_ALONE = """
+import sys
+for absent in ("optuna", "ray", "pandas", "plotly"):
+    sys.modules[absent] = None  # importing it raises ImportError
+from nas.cli import main
+sys.exit(main())
+"""
+
+
+@pytest.fixture
+def run(small_run: Path, tmp_path: Path) -> RunFolder:
+    """A copy, that may be changed, of what retraining needs of a run."""
+    copy = tmp_path / "run"
+    shutil.copytree(small_run / "front", copy / "front")
+    shutil.copy(small_run / "config.json", copy)
+    return RunFolder(copy)
+
+
+class Few(Samples):
+    """The first images of a split; all of the test split would take most of a short training."""
+
+    def __init__(self, samples: Samples, count: int) -> None:
+        self.samples, self.count = samples, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.samples[index]
+
+
+class Watched(Few):
+    """A split that calls somebody for each image that is drawn, with how many were by then."""
+
+    def __init__(self, samples: Samples, on_drawn: Callable[[int], None]) -> None:
+        super().__init__(samples, len(samples))
+        self.on_drawn, self.drawn = on_drawn, 0
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        self.drawn += 1
+        self.on_drawn(self.drawn)
+        return super().__getitem__(index)
+
+
+@pytest.fixture(scope="module")
+def data() -> Data:
+    digits = load_data("digits", image_size=32, seed=2)
+    return replace(digits, test=Few(digits.test, 100))
+
+
+def train(
+    folder: RunFolder,
+    data: Data,
+    recipe: Recipe = SHORT,
+    *,
+    top: int = 1,
+    name: str = "retrain",
+    stop: StopRequest | None = None,
+) -> list[Retrained]:
+    return retrain(
+        folder,
+        data=data,
+        top=top,
+        recipe=recipe,
+        name=name,
+        loader_workers=0,
+        stop=stop or StopRequest(),
+        console=Console(quiet=True),
+    )
+
+
+def changed(**fields: object) -> Recipe:
+    return Recipe.model_validate(SHORT.model_dump() | fields)
+
+
+def interrupt(folder: RunFolder, data: Data, *, after: int) -> None:
+    """Train up to that step, during which somebody asks to stop."""
+    stop = StopRequest()
+
+    def on_drawn(count: int) -> None:
+        stop.requested = count == after * SHORT.batch_size
+
+    with pytest.raises(Interrupted):
+        train(folder, replace(data, train=Watched(data.train, on_drawn)), stop=stop)
+
+
+def not_to_train_on(data: Data) -> Data:
+    """Data whose train split must not be touched."""
+
+    def fail(count: int) -> None:
+        raise AssertionError("it is trained again")
+
+    return replace(data, train=Watched(data.train, fail))
+
+
+def weights(folder: RunFolder, name: str = "retrain") -> dict[str, torch.Tensor]:
+    return load_file(folder.retrained(name) / "1" / "weights.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_most_accurate_of_the_front_are_trained_and_exported(
+    run: RunFolder, data: Data
+) -> None:
+    count = len(list(run.front.iterdir()))
+    results = train(run, data, top=2)
+    assert [result.rank for result in results] == list(range(1, min(2, count) + 1))
+    for result in results:
+        folder = run.retrained("retrain") / str(result.rank)
+        network, about = load_exported(folder)
+        inherited, _ = load_exported(run.front / str(result.rank))
+        assert network.architecture == inherited.architecture
+        assert result.hash == network.architecture.hash
+        assert about.image_size == 32
+        assert not same(network.state_dict(), inherited.state_dict())
+        assert 0 <= result.inherited <= 1
+        assert 0 <= result.retrained <= 1
+        metrics = json.loads((folder / "metrics.json").read_text())
+        assert metrics["result"] == vars(result)
+        assert metrics["recipe"] == SHORT.model_dump(mode="json")
+        assert "README.md" in {path.name for path in folder.iterdir()}
+    left = {path.name for path in run.retrained("retrain").iterdir()}
+    assert left == {str(r.rank) for r in results}
+
+
+def test_a_front_of_fewer_architectures_is_trained_as_it_is(run: RunFolder, data: Data) -> None:
+    for folder in list(run.front.iterdir()):
+        if folder.name != "1":
+            shutil.rmtree(folder)
+    assert [result.rank for result in train(run, data, top=5)] == [1]
+
+
+def test_a_resumed_retraining_equals_an_uninterrupted_one(
+    run: RunFolder, tmp_path: Path, data: Data
+) -> None:
+    other = RunFolder(shutil.copytree(run.path, tmp_path / "uninterrupted"))
+    uninterrupted = train(other, data)
+    interrupt(run, data, after=3)
+    assert not (run.retrained("retrain") / "1").exists()
+    assert train(run, data) == uninterrupted
+    assert same(weights(run), weights(other))
+    assert {path.name for path in run.retrained("retrain").iterdir()} == {"1"}
+
+
+def test_what_another_recipe_has_begun_or_done_is_not_replaced(run: RunFolder, data: Data) -> None:
+    other = changed(seed=1)
+    refused = r"retrain/1: was retrained otherwise \(seed is 0 there, 1 here\); give another `name`"
+    interrupt(run, data, after=2)
+    with pytest.raises(InputError, match=refused):
+        train(run, data, other)
+    done = train(run, data)
+    with pytest.raises(InputError, match=refused):
+        train(run, data, other)
+    assert train(run, data, other, name="other") != done
+    assert train(run, data) == done
+
+
+def test_a_recipe_of_before_some_of_its_numbers_stood_in_it_had_their_defaults(
+    run: RunFolder, data: Data
+) -> None:
+    done = train(run, data)
+    file = run.retrained("retrain") / "1" / "metrics.json"
+    metrics = json.loads(file.read_text())
+    del metrics["recipe"]["label_smoothing"]
+    file.write_text(json.dumps(metrics))
+    assert train(run, not_to_train_on(data)) == done
+    with pytest.raises(InputError, match=r"label_smoothing is 0\.1 there, 0\.2 here"):
+        train(run, data, changed(label_smoothing=0.2))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"hash": "1"}', '{"recipe": {}, "result": {}}'])
+def test_damaged_metrics_are_refused_by_name(run: RunFolder, data: Data, text: str) -> None:
+    file = run.retrained("retrain") / "1" / "metrics.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    with pytest.raises(InputError, match=r"metrics\.json: cannot be read .*delete it"):
+        train(run, data)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/tmp", "best", "front", "supernet"])
+def test_a_retraining_has_a_folder_of_its_own(run: RunFolder, data: Data, name: str) -> None:
+    with pytest.raises(InputError, match="`name`"):
+        train(run, data, name=name)
+
+
+def test_from_the_supernet_begins_with_the_inherited_weights(run: RunFolder, data: Data) -> None:
+    still = changed(start="supernet", steps=1, lr=1e-12)
+    train(run, data, still)
+    for name, tensor in load_file(run.front / "1" / "weights.safetensors").items():
+        if "running" not in name and "num_batches" not in name:
+            assert torch.allclose(weights(run)[name], tensor, atol=1e-6), name
+    train(run, data, changed(steps=1, lr=1e-12), name="scratch")
+    assert not same(weights(run, "scratch"), weights(run))
+
+
+def test_what_is_done_with_the_same_recipe_is_not_done_again(run: RunFolder, data: Data) -> None:
+    first = train(run, data)
+    target = run.retrained("retrain")
+    files = {path: path.stat().st_mtime_ns for path in target.rglob("*")}
+    assert train(run, not_to_train_on(data)) == first
+    assert {path: path.stat().st_mtime_ns for path in target.rglob("*")} == files
+    with pytest.raises(AssertionError, match="trained again"):
+        train(run, not_to_train_on(data), changed(lr=2e-3), name="faster")
+
+
+def test_data_of_other_classes_is_refused(run: RunFolder, data: Data) -> None:
+    with pytest.raises(InputError, match="other classes"):
+        train(run, replace(data, class_names=tuple("abcdefghij")))
+
+
+def test_epochs_are_passes_over_the_train_split(run: RunFolder, data: Data) -> None:
+    batch = data.epoch_size // 2
+    flags = ("--epochs", "1", "--batch-size", str(batch), "--train-size", "32")
+    assert command("retrain", run.path, *flags).status == 0
+    metrics = json.loads((run.retrained("retrain") / "1" / "metrics.json").read_text())
+    assert metrics["recipe"]["steps"] == 2
+
+
+def test_nothing_but_json_safetensors_and_the_card_is_left(run: RunFolder, data: Data) -> None:
+    train(run, data)
+    names = {path.name for path in (run.retrained("retrain") / "1").iterdir()}
+    assert names == {"README.md", "architecture.json", "weights.safetensors", "metrics.json"}
+    with safe_open(run.retrained("retrain") / "1" / "weights.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["class_names"]) == list("0123456789")
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_is_read(
+    run: RunFolder, data: Data
+) -> None:
+    with pytest.raises(InputError, match="`device` 'tpu'"):
+        train(run, data, changed(device="tpu"))
+
+
+def test_a_run_that_has_exported_nothing_is_refused(run: RunFolder, data: Data) -> None:
+    shutil.rmtree(run.front)
+    with pytest.raises(InputError, match="nothing exported yet"):
+        train(run, data)
+
+
+def no_weights(exported: Path) -> None:
+    (exported / "weights.safetensors").unlink()
+
+
+def half_the_weights(exported: Path) -> None:
+    file = exported / "weights.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+
+
+def no_json(exported: Path) -> None:
+    (exported / "architecture.json").write_text("{")
+
+
+def another_architecture(exported: Path) -> None:
+    file = exported / "architecture.json"
+    architecture = json.loads(file.read_text())
+    architecture["stages"][0]["depth"] += 1
+    file.write_text(json.dumps(architecture))
+
+
+def an_illegal_architecture(exported: Path) -> None:
+    file = exported / "architecture.json"
+    architecture = json.loads(file.read_text())
+    architecture["stages"][0]["depth"] = "deep"
+    file.write_text(json.dumps(architecture))
+
+
+@pytest.mark.parametrize(
+    "damage", [no_weights, half_the_weights, no_json, another_architecture, an_illegal_architecture]
+)
+def test_a_damaged_export_is_refused_in_one_line(
+    run: RunFolder, damage: Callable[[Path], None]
+) -> None:
+    damage(run.front / "1")
+    outcome = command("retrain", run.path, "--steps", "2")
+    assert outcome.status == 2
+    (line,) = outcome.err.splitlines()
+    assert str(run.front / "1") in line
+    assert not run.retrained("retrain").exists()
+
+
+def test_a_state_that_cannot_be_read_is_refused_by_name(run: RunFolder, data: Data) -> None:
+    interrupt(run, data, after=2)
+    (state,) = run.retrained("retrain").iterdir()
+    state.write_bytes(state.read_bytes()[:-50])
+    with pytest.raises(InputError, match=r"cannot be resumed from .*delete it") as raised:
+        train(run, data)
+    assert str(state) in str(raised.value)
+
+
+def test_results_are_shown_beside_the_inherited_accuracy(run: RunFolder) -> None:
+    outcome = command("retrain", run.path, "--steps", "2", "--top", "1")
+    assert outcome.status == 0
+    for part in ("inherited", "retrained", "test split of digits", "±"):
+        assert part in " ".join(outcome.out.split())
+
+
+@pytest.mark.slow
+def test_retraining_needs_torch_and_timm_alone(run: RunFolder) -> None:
+    done = finish(start("-c", WITH_TORCH_AND_TIMM_ALONE, "retrain", run.path, "--steps", "2"))
+    assert done.status == 0, done.err[-500:]
+    assert (run.retrained("retrain") / "1" / "weights.safetensors").exists()

@@ -1,0 +1,295 @@
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_runs import NANO, ROOT, start, wait_for
+
+import nas.search.ray_workers
+from nas.data import load_data, materialise
+from nas.search.evaluation import ATTEMPTS, EvaluationSetup, Score, evaluate
+from nas.search.ray_workers import RayWorkers, check_cluster
+from nas.search.workers import InProcess, Workers
+from nas.training.accuracy import SubnetEvaluator
+from nas.utilities.errors import InputError
+from search_space import Architecture
+from supernet import Store
+
+CLUSTER = """
+import sys, ray
+context = ray.init(num_cpus=3, num_gpus=2, include_dashboard=False, object_store_memory=100 << 20,
+                   log_to_driver=False, logging_level="ERROR", _temp_dir=sys.argv[1])
+print("address", context.address_info["gcs_address"], flush=True)
+sys.stdin.read()
+"""
+
+WITHOUT_RAY = """
+import sys
+import nas.cli, nas.runs.retraining, nas.runs.pipeline
+sys.path[:0] = ["tests/nas", "tests/nas/search"]
+from test_workers import CANDIDATES, small_setup
+from nas.search.workers import InProcess
+workers = InProcess(small_setup())
+workers.submit(3, CANDIDATES[0])
+ticket, score = workers.next_score(timeout=0.0)
+assert ticket == 3 and score.accuracy is not None
+print("ray" in sys.modules)
+"""
+
+CANDIDATES = random.Random(0).sample(list(NANO.enumerate()), 6)
+
+
+def small_setup(**changes: Any) -> EvaluationSetup:
+    data = load_data("digits", image_size=32, seed=0)
+    images, labels = materialise(data.search, limit=60, seed=0)
+    store = Store(NANO, num_classes=10, seed=0)
+    generator = torch.Generator().manual_seed(0)
+    for tensor in store.parameters.values():
+        if tensor.ndim > 1:
+            tensor.normal_(0, tensor[0].numel() ** -0.5, generator=generator)
+    values: dict[str, Any] = {
+        "space": NANO,
+        "num_classes": 10,
+        "weights": store.state_dict(),
+        "images": images,
+        "labels": labels,
+        "mean": data.mean,
+        "std": data.std,
+        "device": "cpu",
+        "threads": 1,
+    }
+    return EvaluationSetup(**values | changes)
+
+
+def score_all(workers: Workers, candidates: list[Architecture]) -> dict[int, Score]:
+    """The scores by ticket, from as many evaluations at once as the workers take."""
+    waiting = list(enumerate(candidates, start=100))
+    scores: dict[int, Score] = {}
+    under_way = 0
+    begin = time.monotonic()
+    while waiting or under_way:
+        while waiting and under_way < workers.capacity:
+            workers.submit(*waiting.pop())
+            under_way += 1
+        assert time.monotonic() - begin < 300, f"{under_way} evaluations never came back"
+        if (done := workers.next_score(timeout=5.0)) is not None:
+            ticket, score = done
+            assert ticket not in scores
+            scores[ticket] = score
+            under_way -= 1
+    return scores
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[int, Score]:
+    """The scores of the candidates, evaluated in this process."""
+    scores = score_all(InProcess(small_setup()), CANDIDATES)
+    assert len({score.accuracy for score in scores.values()}) > 3  # else equality says nothing
+    return scores
+
+
+def test_in_process_gives_the_score_of_a_subnet_of_the_same_weights(
+    expected: dict[int, Score],
+) -> None:
+    setup = small_setup()
+    store = Store(NANO, num_classes=10, weights=setup.weights)
+    direct = SubnetEvaluator(
+        store, setup.images, setup.labels, mean=setup.mean, std=setup.std, threads=1
+    )
+    for ticket, candidate in enumerate(CANDIDATES, start=100):
+        assert expected[ticket] == Score(accuracy=direct.accuracy(candidate))
+
+
+class Flaky(SubnetEvaluator):
+    """Fails so many times, then knows the answer."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures, self.calls = failures, 0
+
+    def accuracy(self, architecture: Architecture) -> float:
+        self.calls += 1
+        if self.calls <= self.failures:
+            raise RuntimeError("out of memory")
+        return 0.25
+
+
+def test_an_evaluation_that_fails_is_tried_again() -> None:
+    flaky = Flaky(failures=ATTEMPTS - 1)
+    assert evaluate(flaky, CANDIDATES[0]) == Score(accuracy=0.25)
+
+
+def test_an_evaluation_that_keeps_failing_becomes_its_traceback() -> None:
+    flaky = Flaky(failures=10**9)
+    score = evaluate(flaky, CANDIDATES[0])
+    assert score.accuracy is None
+    assert score.error.startswith("Traceback")
+    assert "RuntimeError: out of memory" in score.error
+    assert flaky.calls == ATTEMPTS
+
+
+def test_ctrl_c_is_no_failed_evaluation() -> None:
+    class Interrupting(SubnetEvaluator):
+        def __init__(self) -> None: ...
+
+        def accuracy(self, architecture: Architecture) -> float:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Interrupting(), CANDIDATES[0])
+
+
+@pytest.mark.slow
+def test_evaluating_in_process_does_not_import_ray() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_RAY], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "False"
+
+
+# --- Ray: one cluster for the file ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_tokens() -> Iterator[None]:
+    """Ray asks for a token or not, depending on what else was run on this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        yield
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a small Ray cluster that is not ours."""
+    # Ray's sockets need a short path.
+    folder = Path("/tmp") / f"ray-{os.getpid()}"
+    process = start("-c", CLUSTER, folder)
+    assert process.stdout is not None
+    try:
+        yield wait_for("address", process.stdout).split()[-1]
+    finally:
+        process.communicate("")
+
+
+@pytest.mark.slow
+def test_a_ray_worker_gives_the_same_scores(cluster: str, expected: dict[int, Score]) -> None:
+    workers = RayWorkers(small_setup(), count=1, address=cluster)
+    try:
+        assert workers.capacity == 1
+        assert score_all(workers, CANDIDATES) == expected
+    finally:
+        workers.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeadlySetup(EvaluationSetup):
+    """Evaluators that kill their process for some architectures, so many times each."""
+
+    deaths: dict[str, int]
+    folder: str
+
+    def evaluator(self) -> SubnetEvaluator:
+        evaluator = super().evaluator()
+        accuracy = evaluator.accuracy
+
+        def deadly(architecture: Architecture) -> float:
+            notes = Path(self.folder) / architecture.hash
+            died = len(notes.read_text()) if notes.exists() else 0
+            if died < self.deaths.get(architecture.hash, 0):
+                notes.write_text("x" * (died + 1))
+                os._exit(1)
+            return accuracy(architecture)
+
+        evaluator.accuracy = deadly  # type: ignore[method-assign]
+        return evaluator
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_is_rebuilt_and_its_evaluation_tried_again(
+    cluster: str, tmp_path: Path, expected: dict[int, Score], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    attempts = 2  # a new process takes seconds
+    monkeypatch.setattr(nas.search.ray_workers, "ATTEMPTS", attempts)
+
+    # The cluster's processes cannot import this file.
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    deaths = {CANDIDATES[1].hash: 1, CANDIDATES[4].hash: 10**9}
+    plain = small_setup()
+    setup = DeadlySetup(**vars(plain), deaths=deaths, folder=str(tmp_path))
+    workers = RayWorkers(setup, count=2, address=cluster)
+    try:
+        scores = score_all(workers, CANDIDATES)
+    finally:
+        workers.close()
+        ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    failed = scores.pop(104)
+    assert failed.accuracy is None
+    assert f"died {attempts} times" in failed.error
+    assert len((tmp_path / CANDIDATES[4].hash).read_text()) == attempts
+    assert scores == {ticket: score for ticket, score in expected.items() if ticket != 104}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretendedSetup(EvaluationSetup):
+    """Asks for GPUs and evaluates without."""
+
+    def evaluator(self) -> SubnetEvaluator:
+        return EvaluationSetup(**{**vars(self), "device": "cpu"}).evaluator()
+
+
+@pytest.mark.slow
+def test_three_workers_on_two_gpus_give_the_same_scores(
+    cluster: str, expected: dict[int, Score]
+) -> None:
+    import ray
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    setup = PretendedSetup(**{**vars(small_setup()), "device": "cuda"})
+    workers = RayWorkers(setup, count=3, address=cluster)  # on two GPUs
+    try:
+        assert score_all(workers, CANDIDATES) == expected
+    finally:
+        workers.close()
+        ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+@pytest.mark.slow
+def test_more_workers_than_the_cluster_has_cpus_are_refused(cluster: str) -> None:
+    with pytest.raises(InputError, match=r"`workers` 2 needs 4 CPUs.*; Ray has 3 CPUs"):
+        RayWorkers(small_setup(threads=2), count=2, address=cluster)
+
+
+@pytest.mark.slow
+def test_a_cluster_is_checked_before_anything_is_trained_for_it(cluster: str) -> None:
+    check_cluster(cluster, count=3, threads=1, device="cpu")
+    with pytest.raises(InputError, match=r"`workers` 4 needs 4 CPUs; Ray has 3 CPUs"):
+        check_cluster(cluster, count=4, threads=1, device="cpu")
+    check_cluster(cluster, count=3, threads=1, device="cuda")  # it pretends to have two GPUs
+
+
+@pytest.mark.slow
+def test_without_an_address_a_cluster_in_the_environment_is_left_alone(
+    cluster: str, monkeypatch: pytest.MonkeyPatch, expected: dict[int, Score]
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", cluster)
+    workers = RayWorkers(small_setup(), count=1)
+    try:
+        assert score_all(workers, CANDIDATES[:1]) == {100: expected[100]}
+    finally:
+        workers.close()
+
+
+@pytest.mark.parametrize("address", ["nowhere", "nowhere:port"])
+def test_an_address_that_is_none_is_refused_in_one_line(address: str) -> None:
+    with pytest.raises(InputError, match=f"`ray_address` '{address}' ") as raised:
+        check_cluster(address, count=1, threads=1, device="cpu")
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,155 @@
+import random
+from collections.abc import Iterator
+
+import pytest
+import torch
+from small_runs import NANO
+from torch import Tensor, nn
+
+from nas.data import Data, load_data, materialise, normalise
+from nas.training.accuracy import SubnetEvaluator, count_correct
+from search_space import Architecture
+from supernet import Store
+
+
+@pytest.fixture(scope="module")
+def digits() -> Data:
+    return load_data("digits", image_size=32, seed=0)
+
+
+@pytest.fixture(scope="module")
+def images(digits: Data) -> tuple[Tensor, Tensor]:
+    return materialise(digits.search, limit=120, seed=0)
+
+
+@pytest.fixture
+def evaluator(digits: Data, images: tuple[Tensor, Tensor]) -> SubnetEvaluator:
+    """An evaluator over weights that make most subnets answer differently."""
+    store = Store(NANO, num_classes=10, seed=0)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, tensor in store.state_dict().items():
+            if tensor.ndim > 1:
+                tensor.normal_(0, tensor[0].numel() ** -0.5, generator=generator)
+            elif name.endswith("bias") or name.endswith("running_mean"):
+                tensor.normal_(0, 0.5, generator=generator)
+            elif name.endswith("running_var"):
+                tensor.uniform_(0.5, 1.5, generator=generator)
+    return SubnetEvaluator(store, *images, mean=digits.mean, std=digits.std, threads=1)
+
+
+@pytest.fixture
+def architectures() -> list[Architecture]:
+    return random.Random(0).sample(list(NANO.enumerate()), 8)
+
+
+def test_a_score_does_not_depend_on_what_was_evaluated_before(
+    evaluator: SubnetEvaluator, architectures: list[Architecture]
+) -> None:
+    forwards = [evaluator.accuracy(a) for a in architectures]
+    backwards = [evaluator.accuracy(a) for a in reversed(architectures)]
+    assert forwards == backwards[::-1]
+    assert len(set(forwards)) > 2  # else the test would say nothing
+
+
+def test_a_score_is_that_of_the_extracted_network(
+    evaluator: SubnetEvaluator, architectures: list[Architecture]
+) -> None:
+    for architecture in architectures:
+        correct = count_correct(
+            evaluator.store.extract(architecture),
+            evaluator.images,
+            evaluator.labels,
+            mean=evaluator.mean,
+            std=evaluator.std,
+        )
+        assert evaluator.accuracy(architecture) == correct / 120
+
+
+def test_a_score_is_counted_image_by_image(
+    evaluator: SubnetEvaluator, architectures: list[Architecture]
+) -> None:
+    network = evaluator.store.extract(architectures[0])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        right = [
+            network(normalise(image[None], evaluator.mean, evaluator.std)).argmax() == label
+            for image, label in zip(evaluator.images, evaluator.labels, strict=True)
+        ]
+    # bf16 sums in another order for another batch size: a near tie may fall either way.
+    assert abs(evaluator.accuracy(architectures[0]) - sum(right) / 120) <= 0.02
+
+
+def test_train_mode_that_was_left_behind_does_not_matter(
+    evaluator: SubnetEvaluator, architectures: list[Architecture]
+) -> None:
+    for architecture in architectures:
+        before = evaluator.accuracy(architecture)
+        evaluator.store.subnet(architecture).train()
+        assert evaluator.accuracy(architecture) == before
+
+
+def test_evaluating_changes_nothing_in_the_store(
+    evaluator: SubnetEvaluator, architectures: list[Architecture]
+) -> None:
+    before = {name: tensor.clone() for name, tensor in evaluator.store.state_dict().items()}
+    for architecture in architectures:
+        evaluator.store.subnet(architecture).train()
+        evaluator.accuracy(architecture)
+    for name, tensor in evaluator.store.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    assert not any(gradient.any() for gradient in evaluator.store.gradients.values())
+
+
+class Perfect(nn.Module):
+    """Reads the label off the first pixel; notes how it was called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.anything = nn.Parameter(torch.zeros(1))
+        self.batches: list[int] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        self.batches.append(len(images))
+        labels = (images[:, 0, 0, 0] * 255).round().long()
+        return torch.nn.functional.one_hot(labels, 10).float()
+
+
+def test_the_last_batch_counts_though_it_is_not_full() -> None:
+    labels = torch.arange(25) % 10
+    images = labels.to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2).clone()
+    images[3] = 7  # one wrong answer
+    network = Perfect()
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    assert count_correct(network, images, labels, mean=mean, std=std, batch_size=10) == 24  # type: ignore[arg-type]
+    assert network.batches == [10, 10, 5]
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_the_number_of_threads_is_put_back(
+    evaluator: SubnetEvaluator, architectures: list[Architecture], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    subnet = evaluator.store.subnet
+
+    def watch(architecture: Architecture) -> object:
+        seen.append(torch.get_num_threads())
+        return subnet(architecture)
+
+    monkeypatch.setattr(evaluator.store, "subnet", watch)
+    evaluator.accuracy(architectures[0])
+    assert torch.get_num_threads() == 2
+    evaluator.images = evaluator.images[:, :2]  # two channels: the network raises
+    with pytest.raises(RuntimeError):
+        evaluator.accuracy(architectures[0])
+    assert torch.get_num_threads() == 2
+    assert seen == [1, 1]

@@ -1,0 +1,253 @@
+"""A network trained alone by a recipe."""
+
+import math
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
+from small_runs import NANO
+from torch import Tensor
+
+from nas.data import Data, load_data, materialise, normalise
+from nas.training.alone import NetworkLearner, Recipe, identity_of, new_network, train_alone
+from nas.training.checkpoint import load_checkpoint
+from nas.utilities.errors import InputError
+from nas.utilities.interrupt import Interrupted, StopRequest
+from supernet import Network
+
+ARCHITECTURE = NANO.sample(random.Random(1))
+
+SHORT = Recipe(
+    start="scratch",
+    steps=5,
+    batch_size=8,
+    lr=1e-3,
+    drop_path=0.2,
+    augment="light",
+    image_size=32,
+    seed=0,
+    device="cpu",
+)
+
+
+def changed(recipe: Recipe, **fields: Any) -> Recipe:
+    return Recipe.model_validate(recipe.model_dump() | fields)
+
+
+FULL = changed(SHORT, augment="full")
+
+
+class Crash(Exception):
+    """Stands for SIGKILL: training has no chance to save."""
+
+
+@pytest.fixture(scope="module")
+def digits() -> Data:
+    return load_data("digits", image_size=32, seed=0)
+
+
+def inherited() -> Network:
+    torch.manual_seed(7)
+    return Network(ARCHITECTURE, num_classes=10)
+
+
+def train(
+    path: Path,
+    data: Data,
+    recipe: Recipe = SHORT,
+    *,
+    network: Network | None = None,
+    stop_after: int | None = None,
+    crash_after: int | None = None,
+    checkpoint_seconds: float = math.inf,
+) -> tuple[dict[str, Tensor], list[tuple[int, float]]]:
+    """The final weights, and the steps and losses that were shown."""
+    if network is None:
+        network = new_network(ARCHITECTURE, recipe, num_classes=10, inherited=inherited())
+    stop = StopRequest()
+    shown: list[tuple[int, float]] = []
+
+    def on_progress(step: int, loss: float) -> None:
+        shown.append((step, loss))
+        stop.requested = step == stop_after
+        if step == crash_after:
+            raise Crash
+        torch.rand(3)  # the process draws something else meanwhile
+
+    train_alone(
+        network,
+        data=data,
+        recipe=recipe,
+        state=path / "state.safetensors",
+        stop=stop,
+        on_progress=on_progress,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+    return network.state_dict(), shown
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("recipe", [SHORT, FULL], ids=["light", "full"])
+@pytest.mark.parametrize("after", [1, 3, SHORT.steps])
+def test_a_resumed_training_equals_an_uninterrupted_one(
+    tmp_path: Path, digits: Data, recipe: Recipe, after: int
+) -> None:
+    straight, shown = train(tmp_path / "straight", digits, recipe)
+    with pytest.raises(Interrupted):
+        train(tmp_path / "stopped", digits, recipe, stop_after=after)
+    resumed, rest = train(tmp_path / "stopped", digits, recipe)
+    assert same(resumed, straight)
+    assert rest == shown[after:]
+
+
+def test_a_training_that_was_killed_goes_on_from_its_last_checkpoint(
+    tmp_path: Path, digits: Data
+) -> None:
+    with pytest.raises(Crash):
+        train(tmp_path, digits, crash_after=4, checkpoint_seconds=-1.0)
+    _, shown = train(tmp_path, digits)
+    assert [step for step, _ in shown] == [4, 5]
+
+
+def test_the_state_is_left_to_the_caller_and_says_whose_it_is(tmp_path: Path, digits: Data) -> None:
+    train(tmp_path, digits, checkpoint_seconds=-1.0)
+    checkpoint = load_checkpoint(tmp_path / "state.safetensors")
+    assert checkpoint.step == 5
+    assert checkpoint.identity == identity_of(ARCHITECTURE, SHORT)
+    assert checkpoint.identity["architecture"] == ARCHITECTURE.hash
+    assert checkpoint.identity["label_smoothing"] == 0.1
+
+
+def test_a_state_of_another_recipe_or_network_is_refused(tmp_path: Path, digits: Data) -> None:
+    with pytest.raises(Interrupted):
+        train(tmp_path, digits, stop_after=2)
+    with pytest.raises(InputError, match=r"label_smoothing is 0\.1 there, 0\.2 here"):
+        train(tmp_path, digits, changed(SHORT, label_smoothing=0.2))
+    other = Network(NANO.scaled(1.0), num_classes=10)
+    with pytest.raises(InputError, match="architecture is"):
+        train(tmp_path, digits, network=other)
+
+
+def test_a_state_without_moments_is_refused(tmp_path: Path, digits: Data) -> None:
+    with pytest.raises(Interrupted):
+        train(tmp_path, digits, stop_after=2)
+    state = tmp_path / "state.safetensors"
+    identity = SHORT.model_dump_json()[:-1] + f',"architecture":"{ARCHITECTURE.hash}"}}'
+    weights = {name: t for name, t in load_file(state).items() if name.startswith("weights.")}
+    save_file(weights, state, metadata={"step": "2", "identity": identity})
+    with pytest.raises(InputError, match=r"cannot be resumed from .*moments"):
+        train(tmp_path, digits)
+
+
+def test_the_loss_is_the_cross_entropy_with_smoothed_labels(digits: Data) -> None:
+    images, labels = materialise(digits.search, limit=8, seed=0)
+    normalised = normalise(images, digits.mean, digits.std)
+    recipe = changed(SHORT, drop_path=0.0)
+    network = inherited()
+    (loss,) = NetworkLearner(network, recipe, num_classes=10).losses(0, normalised, labels)
+    with torch.autocast("cpu", torch.bfloat16):
+        surprise = -network(normalised).float().log_softmax(dim=1)
+    expected = 0.9 * surprise[torch.arange(8), labels].mean() + 0.1 * surprise.mean()
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-3)
+    (sharp,) = NetworkLearner(network, changed(recipe, label_smoothing=0.0), num_classes=10).losses(
+        0, normalised, labels
+    )
+    wanted = surprise[torch.arange(8), labels].mean()
+    assert float(sharp.detach()) == pytest.approx(float(wanted.detach()), rel=1e-3)
+
+
+def test_full_augmentation_mixes_pairs_and_erases_parts(digits: Data) -> None:
+    images, labels = materialise(digits.search, limit=8, seed=0)
+    normalised = normalise(images, digits.mean, digits.std)
+
+    def augmented(**fields: float) -> tuple[Tensor, Tensor]:
+        learner = NetworkLearner(inherited(), changed(FULL, **fields), num_classes=10)
+        random.seed(0)
+        torch.manual_seed(0)
+        return learner.augment(normalised.clone(), labels)
+
+    plain, targets = augmented(mixup=0.0, cutmix=0.0, erasing=0.0)
+    assert torch.equal(plain, normalised)
+    assert (targets.max(dim=1).values > 0.9).all()
+    erased, targets = augmented(mixup=0.0, cutmix=0.0, erasing=1.0)
+    assert ((erased != normalised).flatten(1).any(dim=1)).all()
+    assert (targets.max(dim=1).values > 0.9).all()
+    for only in ({"mixup": 0.8, "cutmix": 0.0}, {"mixup": 0.0, "cutmix": 1.0}):
+        mixed, targets = augmented(**only, erasing=0.0)
+        assert not torch.equal(mixed, normalised)
+        assert (targets.max(dim=1).values < 0.9).any()
+
+
+def test_an_odd_batch_cannot_be_mixed(tmp_path: Path, digits: Data) -> None:
+    with pytest.raises(InputError, match=r"`batch_size` 7.*even"):
+        train(tmp_path, digits, changed(FULL, batch_size=7))
+    train(tmp_path, digits, changed(FULL, batch_size=7, mixup=0.0, cutmix=0.0))
+
+
+def test_a_loss_that_is_no_number_is_told_with_the_rate(tmp_path: Path, digits: Data) -> None:
+    network = inherited()
+    with torch.no_grad():
+        network.get_parameter("head.bias").fill_(float("nan"))
+    with pytest.raises(InputError, match=r"`lr` 0\.001: the loss is nan at step 1"):
+        train(tmp_path, digits, network=network)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_from_the_supernet_begins_with_its_weights() -> None:
+    given = inherited()
+    from_supernet, from_scratch, again = (
+        new_network(ARCHITECTURE, changed(SHORT, start=start), num_classes=10, inherited=given)
+        for start in ("supernet", "scratch", "scratch")
+    )
+    assert same(from_supernet.state_dict(), given.state_dict())
+    assert not same(from_scratch.state_dict(), given.state_dict())
+    assert same(from_scratch.state_dict(), again.state_dict())
+
+
+@pytest.fixture(scope="module")
+def by_default(digits: Data, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+    return train(tmp_path_factory.mktemp("default"), digits, FULL)[0]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("start", "supernet"),
+        ("steps", 6),
+        ("batch_size", 6),
+        ("lr", 2e-3),
+        ("seed", 1),
+        ("weight_decay", 0.5),
+        ("betas", (0.8, 0.999)),
+        ("betas", (0.9, 0.99)),
+        ("eps", 1e-4),
+        ("clip_norm", 1e-3),
+        ("warmup_share", 0.5),
+        ("drop_path", 0.5),
+        ("augment", "light"),
+        ("label_smoothing", 0.2),
+        ("mixup", 0.0),
+        ("cutmix", 0.0),
+        ("erasing", 0.0),
+    ],
+)
+def test_the_result_depends_on_every_number_of_the_recipe(
+    tmp_path: Path, digits: Data, by_default: dict[str, Tensor], field: str, value: object
+) -> None:
+    assert not same(train(tmp_path, digits, changed(FULL, **{field: value}))[0], by_default)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("drop_path", 1.0), ("label_smoothing", -0.1), ("steps", 0), ("lr", 0), ("augment", "much")],
+)
+def test_a_recipe_that_cannot_be_is_refused_by_field(field: str, value: object) -> None:
+    with pytest.raises(ValidationError, match=field):
+        changed(SHORT, **{field: value})
