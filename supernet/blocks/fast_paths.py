@@ -31,7 +31,8 @@ class Paths(NamedTuple):
 
     Attributes:
         linear_as_convolution: See `linear`.
-        convolution_as_product: See `convolution` and `depthwise_convolution`.
+        convolution_as_product: See `convolution`.
+        few_tokens_as_product: See `depthwise_convolution`.
         explicit_attention: See `attention`.
         merged_steps: See `chain`.
         channels_last_image: See `image_for_inverted_residuals`.
@@ -39,6 +40,7 @@ class Paths(NamedTuple):
 
     linear_as_convolution: bool
     convolution_as_product: bool
+    few_tokens_as_product: bool
     explicit_attention: bool
     merged_steps: bool
     channels_last_image: bool
@@ -50,7 +52,7 @@ def open_paths(x: Tensor) -> Paths:
     Four things decide: whether `x` lies on a CPU; whether gradients are wanted, since the backward
     pass has costs of its own; whether `x` is in single precision, since half precision has fast
     matrix products; and whether torch records the computation. A program that was exported or
-    traced runs on batches of other sizes later, so that no way may depend on the batch. A trace
+    traced runs on images of other sizes later, so that no way may depend on their size. A trace
     also notes in which module it is, and a compiler merges steps by itself.
     """
     on_cpu, trains = x.device.type == "cpu", torch.is_grad_enabled()
@@ -61,6 +63,7 @@ def open_paths(x: Tensor) -> Paths:
     return Paths(
         linear_as_convolution=on_cpu and not trains and is_single and not is_kept,
         convolution_as_product=on_cpu and trains,
+        few_tokens_as_product=on_cpu and trains and not is_kept,
         explicit_attention=on_cpu and trains,
         merged_steps=not trains and not is_traced and not is_compiled,
         channels_last_image=not trains,
@@ -130,7 +133,7 @@ def depthwise_convolution(
     a weighted sum of all, which is done in training on a CPU.
     """
     height, width = x.shape[1:3]
-    if height * width <= FEW_TOKENS and stride == 1 and open_paths(x).convolution_as_product:
+    if height * width <= FEW_TOKENS and stride == 1 and open_paths(x).few_tokens_as_product:
         flat = F.pad(weight.flatten(1), (0, 1))  # (C, k·k + 1), a zero for what is out of reach
         kernel = flat.T[_kernel_places(height, width, weight.shape[-1])]  # (N, N, C)
         y = torch.bmm(x.flatten(1, 2).permute(2, 0, 1), kernel.permute(2, 1, 0))  # (C, B, N)

@@ -48,17 +48,20 @@ def test_only_what_helps_any_device_is_open_off_the_cpu() -> None:
     assert not any(fast_paths.open_paths(image_map(3, 3).to("meta")))
 
 
-def test_a_traced_computation_takes_no_path_that_depends_on_the_batch() -> None:
-    seen = []
+def test_a_traced_computation_takes_no_path_that_depends_on_the_size() -> None:
+    seen: list[fast_paths.Paths] = []
 
     def traced(x: Tensor) -> Tensor:
         seen.append(fast_paths.open_paths(x))
         return x + 1
 
-    with torch.no_grad():
-        torch.jit.trace(traced, image_map(3, 3), check_trace=False)
-    assert not seen[0].linear_as_convolution
-    assert not seen[0].merged_steps
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            torch.jit.trace(traced, image_map(3, 3), check_trace=False)
+    assert not any(
+        paths.linear_as_convolution or paths.few_tokens_as_product or paths.merged_steps
+        for paths in seen
+    )
 
 
 @pytest.mark.parametrize("bias", [True, False])

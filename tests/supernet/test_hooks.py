@@ -196,8 +196,8 @@ def test_a_training_step_compiles_as_one_graph(name: str) -> None:
             torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
         )
     torch.testing.assert_close(*losses, rtol=1e-3, atol=1e-3)
-    similarity = F.cosine_similarity(*gradients, dim=0)
-    assert float(similarity) == pytest.approx(1, abs=1e-3)
+    found, expected = gradients
+    assert float((found - expected).norm()) < 1e-2 * float(expected.norm())
 
 
 @pytest.mark.slow
