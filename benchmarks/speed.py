@@ -176,7 +176,6 @@ def main() -> None:
     if options.other is None or not (options.other / "supernet").is_dir():
         parser.error(f"{options.other}: no checkout")
     import torch
-
     from nas.devices import chip_name
 
     about = {"chip": chip_name("cpu"), "torch": torch.__version__, "pairs": options.pairs}

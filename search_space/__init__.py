@@ -3,9 +3,6 @@
 from search_space.architecture import (
     Architecture,
     ArchitectureError,
-    ClassTokenHead,
-    Head,
-    MeanHead,
     Stage,
     map_sizes,
 )
@@ -16,14 +13,17 @@ from search_space.operators import Cost
 from search_space.parts import (
     AdaptiveWindow,
     Aggregation,
+    ClassTokenHead,
     ConvStem,
     DepthwiseConvolution,
     FeedForward,
     FullAttention,
     HalfStem,
+    Head,
     InvertedResidual,
     Ladder,
     LocalGlobal,
+    MeanHead,
     Mixer,
     NoMixer,
     PatchStem,

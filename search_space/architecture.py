@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
@@ -16,6 +16,8 @@ from search_space.parts import (
     POOLINGS,
     ConvNormKind,
     FeedForward,
+    Head,
+    MeanHead,
     Mixer,
     NoMixer,
     Pooling,
@@ -159,26 +161,6 @@ class Stage(Spec):
         return " ".join(parts)
 
 
-class MeanHead(Spec):
-    """Mean over the last stage's tokens and a linear classifier.
-
-    `expansion` is the number of channels that a 3×3 convolution with layer norm and GELU expands
-    the last map to (LW-PLG; its norm and activation are our own definition).
-    """
-
-    kind: Literal["mean"] = "mean"
-    expansion: PositiveInt | None = None
-
-
-class ClassTokenHead(Spec):
-    """The class token of the last stage and a linear classifier (DeiT, PVT, LIT-Ti)."""
-
-    kind: Literal["class_token"] = "class_token"
-
-
-Head = Annotated[MeanHead | ClassTokenHead, Field(discriminator="kind")]
-
-
 class Architecture(Spec):
     """A network, as data: a stem, the stages, and a head.
 
@@ -224,7 +206,7 @@ class Architecture(Spec):
                     f"stages[{index}].pooling={stage.pooling!r}: 'max_pool_1d' is legal where the "
                     "stage before has a class token, and nothing else is legal there"
                 )
-        if self.stages[-1].class_token != isinstance(self.head, ClassTokenHead):
+        if self.stages[-1].class_token != self.head.reads_class_token:
             raise ValueError(
                 f"head.kind={self.head.kind!r}: legal is 'class_token' behind a stage with a class "
                 "token, 'mean' behind any other"

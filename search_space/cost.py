@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from search_space.architecture import Architecture, Head, MeanHead, Stage, map_sizes, stem_size
-from search_space.operators import Cost, MapRole, Size, conv, linear, norm
-from search_space.parts import POOLINGS, FeedForward, Mixer, Pooling, Stem
+from search_space.architecture import Architecture, Stage, map_sizes, stem_size
+from search_space.operators import Cost, MapRole, Size, norm
+from search_space.parts import POOLINGS, FeedForward, Head, Mixer, Pooling, Stem
 
 
 @dataclass(frozen=True)
@@ -114,13 +114,7 @@ def block_cost(stage: Stage, block: int, size: Size) -> Cost:
 @lru_cache(maxsize=1 << 10)
 def head_cost(head: Head, width: int, size: Size, num_classes: int) -> Cost:
     """Cost of what follows the last stage, whose map has that width and size."""
-    cost = Cost()
-    if isinstance(head, MeanHead) and head.expansion is not None:
-        tokens = size[0] * size[1]
-        cost = conv(width, head.expansion, 3**2, tokens, tokens, bias=False)
-        cost += norm(head.expansion)
-        width = head.expansion
-    return cost + linear(width, num_classes, 1) if num_classes else cost
+    return head.cost(width, size, num_classes)
 
 
 def _role_cost(stage: Stage, role: MapRole, size: Size) -> Cost:

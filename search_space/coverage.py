@@ -14,7 +14,8 @@ def corners(space: SearchSpace) -> Iterator[Architecture]:
 
     Each has the largest sizes and one layer per attention map. The other choices of a part of
     a stage (pooling, mixer, feed-forward) are taken in turn, side by side over parts and
-    stages. A mixer that needs another width than the largest comes in corners of its own.
+    stages. What that leaves out has corners of its own: a mixer that needs another width than the
+    largest, and a feed-forward whose turns all fell to whole blocks.
     """
     for layout in space.layout:
         turns = [_corner_stages(space, index, layout) for index in range(len(space.stages))]
@@ -81,4 +82,11 @@ def _corner_stages(space: SearchSpace, index: int, layout: str) -> list[Stage]:
             # Where it fits at its widest; poolings then don't matter.
             corners.append({**corners[0], "mixer": kind, "width": fitting[-1]})
     stages = [encoding.stage(space, index, layout, corner) for corner in corners]
+    met = {stage.feed_forward.kind for stage in stages if stage.feed_forward is not None}
+    beside = [mixer for mixer in mixers if not MIXERS[str(mixer["mixer"])].is_whole_block]
+    stages += [
+        encoding.stage(space, index, layout, {**corners[0], **beside[0], "feed_forward": kind})
+        for kind in choices.feed_forward
+        if beside and kind not in met
+    ]
     return list(dict.fromkeys(stages))

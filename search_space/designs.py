@@ -6,10 +6,11 @@ design is our own spec of its idea, and marked so.
 
 from dataclasses import dataclass
 
-from search_space.architecture import Architecture, ClassTokenHead, MeanHead, Stage
+from search_space.architecture import Architecture, Stage
 from search_space.parts import (
     AdaptiveWindow,
     Aggregation,
+    ClassTokenHead,
     ConvStem,
     FeedForward,
     FullAttention,
@@ -17,6 +18,7 @@ from search_space.parts import (
     InvertedResidual,
     Ladder,
     LocalGlobal,
+    MeanHead,
     NoMixer,
     PatchStem,
     Pooling,

@@ -10,7 +10,10 @@ from search_space.parts import (
     FEED_FORWARDS,
     MIXERS,
     SEQUENCE_POOLING,
+    ClassTokenHead,
+    Head,
     LocalGlobal,
+    MeanHead,
     Mixer,
     Pooling,
 )
@@ -127,3 +130,8 @@ def genes_of(
     if not choices:
         return genes
     return {"pooling": stage.pooling if stage.pooling in choices else choices[0], **genes}
+
+
+def head_behind(last: Stage) -> Head:
+    """The head of an architecture of a space, behind that last stage."""
+    return ClassTokenHead() if last.class_token else MeanHead()

@@ -8,7 +8,7 @@ import operator
 from collections.abc import Callable, Sequence
 
 from search_space import encoding
-from search_space.architecture import Architecture, MeanHead, Stage, stem_size
+from search_space.architecture import Architecture, Stage, stem_size
 from search_space.cost import body_cost, entry_cost, head_cost, stem_cost
 from search_space.operators import Cost, Size
 from search_space.space import SearchSpace
@@ -187,7 +187,7 @@ def _around(
     if index == 0:
         cost += stem_cost(space.stem, stage.width, _square(image_size), 3)
     if index + 1 == len(sizes):
-        cost += head_cost(MeanHead(), stage.width, sizes[index], num_classes)
+        cost += head_cost(encoding.head_behind(stage), stage.width, sizes[index], num_classes)
     return cost
 
 

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from search_space.architecture import Architecture, MeanHead, Stage, map_sizes, stem_size
+from search_space.architecture import Architecture, Stage, map_sizes, stem_size
 from search_space.coverage import covering_architectures
+from search_space.encoding import head_behind
 from search_space.extremes import minimum
 from search_space.operators import Size
-from search_space.parts import POOLINGS, Stem
+from search_space.parts import POOLINGS, Head, Stem
 from search_space.space import SearchSpace
 
 
@@ -48,9 +49,7 @@ def segments(architecture: Architecture, *, image_size: int | Sequence[int] = 22
         found += entry_segments(stage, previous, size)
         found += body_segments(stage, size)
         previous = stage.width
-    head = architecture.head
-    wide = f" to {head.expansion}" if isinstance(head, MeanHead) and head.expansion else ""
-    found.append(_head(head.kind, f"{previous}{wide}"))
+    found.append(_head(architecture.head, previous))
     return found
 
 
@@ -77,8 +76,7 @@ def fastest(
         if index == 0:
             found.append(_stem(space.stem, stage.width, stem_size(image_size, space.stem)))
         if index + 1 == len(sizes):
-            head = "class_token" if stage.class_token else "mean"
-            found.append(_head(head, f"{stage.width}"))
+            found.append(_head(head_behind(stage), stage.width))
         return time(found)
 
     return minimum(
@@ -144,5 +142,5 @@ def _on_map(operator: str, what: str, size: Size) -> Segment:
     return Segment(operator, f"{what} @{size[0]}x{size[1]}", size)
 
 
-def _head(kind: str, what: str) -> Segment:
-    return Segment(f"head {kind}", f"head {kind} {what}", None)
+def _head(head: Head, width: int) -> Segment:
+    return Segment(f"head {head.kind}", f"head {head.label(width)}", None)

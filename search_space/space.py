@@ -19,8 +19,6 @@ from search_space import encoding
 from search_space.architecture import (
     Architecture,
     ArchitectureError,
-    ClassTokenHead,
-    MeanHead,
     Stage,
     first_error,
     map_sizes,
@@ -275,17 +273,18 @@ class SearchSpace(Spec):
             )
             yield from map(self.assembled, product(*options))
 
-    def sample(self, rng: random.Random, *, novelty: float = 1.0) -> Architecture:
+    def sample(self, rng: random.Random, *, operator_chance: float = 1.0) -> Architecture:
         """An architecture with every gene drawn uniformly.
 
         Args:
             rng: Decides.
-            novelty: Chance that a gene which is no size is drawn; it else keeps its default.
+            operator_chance: Chance that a gene which is no size is drawn; else it keeps its
+                default.
         """
         return self.decode(
             {
                 gene: rng.choice(choices)
-                if novelty >= 1 or encoding.is_size(gene) or rng.random() < novelty
+                if operator_chance >= 1 or encoding.is_size(gene) or rng.random() < operator_chance
                 else choices[0]
                 for gene, choices in self.genes.items()
             }
@@ -330,7 +329,7 @@ class SearchSpace(Spec):
     def assembled(self, stages: Iterable[Stage]) -> Architecture:
         """The architecture of these canonical stages."""
         stages = tuple(stages)
-        head = ClassTokenHead() if stages[-1].class_token else MeanHead()
+        head = encoding.head_behind(stages[-1])
         return Architecture(stem=self.stem, stages=stages, head=head)
 
     def scaled_genotype(self, fraction: float) -> dict[str, Value]:

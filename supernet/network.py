@@ -13,7 +13,6 @@ from torch.utils.checkpoint import checkpoint
 
 from search_space import (
     Architecture,
-    MeanHead,
     Stage,
 )
 from supernet.blocks import fast_paths
@@ -140,7 +139,7 @@ class Network(nn.Module):
             self.feature_info.append(
                 {"num_chs": inputs, "reduction": reduction, "module": f"stages.{index}"}
             )
-        expansion = architecture.head.expansion if isinstance(architecture.head, MeanHead) else None
+        expansion = architecture.head.expanded
         self.expand = ExpandedFeatures(inputs, expansion) if expansion else nn.Identity()
         self.num_features = self.head_hidden_size = expansion or inputs
         self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
@@ -157,7 +156,7 @@ class Network(nn.Module):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """The last stage's map (B, H', W', C) → class scores (B, num_classes)."""
-        x = x.mean(dim=(1, 2)) if isinstance(self.architecture.head, MeanHead) else x[:, 0, 0]
+        x = x[:, 0, 0] if self.architecture.head.reads_class_token else x.mean(dim=(1, 2))
         if not pre_logits:
             x = self.head(x)
         return x

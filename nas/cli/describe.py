@@ -36,16 +36,16 @@ def _describe(options: argparse.Namespace) -> None:
     if sum((options.no_latency, bool(options.latency_table), options.device is not None)) > 1:
         raise InputError("--device, --latency-table, --no-latency: give one of them at most")
     architecture = Architecture.load(options.file)
-    facts = described(
+    description = described(
         architecture,
         image_size=options.image_size,
         num_classes=options.num_classes,
         latency=None if options.no_latency else _part_latency(architecture, options),
     )
     if options.json:
-        print(json.dumps(facts, indent=2))
+        print(json.dumps(description, indent=2))
     else:
-        print_description(facts, architecture, Console())
+        print_description(description, architecture, Console())
 
 
 def _part_latency(architecture: Architecture, options: argparse.Namespace) -> "PartLatency":

@@ -257,7 +257,7 @@ class ConstrainedSpace:
         return MACS.name in self.limits and self.reachable[MACS.name][1] > self.limits[MACS.name]
 
     def sample(
-        self, rng: random.Random, *, at_least: float = 0.0, novelty: float = 1.0
+        self, rng: random.Random, *, at_least: float = 0.0, operator_chance: float = 1.0
     ) -> Architecture:
         """A random architecture that meets the limits, with at least that share of the budget.
 
@@ -269,11 +269,11 @@ class ConstrainedSpace:
         Args:
             rng: Decides.
             at_least: Share of the budget.
-            novelty: Chance that a gene which is no size is drawn, as in `SearchSpace.sample`.
+            operator_chance: As in `SearchSpace.sample`.
         """
         floor = at_least * self.limits[MACS.name] if self._budget_binds else 0
         fallback: Architecture | None = None
-        for candidate in self._candidates(rng, novelty):
+        for candidate in self._candidates(rng, operator_chance):
             if self.admits(candidate):
                 if self.cost(candidate).macs >= floor:
                     return candidate
@@ -322,9 +322,9 @@ class ConstrainedSpace:
             f"{_rounded_up(nearest):g}ms"
         )
 
-    def _candidates(self, rng: random.Random, novelty: float) -> Iterator[Architecture]:
+    def _candidates(self, rng: random.Random, operator_chance: float) -> Iterator[Architecture]:
         for _ in range(100):
-            yield self.space.sample(rng, novelty=novelty)
+            yield self.space.sample(rng, operator_chance=operator_chance)
         # Tight limits: walk from the smallest architecture, which meets them, to others that do.
         current = self.smallest()
         for _ in range(100):

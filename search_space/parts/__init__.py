@@ -1,4 +1,4 @@
-"""What a stage can be made of: stems, poolings, mixers, aggregations, feed-forwards.
+"""What a stage can be made of: stems, poolings, mixers, aggregations, feed-forwards, heads.
 
 Each part says of itself what this package knows of it: its numbers and their legal values, its
 closed-form cost, its label in latency tables, and its words in summaries. A new one is a class and
@@ -14,6 +14,7 @@ from search_space.parts.aggregations import (
     SpatialReduction,
 )
 from search_space.parts.feed_forwards import FEED_FORWARDS, FeedForward, FeedForwardKind
+from search_space.parts.heads import HEADS, ClassTokenHead, Head, MeanHead
 from search_space.parts.mixers import (
     LADDER_BRANCHES,
     MIXERS,
@@ -25,13 +26,14 @@ from search_space.parts.mixers import (
     MixerKind,
     NoMixer,
 )
-from search_space.parts.poolings import POOLINGS, SEQUENCE_POOLING, ConvNormKind, Pooling
-from search_space.parts.spec import Spec
+from search_space.parts.poolings import POOLINGS, SEQUENCE_POOLING, Pooling
+from search_space.parts.spec import ConvNormKind, Spec
 from search_space.parts.stems import STEMS, ConvStem, HalfStem, PatchStem, Stem
 
 __all__ = [
     "AGGREGATIONS",
     "FEED_FORWARDS",
+    "HEADS",
     "LADDER_BRANCHES",
     "MIXERS",
     "POOLINGS",
@@ -39,6 +41,7 @@ __all__ = [
     "STEMS",
     "AdaptiveWindow",
     "Aggregation",
+    "ClassTokenHead",
     "ConvNormKind",
     "ConvStem",
     "DepthwiseConvolution",
@@ -46,9 +49,11 @@ __all__ = [
     "FeedForwardKind",
     "FullAttention",
     "HalfStem",
+    "Head",
     "InvertedResidual",
     "Ladder",
     "LocalGlobal",
+    "MeanHead",
     "Mixer",
     "MixerKind",
     "NoMixer",

@@ -4,7 +4,7 @@ A new one is a class here with its row in `AGGREGATIONS`, and a module with its 
 `supernet.blocks.local_global.AGGREGATIONS`.
 """
 
-from typing import TYPE_CHECKING, Annotated, Literal, Union
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt, field_validator
 
@@ -18,7 +18,7 @@ from search_space.operators import (
     norm,
     projections,
 )
-from search_space.parts.spec import Spec
+from search_space.parts.spec import OneOf, Spec, by_kind
 
 
 class AggregationSpec(Spec):
@@ -206,16 +206,12 @@ class FullAttention(AggregationSpec):
         return cost
 
 
-AGGREGATIONS: dict[str, type[AggregationSpec]] = {
-    spec.model_fields["kind"].default: spec
-    for spec in (Rates, SpatialReduction, AdaptiveWindow, FullAttention)
-}
+AGGREGATIONS: dict[str, type[AggregationSpec]] = by_kind(
+    Rates, SpatialReduction, AdaptiveWindow, FullAttention
+)
 """Every aggregation by its kind."""
 
-if TYPE_CHECKING:
-    Aggregation = AggregationSpec
-else:
-    Aggregation = Annotated[Union[tuple(AGGREGATIONS.values())], Field(discriminator="kind")]  # noqa: UP007
+Aggregation = Annotated[AggregationSpec, OneOf(AGGREGATIONS)]
 """Any aggregation, told by its `kind` where it is read."""
 
 

@@ -4,12 +4,12 @@ A new one is a class here with its row in `FEED_FORWARDS`, and a module with its
 `supernet.blocks.feed_forward.FEED_FORWARDS`. In an architecture it is named by its kind.
 """
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from search_space.operators import Cost, depthwise, linear, norm
-from search_space.parts.spec import Spec
+from search_space.parts.spec import KeyOf, Spec
 
 
 class FeedForwardOperator:
@@ -96,10 +96,7 @@ FEED_FORWARDS: dict[str, type[FeedForwardOperator]] = {
 }
 """Every feed-forward by its kind."""
 
-if TYPE_CHECKING:
-    FeedForwardKind = str
-else:
-    FeedForwardKind = Literal[tuple(FEED_FORWARDS)]
+FeedForwardKind = Annotated[str, KeyOf(FEED_FORWARDS)]
 """The kind of a feed-forward."""
 
 

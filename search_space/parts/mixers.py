@@ -4,7 +4,7 @@ A new one is a class here with its row in `MIXERS`, and a module with its row in
 `supernet.blocks.block.MIXERS` or, if it is a whole block, `WHOLE_BLOCKS` there.
 """
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self, Union
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
@@ -21,7 +21,7 @@ from search_space.operators import (
     window_grid,
 )
 from search_space.parts.aggregations import Aggregation
-from search_space.parts.spec import Spec
+from search_space.parts.spec import KeyOf, OneOf, Spec, by_kind
 
 LADDER_BRANCHES = 3
 
@@ -59,7 +59,6 @@ class MixerSpec(Spec):
         is_whole_block: Whether it is a block by itself, with no feed-forward beside.
         shares_maps: Whether its layers can lend each other attention maps.
         has_conv_norm: Whether it has norms of the stage's `conv_norm`.
-        is_searchable: Whether a search space can have it among the choices of a stage.
     """
 
     kind: str
@@ -67,7 +66,6 @@ class MixerSpec(Spec):
     is_whole_block: ClassVar[bool] = False
     shares_maps: ClassVar[bool] = False
     has_conv_norm: ClassVar[bool] = False
-    is_searchable: ClassVar[bool] = True
 
     @classmethod
     def chosen(
@@ -448,7 +446,13 @@ class InvertedResidual(MixerSpec):
     expansion: PositiveInt = 4
     is_whole_block: ClassVar[bool] = True
     has_conv_norm: ClassVar[bool] = True
-    is_searchable: ClassVar[bool] = False
+
+    @classmethod
+    def chosen(
+        cls, constants: MixerConstants, width: int, local_ratio: float, aggregation: Aggregation
+    ) -> MixerSpec:
+        """The mixer that genes describe; see `MixerSpec.chosen`."""
+        return cls()
 
     def cost(self, width: int, role: MapRole, size: Size) -> Cost:
         """Closed-form cost; see `MixerSpec.cost`."""
@@ -469,16 +473,13 @@ class InvertedResidual(MixerSpec):
         return "MV2-SE", "–"
 
 
-MIXERS: dict[str, type[MixerSpec]] = {
-    spec.model_fields["kind"].default: spec
-    for spec in (NoMixer, LocalGlobal, DepthwiseConvolution, Ladder, InvertedResidual)
-}
+MIXERS: dict[str, type[MixerSpec]] = by_kind(
+    NoMixer, LocalGlobal, DepthwiseConvolution, Ladder, InvertedResidual
+)
 """Every mixer by its kind."""
 
-if TYPE_CHECKING:
-    Mixer = MixerSpec
-    MixerKind = str
-else:
-    Mixer = Annotated[Union[tuple(MIXERS.values())], Field(discriminator="kind")]  # noqa: UP007
-    MixerKind = Literal[tuple(kind for kind, spec in MIXERS.items() if spec.is_searchable)]
-"""Any mixer, told by its `kind` where it is read, and the kinds that a space can choose."""
+Mixer = Annotated[MixerSpec, OneOf(MIXERS)]
+"""Any mixer, told by its `kind` where it is read."""
+
+MixerKind = Annotated[str, KeyOf(MIXERS)]
+"""The kind of a mixer."""

@@ -4,16 +4,10 @@ A new one is a class here with its row in `POOLINGS`, and a module with its row 
 `supernet.blocks.pooling.POOLINGS`. In an architecture a pooling is named by its kind.
 """
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from search_space.operators import Cost, conv, depthwise, inverted_residual, linear, norm, squeeze
-
-ConvNormKind = Literal["batch", "layer"]
-"""Norm of the parts that work with convolutions (those that say `has_conv_norm`).
-
-`batch` is the published one. Where subnets share weights it is `layer`: a running statistic would
-depend on which subnets were trained last.
-"""
+from search_space.parts.spec import KeyOf
 
 
 class PoolingOperator:
@@ -170,8 +164,5 @@ POOLINGS: dict[str, type[PoolingOperator]] = {
 SEQUENCE_POOLING = SequenceMaxPooling.kind
 """What pools the sequences of a space whose layout they are."""
 
-if TYPE_CHECKING:
-    Pooling = str
-else:
-    Pooling = Literal[tuple(POOLINGS)]
+Pooling = Annotated[str, KeyOf(POOLINGS)]
 """The kind of a pooling."""

@@ -4,12 +4,12 @@ A new one is a class here with its row in `STEMS`, and a module with its row in
 `supernet.blocks.stems.STEMS`.
 """
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, Union
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
 from search_space.operators import Cost, Size, conv, norm
-from search_space.parts.spec import Spec
+from search_space.parts.spec import OneOf, Spec, by_kind
 
 
 class StemSpec(Spec):
@@ -162,15 +162,10 @@ class HalfStem(StemSpec):
         return cost
 
 
-STEMS: dict[str, type[StemSpec]] = {
-    spec.model_fields["kind"].default: spec for spec in (ConvStem, PatchStem, HalfStem)
-}
+STEMS: dict[str, type[StemSpec]] = by_kind(ConvStem, PatchStem, HalfStem)
 """Every stem by its kind."""
 
-if TYPE_CHECKING:
-    Stem = StemSpec
-else:
-    Stem = Annotated[Union[tuple(STEMS.values())], Field(discriminator="kind")]  # noqa: UP007
+Stem = Annotated[StemSpec, OneOf(STEMS)]
 """Any stem, told by its `kind` where it is read."""
 
 

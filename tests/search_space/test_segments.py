@@ -1,10 +1,20 @@
 """The segments of a network, and what a space can have of them."""
 
+import json
 import random
+from pathlib import Path
 
 import pytest
 
-from search_space import DESIGNS, PRESETS, SearchSpace
+from search_space import (
+    DESIGNS,
+    PRESETS,
+    Architecture,
+    DepthwiseConvolution,
+    PatchStem,
+    SearchSpace,
+    Stage,
+)
 from search_space.cost import cost_table
 from search_space.segments import Segment, fastest, part_names, segments, space_segments
 
@@ -66,3 +76,17 @@ def test_the_fastest_has_the_smallest_sum_of_all(space: SearchSpace) -> None:
     members = space.enumerate() if space.count() < 1000 else (space.sample(rng) for _ in range(500))
     least = min(total(segments(a, image_size=64)) for a in members)
     assert total(segments(quickest, image_size=64)) <= least + 1e-9
+
+
+def test_every_segment_of_base_is_in_the_published_table() -> None:
+    table = Path(__file__).parents[2] / "results/reference/latency/latency-base-cpu.json"
+    labels = json.loads(table.read_text())["segments"].keys()
+    assert {segment.label for segment in space_segments(PRESETS["base"])} == set(labels)
+
+
+def test_a_depthwise_mixer_is_timed_by_its_kernel_and_norm_whatever_the_sharing() -> None:
+    stage = Stage(width=64, depth=2, sharing=2, mixer=DepthwiseConvolution(), conv_norm="layer")
+    found = segments(Architecture(stem=PatchStem(), stages=(stage,)))[1:4]
+    mixer = Segment("mixer depthwise", "mixer depthwise 64 kernel 7 layer norm @56x56", (56, 56))
+    assert [found[0], found[2]] == [mixer, mixer]
+    assert found[1].operator == "feed-forward plain"

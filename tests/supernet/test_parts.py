@@ -6,7 +6,7 @@ from samples import randomise
 from torch import nn
 from torch.nn import functional as F
 
-from search_space import DepthwiseConvolution, FeedForward, PatchStem, Stage
+from search_space import DepthwiseConvolution, PatchStem
 from search_space.parts import AGGREGATIONS, FEED_FORWARDS, MIXERS, POOLINGS, STEMS
 from supernet.blocks import block, feed_forward, local_global, pooling, stems
 from supernet.blocks.depthwise_mixer import DepthwiseMixer
@@ -23,16 +23,6 @@ def test_stems_aggregations_and_mixers_are_those_of_the_search_space() -> None:
     mixing = {spec for spec in MIXERS.values() if spec.mixes}
     assert set(block.WHOLE_BLOCKS) == {spec for spec in mixing if spec.is_whole_block}
     assert set(block.MIXERS) == {spec for spec in mixing if not spec.is_whole_block}
-
-
-def test_a_part_without_a_row_fails_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = Stage(width=8, depth=1, mixer=DepthwiseConvolution(), feed_forward=FeedForward())
-    monkeypatch.delitem(block.MIXERS, DepthwiseConvolution)
-    with pytest.raises(KeyError, match="DepthwiseConvolution"):
-        block.build_block(stage, 0, 1e-6, 0.0)
-    monkeypatch.delitem(pooling.POOLINGS, "conv")
-    with pytest.raises(KeyError, match="conv"):
-        pooling.build_pooling("conv", 8, 8, "layer")
 
 
 @pytest.mark.parametrize("kernel_size", [3, 7])

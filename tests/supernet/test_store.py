@@ -301,6 +301,14 @@ class TestWeights:
                 largest[name] = tuple(map(max, largest[name], tensor.shape))
         assert largest == shapes  # none is larger, and none of the store's is never needed
 
+    def test_feed_forwards_whose_turns_fall_to_whole_blocks_are_covered_too(self) -> None:
+        fields = NANO.model_dump(mode="json")
+        fields["stages"][1] |= {"mixer": ["local_global", "mv2_se"], "local_ratio": [0]}
+        space = SearchSpace.model_validate(fields)
+        store = Store(space, num_classes=5)
+        for architecture in space.enumerate():
+            store.subnet(architecture)
+
     def test_store_of_a_task_has_its_channels_and_classes(self) -> None:
         store = Store(NANO, num_classes=3, in_chans=1)
         network = store.subnet(NANO.scaled(0.0)).eval()

@@ -106,7 +106,7 @@ class Progressive(Strategy):
         return constrained.sample(
             rng,
             at_least=self.band if rng.random() < self.band_chance else 0.0,
-            novelty=self.first_new + (1 - self.first_new) * min(1.0, released),
+            operator_chance=self.first_new + (1 - self.first_new) * min(1.0, released),
         )
 
 
