@@ -119,9 +119,7 @@ class Objective:
         )
 
     def cell(self, value: float) -> str:
-        """A value below its label at the head of a table: `1.87 G`, `64 MB`, `4.20 ms`."""
-        if self.device is not None:
-            return f"{value:.2f} ms"
+        """A closed-form value below its label at the head of a table: `1.87 G`, `64 MB`."""
         return format_count(value).rstrip() if self._unit_says_it else self.amount(value)
 
     def exact(self, value: float) -> str:
