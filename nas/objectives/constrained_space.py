@@ -10,17 +10,12 @@ from operator import add
 from nas.latency.table import LatencyTable
 from nas.objectives.limits import Limits
 from nas.objectives.objective import MACS, Objective
+from nas.objectives.settings import DEFAULT_DRAWS, DrawSettings
 from nas.utilities.errors import InputError
 from nas.utilities.units import format_milliseconds
 from search_space import Architecture, Cost, SearchSpace, total_cost
 from search_space.extremes import extreme, largest_that_fits, pareto_front_of_costs
 from search_space.segments import fastest
-
-COMPROMISES = 400
-"""Steps from each extreme in the look for an architecture that meets all limits together."""
-
-DETOUR = 0.03
-"""Violation by which such a step may go back now and then, to get around what blocks the way."""
 
 SAMPLED = 256
 """Architectures that are costed to say how much of a space the limits leave."""
@@ -38,6 +33,7 @@ class ConstrainedSpace:
         tables: By which latency is predicted, for each device that has a limit. Until they are
             there (`with_tables`), limits on latency keep nothing out.
         measured: Devices that are here, where a prediction need not have the last word.
+        settings: How far a look for an architecture within the limits goes.
     """
 
     space: SearchSpace
@@ -46,6 +42,7 @@ class ConstrainedSpace:
     num_classes: int
     tables: Mapping[str, LatencyTable] = field(default_factory=dict)
     measured: frozenset[str] = frozenset()
+    settings: DrawSettings = DEFAULT_DRAWS
 
     def with_tables(
         self, tables: Mapping[str, LatencyTable], *, measured: Iterable[str]
@@ -219,13 +216,15 @@ class ConstrainedSpace:
         needed = self._predicted or {o.name for o in self._limited_forms} - {"macs", "params"}
         for current in extremes if needed and self.space.count() > 1 else ():
             least = self._violation(current)
-            for _ in range(COMPROMISES):
+            for _ in range(self.settings.compromises):
                 mutant = self.space.mutate(current, rng)
                 violation = self._violation(mutant)
                 if violation <= 0:
                     yield mutant
                     break
-                if violation < least or rng.random() < math.exp((least - violation) / DETOUR):
+                if violation < least or rng.random() < math.exp(
+                    (least - violation) / self.settings.detour
+                ):
                     current, least = mutant, violation
 
     def _violation(self, architecture: Architecture) -> float:
@@ -263,8 +262,9 @@ class ConstrainedSpace:
 
         A budget that does not bind asks for no share.
 
-        Draws at most 200 times; then mutates the best-placed architecture known towards the limits,
-        so that it always ends: what it returns meets the limits, and the share if it was found.
+        Draws at most `settings.draws` times; then walks from the smallest architecture to others
+        within the limits, so that it always ends: what it returns meets the limits, and the share
+        if it was found.
 
         Args:
             rng: Decides.
@@ -323,11 +323,11 @@ class ConstrainedSpace:
         )
 
     def _candidates(self, rng: random.Random, operator_chance: float) -> Iterator[Architecture]:
-        for _ in range(100):
+        for _ in range(self.settings.draws):
             yield self.space.sample(rng, operator_chance=operator_chance)
         # Tight limits: walk from the smallest architecture, which meets them, to others that do.
         current = self.smallest()
-        for _ in range(100):
+        for _ in range(self.settings.walk):
             mutant = self.space.mutate(current, rng) if self.space.count() > 1 else current
             if self.admits(mutant):
                 current = mutant

@@ -11,7 +11,9 @@ from pydantic import AfterValidator, Field, PositiveInt
 from nas.latency.conditions import DtypeName, RuntimeName
 from nas.objectives.limits import Limits
 from nas.objectives.objective import CLOSED_FORM, latency_name
+from nas.objectives.settings import DEFAULT_DRAWS, DrawSettings
 from nas.search.samplers import SAMPLERS
+from nas.search.settings import DEFAULT_SEARCH, SearchSettings
 from nas.training.settings import SupernetTraining
 from search_space import SearchSpace
 
@@ -66,6 +68,8 @@ class RunConfig(SupernetTraining):
         trials: Architectures to evaluate.
         search_images: Images of the search split that each is evaluated on.
         threads: CPU threads of one evaluation; scores may depend on it in the last digit.
+        search: When the driver of the search steps in, and when it gives up.
+        draws: How far a look for an architecture within the limits goes.
     """
 
     budget: int | None
@@ -86,6 +90,8 @@ class RunConfig(SupernetTraining):
     trials: PositiveInt
     search_images: PositiveInt
     threads: PositiveInt = 1
+    search: SearchSettings = DEFAULT_SEARCH
+    draws: DrawSettings = DEFAULT_DRAWS
 
     @property
     def limits(self) -> Limits:

@@ -72,6 +72,7 @@ def run(
         limits=config.limits,
         image_size=config.image_size,
         num_classes=data.num_classes,
+        settings=config.draws,
     )
     if tables.keys() == config.latency_ms.keys():
         constrained = constrained.with_tables(tables, measured=filter(is_here, tables))

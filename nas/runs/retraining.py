@@ -87,6 +87,8 @@ def retrain_run(
         raise InputError("`steps` and `epochs` say the same thing; give one of them")
     if top < 1:
         raise InputError(f"`top` {top} is below 1")
+    if not 0 <= drop_path < 1:
+        raise InputError(f"`drop_path` {drop_path:g} is outside 0 to 1")
     device = check_device(config.device if device is None else device)
     exported_networks(folder)  # refuses a run without any, before the data are loaded
     if data is None and config.data.startswith(OWN_DATASET):

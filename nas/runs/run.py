@@ -59,7 +59,8 @@ class Run:
         from nas.search.study import load_study, records
         from nas.search.trials import trials_table
 
-        return trials_table(records(load_study(self.folder.journal)), self._summary.objectives)
+        objectives = self._summary.objectives
+        return trials_table(records(load_study(self.folder.journal)), objectives)
 
     @property
     def front(self) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from optuna.trial import Trial
 
 from nas.objectives.constrained_space import ConstrainedSpace
 from nas.search.evaluation import Score
+from nas.search.settings import DEFAULT_SEARCH, SearchSettings
 from nas.search.study import decide, enqueue, records, recover, source_of
 from nas.search.trials import RANDOM_SOURCE, Record, State
 from nas.search.workers import Workers
@@ -26,15 +27,6 @@ from search_space import DESIGNS, Architecture
 from search_space.space import ENUMERABLE
 
 logger = logging.getLogger(__name__)
-
-PATIENCE = 20
-"""Proposals in a row that bring nothing new before the driver proposes a feasible one itself."""
-
-FAILURES = 10
-"""Evaluations in a row that fail before the search gives up."""
-
-ASKS_PER_TRIAL = 40
-"""Proposals allowed for each evaluation wanted; the search ends when they are used up."""
 
 
 @dataclass
@@ -56,6 +48,7 @@ class Search:
         workers: Who evaluates.
         trials: Architectures to evaluate, those of earlier processes included.
         seed: Of the driver's own proposals.
+        settings: When the driver steps in, and when it gives up.
     """
 
     def __init__(
@@ -66,9 +59,10 @@ class Search:
         workers: Workers,
         trials: int,
         seed: int,
+        settings: SearchSettings = DEFAULT_SEARCH,
     ) -> None:
         self.study, self.constrained, self.workers = study, constrained, workers
-        self.trials, self.seed = trials, seed
+        self.trials, self.seed, self.settings = trials, seed, settings
         again = recover(study, constrained.space)
         if again:
             logger.info("%d evaluations were cut off; they come first", again)
@@ -102,10 +96,10 @@ class Search:
             stop.check()
             if self._evaluated >= reachable:
                 return f"all {reachable} architectures that meet the limits were evaluated"
-            if self._failures >= FAILURES:
-                return f"{FAILURES} evaluations in a row failed"
+            if self._failures >= self.settings.failures:
+                return f"{self.settings.failures} evaluations in a row failed"
             asked = len(self.study.get_trials(deepcopy=False))
-            exhausted = asked >= ASKS_PER_TRIAL * self.trials
+            exhausted = asked >= self.settings.asks_per_trial * self.trials
             if exhausted and not self._under_way:
                 return f"{asked} proposals brought only {self._evaluated} new feasible ones"
             if not exhausted and self._may_propose(reachable):
@@ -125,7 +119,7 @@ class Search:
     def _propose(self, on_decided: Callable[[Record], None]) -> None:
         """Ask for one candidate, and decide it at once or have it evaluated."""
         started = time.monotonic()
-        if self._fruitless >= PATIENCE:
+        if self._fruitless >= self.settings.patience:
             self._enqueue_feasible()
             self._fruitless = 0
         trial = self.study.ask()
@@ -219,7 +213,7 @@ class Search:
         if space.count() <= ENUMERABLE:
             candidates = [a for a in space.enumerate() if self.constrained.admits(a)]
         else:
-            candidates = [self.constrained.sample(rng) for _ in range(PATIENCE)]
+            candidates = [self.constrained.sample(rng) for _ in range(self.settings.patience)]
         new = [candidate for candidate in candidates if candidate.hash not in self._known]
         if new:
             enqueue(self.study, space.genotype(rng.choice(new)), RANDOM_SOURCE)

@@ -48,6 +48,7 @@ def search(job: Job, store: Store) -> str:
             workers=workers,
             trials=config.trials,
             seed=config.seed,
+            settings=config.search,
         )
         status = SearchStatus(job.constrained, list(search.decided.values()))
 

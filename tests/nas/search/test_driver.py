@@ -17,8 +17,9 @@ from nas.objectives.constrained_space import ConstrainedSpace
 from nas.objectives.limits import Limits
 from nas.objectives.objective import Objective
 from nas.runs.config import SamplerName
-from nas.search.driver import FAILURES, Search
+from nas.search.driver import Search
 from nas.search.measuring import measure_front
+from nas.search.settings import DEFAULT_SEARCH
 from nas.search.study import open_study, records
 from nas.search.trials import MeasuredLatency, Record
 from nas.utilities.interrupt import Interrupted, StopRequest
@@ -204,9 +205,9 @@ def test_a_search_in_which_all_evaluations_fail_gives_up(memory_path: Path) -> N
     constrained = constrained_nano()
     workers = FakeWorkers(capacity=2, failing=frozenset(feasible(constrained)))
     decided, ended = search(memory_path, constrained, workers, trials=100)
-    assert ended == f"{FAILURES} evaluations in a row failed"
+    assert ended == f"{DEFAULT_SEARCH.failures} evaluations in a row failed"
     assert evaluated(decided) == []
-    assert FAILURES <= len(hashes(workers)) <= FAILURES + 2
+    assert DEFAULT_SEARCH.failures <= len(hashes(workers)) <= DEFAULT_SEARCH.failures + 2
 
 
 # --- beginning and end ---------------------------------------------------------------------------
@@ -278,7 +279,7 @@ def test_the_search_ends_when_its_proposals_run_out(memory_path: Path) -> None:
     constrained = constrained_nano(**FEW)
     workers = FakeWorkers(capacity=2, failing=frozenset(feasible(constrained)))
     decided, ended = search(memory_path, constrained, workers, trials=2)
-    limit = nas.search.driver.ASKS_PER_TRIAL * 2
+    limit = DEFAULT_SEARCH.asks_per_trial * 2
     assert ended == f"{limit} proposals brought only 0 new feasible ones"
     assert len(decided) == limit
     assert not workers.under_way

@@ -121,7 +121,7 @@ def test_progressives_weights_are_those_of_its_lessons(field: str) -> None:
 
 def test_progressive_draws_half_of_the_random_subnets_from_just_under_the_budget() -> None:
     course = course_of(900)
-    budget = course.constrained.limits.macs
+    budget = course.constrained.limits["macs"]
     assert budget is not None
 
     def share_in_band(strategy: Progressive) -> float:
