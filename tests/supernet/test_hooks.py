@@ -1,7 +1,7 @@
 """What tools that look into networks rely on: over published designs and samples of `base`."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from samples import BASE, randomise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from search_space import DESIGNS
+from search_space import DESIGNS, Architecture
 from supernet import Network
 from supernet.network import skeleton
 
@@ -17,6 +17,19 @@ NETWORKS = {
     **{design.name: design.architecture for design in DESIGNS},
     **{f"base, sample {seed}": BASE.sample(random.Random(seed)) for seed in range(3)},
 }
+SHORT = {
+    name: architecture.model_copy(
+        update={
+            "stages": tuple(
+                stage.model_copy(update={"depth": min(stage.depth, stage.sharing)})
+                for stage in architecture.stages[:: max(1, len(architecture.stages) - 1)]
+            )
+        }
+    )
+    for name, architecture in NETWORKS.items()
+}
+"""First and last stages, with as few blocks as have every role: what compiles takes long."""
+
 SIZE = 64
 DROP_PATHS = ("drop_path1", "drop_path2")
 
@@ -26,6 +39,7 @@ LARGER = (
 )
 """Designs that are built of the same blocks as a smaller one."""
 
+distinct_networks = pytest.mark.parametrize("name", [n for n in NETWORKS if n not in LARGER])
 every_network = pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=pytest.mark.slow if name in LARGER else ()) for name in NETWORKS],
@@ -33,9 +47,13 @@ every_network = pytest.mark.parametrize(
 with_and_without_gradients = pytest.mark.parametrize("grad", [False, True], ids=["no grad", "grad"])
 
 
-def build(name: str, drop_path_rate: float = 0.0) -> Network:
+def build(
+    name: str,
+    drop_path_rate: float = 0.0,
+    architectures: Mapping[str, Architecture] = NETWORKS,
+) -> Network:
     """In evaluation, with randomised weights: those of a fresh network hide what is unused."""
-    network = skeleton(NETWORKS[name], num_classes=7, drop_path_rate=drop_path_rate)
+    network = skeleton(architectures[name], num_classes=7, drop_path_rate=drop_path_rate)
     network = network.to_empty(device="cpu")
     for tensor in network.state_dict().values():
         tensor.zero_()
@@ -178,9 +196,9 @@ def step(network: Network, batch: Tensor, labels: Tensor) -> Tensor:
 
 
 @pytest.mark.slow
-@every_network
+@distinct_networks
 def test_a_training_step_compiles_as_one_graph(name: str) -> None:
-    network = build(name).train()
+    network = build(name, architectures=SHORT).train()
     labels = torch.tensor([1, 2])
     torch.compiler.reset()
     compiled = torch.compile(step, backend="aot_eager", fullgraph=True)
@@ -201,10 +219,10 @@ def test_a_training_step_compiles_as_one_graph(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-@every_network
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::FutureWarning")
+@distinct_networks
 def test_a_trace_without_gradients_can_be_called_with_them(name: str) -> None:
-    network = build(name)
+    network = build(name, architectures=SHORT)
     with torch.no_grad():
         traced = torch.jit.trace(network, images(2), check_trace=False)
         torch.testing.assert_close(traced(images(2)), network(images(2)), rtol=1e-3, atol=1e-3)
