@@ -6,7 +6,7 @@ changes what a hook sees: a tensor that a module was given or has returned is ne
 and a module whose hooks would miss its call is called.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -38,12 +38,12 @@ class Paths(NamedTuple):
         channels_last_image: See `image_for_inverted_residuals`.
     """
 
-    linear_as_convolution: bool
-    convolution_as_product: bool
-    few_tokens_as_product: bool
-    explicit_attention: bool
-    merged_steps: bool
-    channels_last_image: bool
+    linear_as_convolution: bool = False
+    convolution_as_product: bool = False
+    few_tokens_as_product: bool = False
+    explicit_attention: bool = False
+    merged_steps: bool = False
+    channels_last_image: bool = False
 
 
 def open_paths(x: Tensor) -> Paths:
@@ -55,18 +55,19 @@ def open_paths(x: Tensor) -> Paths:
     traced runs on images of other sizes later, so that no way may depend on their size. A trace
     also notes in which module it is, and a compiler merges steps by itself.
     """
-    on_cpu, trains = x.device.type == "cpu", torch.is_grad_enabled()
-    is_single = x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    is_traced = is_tracing()
-    is_compiled = torch.compiler.is_dynamo_compiling()
+    on_cpu, is_traced = x.is_cpu, is_tracing()
     is_kept = is_traced or torch.compiler.is_exporting()
+    if torch.is_grad_enabled():
+        return Paths(
+            convolution_as_product=on_cpu,
+            few_tokens_as_product=on_cpu and not is_kept,
+            explicit_attention=on_cpu,
+        )
+    is_single = x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     return Paths(
-        linear_as_convolution=on_cpu and not trains and is_single and not is_kept,
-        convolution_as_product=on_cpu and trains,
-        few_tokens_as_product=on_cpu and trains and not is_kept,
-        explicit_attention=on_cpu and trains,
-        merged_steps=not trains and not is_traced and not is_compiled,
-        channels_last_image=not trains,
+        linear_as_convolution=on_cpu and is_single and not is_kept,
+        merged_steps=not is_traced and not torch.compiler.is_dynamo_compiling(),
+        channels_last_image=True,
     )
 
 
@@ -195,7 +196,7 @@ def image_for_inverted_residuals(image: Tensor) -> Tensor:
 
 
 Step = nn.Module | Callable[[Tensor], Tensor]
-"""A layer, or a function such as `F.gelu`."""
+"""A layer, or a function such as `F.gelu`, whose result is a new tensor."""
 
 Layer = TypeVar("Layer", bound=type[nn.Module])
 
@@ -206,9 +207,9 @@ _MERGED: set[type[nn.Module]] = {
 """Layers whose output is a new tensor that they keep no hold of."""
 
 _WRITTEN_OVER: dict[object, Callable[[Tensor], Tensor]] = {
-    F.gelu: torch.ops.aten.gelu_,
+    F.gelu: torch.ops.aten.gelu_.default,
     F.relu: F.relu_,
-    nn.GELU: torch.ops.aten.gelu_,
+    nn.GELU: torch.ops.aten.gelu_.default,
     nn.ReLU: F.relu_,
 }
 """Activations, and how they write over what they are given."""
@@ -233,7 +234,11 @@ def chain(x: Tensor, *steps: Step) -> Tensor:
     them, behind which nobody stands. One step that is hooked or of an unknown class, and every step
     is called as it is.
     """
-    if open_paths(x).merged_steps and all(_is_unobserved(step) for step in steps):
+    if (
+        open_paths(x).merged_steps
+        and not torch_module._has_any_global_hook()
+        and all(map(_is_unobserved, steps))
+    ):
         return _merged(x, list(_flat(steps)))
     for step in steps:
         x = step(x)
@@ -244,44 +249,51 @@ def _is_unobserved(step: Step) -> bool:
     """Whether nobody can tell a layer's call from its `forward`."""
     if not isinstance(step, nn.Module):
         return True
-    if isinstance(step, nn.Sequential):
+    if type(step) is nn.Sequential:
         return not _is_hooked(step) and all(map(_is_unobserved, step))
     return type(step) in _MERGED and not _is_hooked(step)
 
 
 def _is_hooked(module: nn.Module) -> bool:
-    """Whether a hook of the module or one of all modules, or a `forward` put in, sees its calls."""
+    """Whether a hook of the module, or a `forward` put into it, sees its calls."""
+    own = vars(module)
     return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        or "forward" in vars(module)
-        or torch_module._has_any_global_hook()
+        own["_forward_hooks"]
+        or own["_forward_pre_hooks"]
+        or own["_backward_hooks"]
+        or own["_backward_pre_hooks"]
+        or "forward" in own
     )
 
 
-def _flat(steps: tuple[Step, ...]) -> Iterator[Step]:
+def _flat(steps: Iterable[Step]) -> Iterator[Step]:
+    """The steps, and those within an `nn.Sequential` in its place."""
     for step in steps:
-        yield from _flat(tuple(step)) if isinstance(step, nn.Sequential) else (step,)
+        if isinstance(step, nn.Sequential):
+            yield from _flat(step)
+        else:
+            yield step
 
 
 def _merged(x: Tensor, steps: list[Step]) -> Tensor:
     is_own = False  # whether x was made here: what was given belongs to others
-    while steps:
-        step, *rest = steps
+    index = 0
+    while index < len(steps):
+        step = steps[index]
+        index += 1
         over = _WRITTEN_OVER.get(type(step) if isinstance(step, nn.Module) else step)
         if over is not None and is_own:
             x = over(x)
         elif isinstance(step, MapBatchNorm) and not step.training:
-            match rest:
-                case [nn.Linear() as layer, MapBatchNorm(training=False) as after, *rest]:
+            match steps[index : index + 2]:
+                case [nn.Linear() as layer, MapBatchNorm(training=False) as after]:
                     x = _linear_between_norms(x, step, layer, after)
+                    index += 2
                 case _:
                     x = _scaled_and_shifted(x, step, is_own=is_own)
         else:
             x = step.forward(x) if isinstance(step, nn.Module) else step(x)
-        is_own, steps = True, rest
+        is_own = True
     return x
 
 

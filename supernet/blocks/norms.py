@@ -24,7 +24,7 @@ class MapBatchNorm(nn.BatchNorm2d):
         """Scale and shift (C) of each channel by the running statistics, as in evaluation."""
         assert self.running_mean is not None and self.running_var is not None
         scale = self.weight * (self.running_var + self.eps).rsqrt()
-        return scale, self.bias - self.running_mean * scale
+        return scale, torch.addcmul(self.bias, self.running_mean, scale, value=-1)
 
 
 class GlobalResponseNorm(nn.Module):
