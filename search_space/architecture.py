@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
-from search_space.operators import MapRole, Size
+from search_space.operators import MapRole, Size, pixels
 from search_space.parts import (
     POOLINGS,
     ConvNormKind,
@@ -217,7 +217,7 @@ class Architecture(Spec):
     def _check_rates(self) -> None:
         sizes = map_sizes(REFERENCE_SIZE, self)
         for index, (stage, size) in enumerate(zip(self.stages, sizes, strict=True)):
-            rate = stage.mixer.largest_rate()
+            rate = stage.mixer.largest_rate
             if rate > min(size):
                 raise ValueError(
                     f"stages[{index}].mixer.aggregation: rate {rate} exceeds the side of the "
@@ -300,10 +300,7 @@ def first_error(error: ValidationError) -> str:
 
 def stem_size(image_size: int | Sequence[int], stem: Stem) -> Size:
     """Height and width in tokens of a stem's map for a square side or an (H, W) in pixels."""
-    height, width = (
-        (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)[:2]
-    )
-    return stem.size(height, width)
+    return stem.size(*pixels(image_size))
 
 
 def map_sizes(image_size: int | Sequence[int], architecture: Architecture) -> list[Size]:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from search_space.architecture import Architecture, Stage, map_sizes, stem_size
-from search_space.operators import Cost, MapRole, Size, norm
+from search_space.operators import Cost, MapRole, Size, norm, pixels
 from search_space.parts import POOLINGS, FeedForward, Head, Mixer, Pooling, Stem
 
 
 @dataclass(frozen=True)
-class Part:
+class CostRow:
     """One row of the table of costs: a named part of the network and the map that it works on."""
 
     name: str
@@ -39,11 +39,11 @@ def total_cost(
         num_classes: Outputs of the classifier.
         in_chans: Channels of the image.
     """
-    pixels = _pixels(image_size)
+    image = pixels(image_size)
     stem, stages = architecture.stem, architecture.stages
-    costs = [stem_cost(stem, stages[0].width, pixels, in_chans)]
-    previous, previous_size = _after_stem(stem, stages[0].width, pixels)
-    for stage, size in zip(stages, map_sizes(pixels, architecture), strict=True):
+    costs = [stem_cost(stem, stages[0].width, image, in_chans)]
+    previous, previous_size = _after_stem(stem, stages[0].width, image)
+    for stage, size in zip(stages, map_sizes(image, architecture), strict=True):
         costs.append(entry_cost(stage, previous, previous_size, size))
         costs.append(body_cost(stage, size))
         previous, previous_size = stage.width, size
@@ -63,38 +63,38 @@ def cost_table(
     image_size: int | Sequence[int] = 224,
     num_classes: int = 1000,
     in_chans: int = 3,
-) -> list[Part]:
+) -> list[CostRow]:
     """Cost of each part, in the order of the forward pass; the rows add up to `total_cost`."""
-    pixels = _pixels(image_size)
-    sizes = map_sizes(pixels, architecture)
-    parts = [
-        Part(
+    image = pixels(image_size)
+    sizes = map_sizes(image, architecture)
+    rows = [
+        CostRow(
             "stem",
-            stem_size(pixels, architecture.stem),
-            stem_cost(architecture.stem, architecture.stages[0].width, pixels, in_chans),
+            stem_size(image, architecture.stem),
+            stem_cost(architecture.stem, architecture.stages[0].width, image, in_chans),
         )
     ]
-    previous, previous_size = _after_stem(architecture.stem, architecture.stages[0].width, pixels)
+    previous, previous_size = _after_stem(architecture.stem, architecture.stages[0].width, image)
     for index, (stage, size) in enumerate(zip(architecture.stages, sizes, strict=True)):
         name = f"stages.{index}"
         if (cost := entry_cost(stage, previous, previous_size, size)) != Cost():
-            parts.append(Part(f"{name}.entry", size, cost))
-        parts.extend(
-            Part(f"{name}.blocks.{block}", size, block_cost(stage, block, size))
+            rows.append(CostRow(f"{name}.entry", size, cost))
+        rows.extend(
+            CostRow(f"{name}.blocks.{block}", size, block_cost(stage, block, size))
             for block in range(stage.depth)
         )
         if stage.norm:
-            parts.append(Part(f"{name}.norm", size, norm(stage.width)))
+            rows.append(CostRow(f"{name}.norm", size, norm(stage.width)))
         previous, previous_size = stage.width, size
     head = head_cost(architecture.head, previous, previous_size, num_classes)
-    parts.append(Part("head", (1, 1), head))
-    return parts
+    rows.append(CostRow("head", (1, 1), head))
+    return rows
 
 
 @lru_cache(maxsize=1 << 10)
-def stem_cost(stem: Stem, width: int, pixels: Size, in_chans: int) -> Cost:
+def stem_cost(stem: Stem, width: int, image: Size, in_chans: int) -> Cost:
     """Cost of the stem up to the first stage of that width."""
-    return stem.cost(width, pixels, in_chans)
+    return stem.cost(width, image, in_chans)
 
 
 @lru_cache(maxsize=1 << 18)
@@ -160,13 +160,6 @@ def _pooling(pooling: Pooling, inputs: int, outputs: int, tokens_in: int, tokens
     return POOLINGS[pooling].cost(inputs, outputs, tokens_in, tokens)
 
 
-def _after_stem(stem: Stem, first: int, pixels: Size) -> tuple[int, Size]:
+def _after_stem(stem: Stem, first: int, image: Size) -> tuple[int, Size]:
     """What the first stage, of that width, finds: width and map."""
-    return stem.width_of(first), stem_size(pixels, stem)
-
-
-def _pixels(image_size: int | Sequence[int]) -> Size:
-    if isinstance(image_size, int):
-        return image_size, image_size
-    height, width = image_size
-    return height, width
+    return stem.width_of(first), stem_size(image, stem)

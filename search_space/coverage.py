@@ -19,8 +19,15 @@ def corners(space: SearchSpace) -> Iterator[Architecture]:
     """
     for layout in space.layout:
         turns = [_corner_stages(space, index, layout) for index in range(len(space.stages))]
-        for number in range(max(map(len, turns))):
-            yield space.assembled(stages[number % len(stages)] for stages in turns)
+        # The poolings behind a stage that is narrow in a turn have theirs again behind a wide one.
+        wide = [[s for s in stages if s.width == stages[0].width] for stages in turns]
+        yielded: set[tuple[Stage, ...]] = set()
+        for some in (turns, wide):
+            for number in range(max(map(len, some))):
+                corner = tuple(stages[number % len(stages)] for stages in some)
+                if corner not in yielded:
+                    yielded.add(corner)
+                    yield space.assembled(corner)
 
 
 def covering_architectures(space: SearchSpace) -> Iterator[Architecture]:
@@ -77,10 +84,11 @@ def _corner_stages(space: SearchSpace, index: int, layout: str) -> list[Stage]:
         for turn in range(turns)
     ]
     for kind in choices.mixer:
-        fitting = [width for width in choices.width if MIXERS[kind].fits(space, width)]
-        if fitting[-1] != choices.width[-1]:
-            # Where it fits at its widest; poolings then don't matter.
-            corners.append({**corners[0], "mixer": kind, "width": fitting[-1]})
+        of_kind = [mixer for mixer in mixers if mixer["mixer"] == kind]
+        for fits in (True, False):  # where it does not fit, its gene means another mixer
+            widths = [w for w in choices.width if MIXERS[kind].fits(space, w) is fits]
+            if widths and widths[-1] != choices.width[-1]:
+                corners += [{**corners[0], **mixer, "width": widths[-1]} for mixer in of_kind]
     stages = [encoding.stage(space, index, layout, corner) for corner in corners]
     met = {stage.feed_forward.kind for stage in stages if stage.feed_forward is not None}
     beside = [mixer for mixer in mixers if not MIXERS[str(mixer["mixer"])].is_whole_block]

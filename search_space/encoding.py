@@ -17,6 +17,7 @@ from search_space.parts import (
     Mixer,
     Pooling,
 )
+from search_space.parts.mixers import MixerSpec
 
 if TYPE_CHECKING:
     from search_space.space import SearchSpace, StageChoices
@@ -37,7 +38,7 @@ def is_size(gene: str) -> bool:
 def suits_sequences(space: "SearchSpace", choices: "StageChoices") -> bool:
     """Whether every choice of a stage treats all tokens alike, as a sequence needs it."""
     mixers = (
-        MIXERS[kind].chosen(space, width, ratio, aggregation)
+        _fitting(space, kind, width).chosen(space, width, ratio, aggregation)
         for kind in choices.mixer
         for width in choices.width
         for ratio in choices.local_ratio
@@ -77,12 +78,16 @@ def stage(space: "SearchSpace", index: int, layout: str, genes: Mapping[str, Val
 def _mixer(
     space: "SearchSpace", choices: "StageChoices", width: int, genes: Mapping[str, Value]
 ) -> Mixer:
-    kind = MIXERS[str(genes["mixer"])]
-    if not kind.fits(space, width):
-        kind = LocalGlobal
+    kind = _fitting(space, str(genes["mixer"]), width)
     labels = [choice.label for choice in choices.aggregation]
     aggregation = choices.aggregation[labels.index(str(genes["aggregation"]))]
     return kind.chosen(space, width, float(genes["local_ratio"]), aggregation)
+
+
+def _fitting(space: "SearchSpace", kind: str, width: int) -> type[MixerSpec]:
+    """The mixer that a kind means at a width: local–global where it does not fit."""
+    spec = MIXERS[kind]
+    return spec if spec.fits(space, width) else LocalGlobal
 
 
 @lru_cache(maxsize=64)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from search_space import encoding
 from search_space.architecture import Architecture, Stage, stem_size
 from search_space.cost import body_cost, entry_cost, head_cost, stem_cost
-from search_space.operators import Cost, Size
+from search_space.operators import Cost, Size, pixels
 from search_space.space import SearchSpace
 
 _Prefix = tuple[Cost, tuple[Stage, ...]]
@@ -185,7 +185,7 @@ def _around(
     previous_size = sizes[index - 1] if index else stem_size(image_size, space.stem)
     cost = entry_cost(stage, previous_width, previous_size, sizes[index])
     if index == 0:
-        cost += stem_cost(space.stem, stage.width, _square(image_size), 3)
+        cost += stem_cost(space.stem, stage.width, pixels(image_size), 3)
     if index + 1 == len(sizes):
         cost += head_cost(encoding.head_behind(stage), stage.width, sizes[index], num_classes)
     return cost
@@ -198,10 +198,3 @@ def _unbeaten(candidates: list[_Prefix]) -> list[_Prefix]:
         if not front or candidate[0].params < front[-1][0].params:
             front.append(candidate)
     return front
-
-
-def _square(image_size: int | Sequence[int]) -> Size:
-    if isinstance(image_size, int):
-        return image_size, image_size
-    height, width = image_size
-    return height, width

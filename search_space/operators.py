@@ -5,11 +5,21 @@ attention products count, as in the papers; norms, activation functions, biases,
 interpolation don't.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
 Size = tuple[int, int]
 """Height and width of a map in tokens, or of an image in pixels."""
+
+
+def pixels(image_size: int | Sequence[int]) -> Size:
+    """Height and width of an image, of the side of a square one or of both."""
+    if isinstance(image_size, int):
+        return image_size, image_size
+    height, width = image_size
+    return height, width
+
 
 MapRole = Literal["own", "lend", "borrow"]
 """What a block does with attention maps: keeps its own, lends it to later blocks, borrows one."""

@@ -132,7 +132,7 @@ def _block(stage: Stage, index: int, size: Size) -> Iterator[Segment]:
     if mixer.mixes:
         norm = f" {stage.conv_norm} norm" if mixer.has_conv_norm else ""
         label = f"{where} {mixer.label(width, role)}{norm}"
-        yield _on_map(f"{where} {mixer.operator(role)}", label, size)
+        yield _on_map(f"{where} {mixer.latency_group(role)}", label, size)
     if stage.feed_forward is not None:
         operator = f"feed-forward {stage.feed_forward.kind}"
         yield _on_map(operator, f"{operator} {width} ratio {stage.feed_forward.ratio:g}", size)

@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from search_space import encoding
 from search_space.architecture import (
@@ -33,6 +33,7 @@ from search_space.parts import (
     FeedForwardKind,
     MixerKind,
     Pooling,
+    Ratio,
     Spec,
     Stem,
 )
@@ -78,7 +79,7 @@ class StageChoices(Spec):
     local_ratio: tuple[Share, ...] = Field(default=(0.0,), min_length=1)
     aggregation: tuple[Aggregation, ...] = Field(min_length=1)
     feed_forward: tuple[FeedForwardKind, ...] = Field(default=("detail_specific",), min_length=1)
-    ratio: tuple[PositiveFloat, ...] = Field(min_length=1)
+    ratio: tuple[Ratio, ...] = Field(min_length=1)
     position: PositiveInt | None = None
     norm: bool = True
 
@@ -162,7 +163,18 @@ class SearchSpace(Spec):
                     "'none', local_ratio 0, full aggregation without local_term and relative, and "
                     "feed_forward 'plain'"
                 )
+        self._check_choices()
         return self
+
+    def _check_choices(self) -> None:
+        """Check that an architecture can be built with each choice of each gene."""
+        defaults = self.scaled_genotype(0.0)
+        for gene, choices in self.genes.items():
+            for choice in choices:
+                try:
+                    self.decode({**defaults, gene: choice})
+                except ValidationError as error:
+                    raise ValueError(f"{gene}={choice!r}: {first_error(error)}") from None
 
     @classmethod
     def load(cls, path: str | Path) -> "SearchSpace":
@@ -203,6 +215,13 @@ class SearchSpace(Spec):
                     f"{', '.join(map(str, choices))}"
                 )
         layout = str(genotype.get("layout", self.layout[0]))
+        if layout not in self.layout:
+            raise ArchitectureError(
+                f"gene layout={layout!r} is not in space {self.name!r}; legal: "
+                f"{', '.join(self.layout)}"
+            )
+        if unknown := genotype.keys() - self.genes.keys() - {"layout"}:
+            raise ArchitectureError(f"gene {sorted(unknown)[0]} is none of space {self.name!r}")
         return self.assembled(
             encoding.stage(
                 self, index, layout, {gene: genotype[f"stage{index + 1}.{gene}"] for gene in genes}

@@ -22,10 +22,10 @@ from supernet.blocks.layers import MapConv
 from supernet.blocks.layout import to_channels_first
 from supernet.blocks.local_global import AttentionMaps, LocalGlobalAttention
 from supernet.blocks.norms import BranchNorm, GlobalResponseNorm
+from supernet.blocks.parameter_settings import ParameterSetting, parameter_settings
 from supernet.blocks.pooling import build_pooling
 from supernet.blocks.positions import PositionEmbedding, RelativePositionBias
 from supernet.blocks.sequence import ClassToken
-from supernet.blocks.settings import ParameterSetting, parameter_settings
 from supernet.blocks.stems import build_stem
 
 
@@ -233,7 +233,7 @@ class Network(nn.Module):
             if spec.pooling:
                 size = torch.Size(-(-side // 2) for side in size)
             if index in taken:
-                if spec.pooling == "max_pool_1d":
+                if spec.pools_sequence:
                     raise ValueError(f"stage {index} holds a sequence, which is no map")
                 tokens = x[:, 0, 1:].unflatten(1, size) if spec.class_token else x
                 maps.append(to_channels_first(tokens))

@@ -95,7 +95,7 @@ def subnet(
     if features_only:
         if out_indices is None:
             stages = model.architecture.stages
-            out_indices = tuple(i for i, s in enumerate(stages) if s.pooling != "max_pool_1d")
+            out_indices = tuple(i for i, s in enumerate(stages) if not s.pools_sequence)
         return FeatureGetterNet(model, out_indices=out_indices)
     if out_indices is not None:
         raise TypeError("subnet() takes out_indices only with features_only=True")

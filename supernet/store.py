@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from search_space import Architecture, SearchSpace
 from search_space.coverage import corners as corner_architectures
-from supernet.blocks.settings import ParameterSetting
+from supernet.blocks.parameter_settings import ParameterSetting
 from supernet.network import Network, skeleton
 
 Shape = tuple[int, ...]
@@ -143,14 +143,10 @@ class Store:
 
     def _allocate(self, corners: list[Network]) -> None:
         """Give every name its largest shape over the corners."""
-
-        def largest(tensors: Mapping[str, Shape], name: str, shape: Shape) -> Shape:
-            return tuple(map(max, tensors.get(name, shape), shape))
-
         shapes: dict[str, Shape] = {}
         for network in corners:
             for name, parameter in network.named_parameters():
-                shapes[name] = largest(shapes, name, tuple(parameter.shape))
+                shapes[name] = _largest(shapes, name, tuple(parameter.shape))
         # NaN shows in any output if the initialisation below should ever miss a weight.
         for name, shape in shapes.items():
             self.parameters[name] = torch.full(shape, float("nan"), device=self.device)
@@ -159,7 +155,7 @@ class Store:
         for network in corners:
             for name, buffer in network.named_buffers():
                 known = {key: value[0] for key, value in buffers.items()}
-                buffers[name] = (largest(known, name, tuple(buffer.shape)), buffer.dtype)
+                buffers[name] = (_largest(known, name, tuple(buffer.shape)), buffer.dtype)
         for name, (shape, dtype) in buffers.items():
             self.buffers[name] = torch.zeros(shape, dtype=dtype, device=self.device)
 
@@ -168,15 +164,32 @@ class Store:
         gpus = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=gpus):
             torch.manual_seed(seed)
-            done: set[str] = set()
+            done: dict[str, Shape] = {}
             for corner in corners:
-                names = {name for name, _ in corner.named_parameters()}
-                if not names <= done:
+                shapes = {name: tuple(p.shape) for name, p in corner.named_parameters()}
+                if any(
+                    _largest(done, name, shape) != done.get(name) for name, shape in shapes.items()
+                ):
                     self.subnet(corner.architecture).init_weights()
-                    done |= names
+                    done |= {name: _largest(done, name, shape) for name, shape in shapes.items()}
         for name, tensor in self.parameters.items():
             if tensor.isnan().any():
-                raise AssertionError(f"no corner of space {self.space.name!r} covers {name}")
+                raise AssertionError(
+                    f"{name} was not drawn: no corner of space {self.space.name!r} covers it, or "
+                    "its module says nothing of its initial weights"
+                )
+
+
+def _largest(shapes: Mapping[str, Shape], name: str, shape: Shape) -> Shape:
+    """A shape and the one known by that name, whichever is larger in each dimension.
+
+    Raises:
+        ValueError: If they have different numbers of dimensions: two parts of one name.
+    """
+    known = shapes.get(name, shape)
+    if len(known) != len(shape):
+        raise ValueError(f"{name} has the shapes {list(known)} and {list(shape)}: no prefix")
+    return tuple(map(max, known, shape))
 
 
 def _prefix(tensors: Mapping[str, Tensor], name: str, shape: Shape) -> Tensor:

@@ -9,21 +9,29 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from nas.cli import describe, designs, export, plot, profile, retrain, sample, search
 from nas.cli.arguments import Parser
 from nas.utilities.errors import InputError, NothingFound
 from search_space import ArchitectureError
 
+if TYPE_CHECKING:
+    from nas.runs.latency_tables import LatencyMethods
 
-def main(command: Sequence[str] = (), program: str = "python -m nas", **handed: object) -> int:
+
+def main(
+    command: Sequence[str] = (),
+    program: str = "python -m nas",
+    *,
+    methods: "LatencyMethods | None" = None,
+) -> int:
     """Run what the process's arguments ask for, after those of `command`.
 
     Args:
         command: Arguments before those of the process.
         program: What the user typed before them.
-        handed: Passed on to what runs the command, for a program that embeds this one: `methods`,
-            a `nas.runs.latency_tables.LatencyMethods`.
+        methods: How `search` and `profile` find latency; on this machine by default.
 
     Returns:
         The exit status: 0, 1 for a search that found nothing, 2 for bad input, 130 when
@@ -31,9 +39,10 @@ def main(command: Sequence[str] = (), program: str = "python -m nas", **handed: 
     """
     try:
         options = _parser().parse_args([*command, *_with_negative_values(sys.argv[1:])])
-        action: Callable[..., None] = options.action
+        action: Callable[[argparse.Namespace], None] = options.action
         options.command_line = f"{program} {shlex.join(sys.argv[1:])}"
-        action(options, **handed)
+        options.methods = methods
+        action(options)
     except (InputError, ArchitectureError) as error:
         print(f"error: {_with_flags(' '.join(str(error).split()))}", file=sys.stderr)
         return 2

@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from nas.cli.arguments import Commands, positive, seed, size
 from nas.latency.conditions import DtypeName, RuntimeName
@@ -33,11 +33,11 @@ def add(commands: Commands) -> None:
     parser.add_argument("--out", type=Path, help="the table's file; by default named by both")
 
 
-def _profile(options: argparse.Namespace, **handed: Any) -> None:
+def _profile(options: argparse.Namespace) -> None:
     from rich.console import Console
 
     from nas.runs.configure import default_device, space_named
-    from nas.runs.latency_tables import profile_space
+    from nas.runs.latency_tables import MEASURED_HERE, profile_space
     from nas.utilities.interrupt import Interrupted
 
     space = space_named(options.space)
@@ -57,7 +57,7 @@ def _profile(options: argparse.Namespace, **handed: Any) -> None:
             seed=options.seed,
             out=path,
             console=console,
-            **handed,
+            methods=options.methods or MEASURED_HERE,
         )
     except Interrupted:
         console.print("\n[yellow]stopped; a table is written when it is whole, or not at all")

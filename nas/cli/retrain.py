@@ -69,7 +69,7 @@ def _retrain(options: argparse.Namespace) -> None:
 
     asked = vars(options).copy()
     folder = RunFolder.existing(asked.pop("run"))
-    del asked["action"], asked["command_line"]
+    del asked["action"], asked["command_line"], asked["methods"]
     console = Console()
     try:
         retrain_run(folder, data=None, console=console, **asked)

@@ -1,8 +1,8 @@
 """`search`, which is `python run_search.py`: find architectures under a budget."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from nas.cli.arguments import (
     Commands,
@@ -51,20 +51,20 @@ def add(commands: Commands) -> None:
         "not here; without one the run measures a small one first",
     )
     add_latency_conditions(limits)
-    constrained = parser.add_argument_group("constrained")
-    constrained.add_argument(
+    task = parser.add_argument_group("task")
+    task.add_argument(
         "--data",
         default="digits",
         help="digits (embedded), fashion-mnist, a folder of class folders, or a timm dataset "
         "such as torch/cifar10",
     )
-    constrained.add_argument(
+    task.add_argument(
         "--space", default="base", help=f"{', '.join(PRESETS)}, or the JSON file of a space"
     )
-    constrained.add_argument(
+    task.add_argument(
         "--image-size", type=size, default=224, help="pixels at which costs and latency count"
     )
-    constrained.add_argument(
+    task.add_argument(
         "--proxy-size",
         type=size,
         help="pixels of training and evaluation; 64 for digits, else the image size",
@@ -77,10 +77,7 @@ def add(commands: Commands) -> None:
         "--strategy",
         choices=tuple(STRATEGIES),
         default=DEFAULT_STRATEGY.name,
-        help="how the supernet is trained: progressive, the largest subnet first and then as "
-        "teacher of one a step (ours); single-path, one random subnet a step (SPOS); sandwich, "
-        "largest, smallest and two random subnets a step (BigNAS), which takes some four times as "
-        "long",
+        help="how the supernet is trained. " + _told(STRATEGIES),
     )
     effort.add_argument("--steps", type=positive, help="training steps of the supernet")
     effort.add_argument("--epochs", type=positive, help="the same, in passes over the train split")
@@ -90,7 +87,12 @@ def add(commands: Commands) -> None:
     effort.add_argument(
         "--search-images", type=positive, help="images of the search split for each evaluation"
     )
-    effort.add_argument("--sampler", choices=tuple(SAMPLERS), default="nsga2")
+    effort.add_argument(
+        "--sampler",
+        choices=tuple(SAMPLERS),
+        default="nsga2",
+        help="who proposes. " + _told(SAMPLERS),
+    )
     effort.add_argument("--seed", type=seed, default=0)
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", help="cpu, cuda or cuda:N; cuda where there is one")
@@ -116,19 +118,34 @@ def add(commands: Commands) -> None:
     )
 
 
-def _search(options: argparse.Namespace, **handed: Any) -> None:
+def _told(table: Mapping[str, object]) -> str:
+    """The names of a table with the first line of what each says of itself."""
+    lines = {name: (entry.__doc__ or "").strip().splitlines() for name, entry in table.items()}
+    return " ".join(f"{name}: {line[0]}" if line else f"{name}." for name, line in lines.items())
+
+
+def _search(options: argparse.Namespace) -> None:
     from rich.console import Console
 
     from nas.runs.configure import configure
+    from nas.runs.latency_tables import MEASURED_HERE
     from nas.runs.start import start
     from nas.utilities.interrupt import Interrupted
 
     asked = vars(options).copy()
     machine = {name: asked.pop(name) for name in ("workers", "ray_address", "loader_workers")}
     out, command = asked.pop("out"), asked.pop("command_line")
+    methods = asked.pop("methods") or MEASURED_HERE
     del asked["action"]
     console = Console()
     try:
-        start(configure(**asked), command=command, out=out, console=console, **machine, **handed)
+        start(
+            configure(**asked),
+            command=command,
+            out=out,
+            console=console,
+            methods=methods,
+            **machine,
+        )
     except Interrupted:
         say_how_to_go_on(options, console)

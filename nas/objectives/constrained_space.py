@@ -9,7 +9,7 @@ from operator import add
 
 from nas.latency.table import LatencyTable
 from nas.objectives.limits import Limits
-from nas.objectives.objective import MACS, Objective
+from nas.objectives.objective import MACS, PARAMS, Objective
 from nas.objectives.settings import DEFAULT_DRAWS, DrawSettings
 from nas.utilities.errors import InputError
 from nas.utilities.units import format_milliseconds
@@ -213,7 +213,7 @@ class ConstrainedSpace:
         """Architectures that meet all limits on cost, on the way from each extreme to there."""
         rng = random.Random(0)
         # MACs and parameters alone need none: what they leave was found exactly.
-        needed = self._predicted or {o.name for o in self._limited_forms} - {"macs", "params"}
+        needed = self._predicted or {o.name for o in self._limited_forms} - {MACS.name, PARAMS.name}
         for current in extremes if needed and self.space.count() > 1 else ():
             least = self._violation(current)
             for _ in range(self.settings.compromises):

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, PositiveInt
 
 from nas.latency.conditions import DtypeName, RuntimeName
 from nas.objectives.limits import Limits
-from nas.objectives.objective import CLOSED_FORM, latency_name
+from nas.objectives.objective import CLOSED_FORM, MACS, MEMORY, PARAMS, latency_name
 from nas.objectives.settings import DEFAULT_DRAWS, DrawSettings
 from nas.search.samplers import SAMPLERS
 from nas.search.settings import DEFAULT_SEARCH, SearchSettings
@@ -26,7 +26,7 @@ def _known_sampler(name: str) -> str:
 
 SamplerName = Annotated[str, AfterValidator(_known_sampler)]
 
-OWN_FIELDS = {"macs": "budget", "params": "params", "memory": "memory"}
+OWN_FIELDS = {objective.name: objective.field for objective in (MACS, PARAMS, MEMORY)}
 """The fields of `RunConfig` that hold limits on closed-form objectives, by the objective's name."""
 
 
@@ -119,20 +119,21 @@ class Effort:
     """How much work a run does where the user doesn't say.
 
     Attributes:
-        steps: Training steps of the supernet on embedded data.
-        epochs: Passes over the train split of other data.
+        steps: Training steps of the supernet.
         trials: Architectures to evaluate.
         search_images: Images of the search split that each is evaluated on, at most.
     """
 
     steps: int
-    epochs: int
     trials: int
     search_images: int
 
 
-DEFAULT = Effort(steps=540, epochs=50, trials=80, search_images=1000)
+DEFAULT = Effort(steps=540, trials=80, search_images=1000)
 """Ten minutes on two CPU cores with the embedded data."""
 
-QUICK = Effort(steps=40, epochs=1, trials=10, search_images=200)
+QUICK = Effort(steps=40, trials=10, search_images=200)
 """A look at how everything works, within 90 seconds on two CPU cores."""
+
+DEFAULT_EPOCHS = 50
+"""Passes over the train split of data that are not embedded, in the place of the default steps."""

@@ -18,12 +18,12 @@ from nas.latency.conditions import LatencyConditions
 from nas.latency.runtimes import check_runtime
 from nas.latency.table import LatencyTable
 from nas.objectives.limits import parse_limits
-from nas.runs.config import DEFAULT, QUICK, RunConfig, limit_fields
+from nas.runs.config import DEFAULT, DEFAULT_EPOCHS, QUICK, RunConfig, limit_fields
 from nas.training.strategies import DEFAULT_STRATEGY
 from nas.utilities.devices import check_device, chip_name, devices_here
 from nas.utilities.errors import InputError
 from nas.utilities.units import parse_latency
-from search_space import PRESETS, SearchSpace
+from search_space import PRESETS, ArchitectureError, SearchSpace
 from search_space.architecture import first_error
 
 MOST_WORKERS = 8
@@ -126,7 +126,7 @@ def configure(
     if steps is None and epochs is None and (embedded or quick):
         steps = effort.steps
     if steps is None:
-        steps = (effort.epochs if epochs is None else epochs) * per_epoch
+        steps = (DEFAULT_EPOCHS if epochs is None else epochs) * per_epoch
     config = checked_config(
         **limit_fields(limited),
         latency_ms=limits_ms,
@@ -179,7 +179,10 @@ def space_named(name: str) -> SearchSpace:
     if name in PRESETS:
         return PRESETS[name]
     if Path(name).suffix == ".json":
-        return SearchSpace.load(name)
+        try:
+            return SearchSpace.load(name)
+        except ArchitectureError as error:
+            raise InputError(f"`space` {error}") from None
     raise InputError(f"`space` {name!r} is unknown; {', '.join(PRESETS)}, or a JSON file")
 
 

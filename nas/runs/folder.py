@@ -57,7 +57,7 @@ class RunFolder:
             InputError: If the name is not that of a folder of its own in the run's.
         """
         target = self.path / name
-        if target.parent != self.path or name in ("..", "best", "front", "supernet"):
+        if target.parent != self.path or name in ("..", "best", "front", "latency", "supernet"):
             raise InputError(f"`name` {name!r} is no name for a new folder in {self.path}")
         return target
 

@@ -1,4 +1,4 @@
-"""What every part of a run works with."""
+"""What every step of a run works with."""
 
 import json
 import logging

@@ -1,7 +1,8 @@
 """The main job, from a configuration to exported networks and a report.
 
-Each part leaves its result in the run folder and is passed over where the result is already there,
-so that running the same command again goes on where the last process stopped.
+Each step leaves its result in the run folder, so that running the same command again goes on where
+the last process stopped: a trained supernet is not trained again, evaluations and measurements that
+were made are not repeated, and what is exported and shown is written anew.
 """
 
 import logging
@@ -20,11 +21,11 @@ from nas.runs.config import RunConfig
 from nas.runs.folder import RunFolder, logging_to
 from nas.runs.job import Execution, Job
 from nas.runs.latency_tables import MEASURED_HERE, LatencyMethods, run_tables
-from nas.runs.parts.export import export, summarise
-from nas.runs.parts.measure import measure
-from nas.runs.parts.search import search
-from nas.runs.parts.train import train
 from nas.runs.run import trained_store
+from nas.runs.steps.export import export, summarise
+from nas.runs.steps.measure import measure
+from nas.runs.steps.search import search
+from nas.runs.steps.train import train
 from nas.search.ray_workers import check_cluster
 from nas.search.study import load_study, records
 from nas.search.trials import trials_table

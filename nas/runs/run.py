@@ -1,4 +1,4 @@
-"""A run that has come to its end, as Python sees it."""
+"""A run, as Python sees it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from nas.runs.config import RunConfig
 from nas.runs.folder import RunFolder
 from nas.utilities.errors import InputError
-from search_space import Architecture
+from search_space import Architecture, ArchitectureError
 from supernet import Network, Store, load_exported
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """What a run found; `nas.search` and `nas.open_run` return one.
+    """A run and what it found; `nas.search` and `nas.open_run` return one.
 
     Everything is read from the run's folder when it is asked for. Ranks are those of the folders
     `front/<rank>`: 1 is the most accurate architecture of the front, which `best/` holds too.
@@ -91,7 +91,10 @@ class Run:
         Raises:
             InputError: If there is none.
         """
-        return Architecture.load(self._exported(rank))
+        try:
+            return Architecture.load(self._exported(rank))
+        except ArchitectureError as error:
+            raise InputError(f"{error}; run the search again to export it anew") from None
 
     def network(self, rank: int = 1) -> Network:
         """The network of that rank with the weights that it was exported with, in eval mode.

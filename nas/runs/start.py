@@ -62,13 +62,7 @@ def start(
             data=configured.data,
             command=command,
             execution=Execution(
-                workers=default_workers(config) if workers is None else workers,
-                ray_address=ray_address,
-                loader_workers=(
-                    default_loader_workers(config.data)
-                    if loader_workers is None
-                    else loader_workers
-                ),
+                workers=workers, ray_address=ray_address, loader_workers=loader_workers
             ),
             stop=stop,
             console=console,

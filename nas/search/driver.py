@@ -214,7 +214,9 @@ class Search:
             candidates = [a for a in space.enumerate() if self.constrained.admits(a)]
         else:
             candidates = [self.constrained.sample(rng) for _ in range(self.settings.patience)]
-        new = [candidate for candidate in candidates if candidate.hash not in self._known]
+        under_way = {candidate.architecture.hash for candidate in self._under_way.values()}
+        seen = self._known.keys() | under_way
+        new = [candidate for candidate in candidates if candidate.hash not in seen]
         if new:
             enqueue(self.study, space.genotype(rng.choice(new)), RANDOM_SOURCE)
 

@@ -67,7 +67,7 @@ class EvaluationSetup:
 
 
 def evaluate(evaluator: SubnetEvaluator, architecture: Architecture) -> Score:
-    """Evaluate once more after a failure, since memory may have been short; then give up."""
+    """Evaluate, up to `ATTEMPTS` times, since memory may have been short; then give up."""
     error = ""
     for attempt in range(ATTEMPTS):
         try:

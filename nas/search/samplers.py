@@ -5,7 +5,7 @@ A new one is a new entry of `SAMPLERS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,5 +36,5 @@ def uniform(seed: int, trials: int) -> BaseSampler:
     return RandomSampler(seed=seed)
 
 
-SAMPLERS: Mapping[str, MakeSampler] = {"nsga2": nsga2, "tpe": tpe, "random": uniform}
+SAMPLERS: dict[str, MakeSampler] = {"nsga2": nsga2, "tpe": tpe, "random": uniform}
 """Every sampler by the name that the user gives."""

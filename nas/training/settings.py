@@ -1,4 +1,4 @@
-"""What the result of a training depends on. No torch here: the command line reads the defaults."""
+"""What the result of a training depends on. No torch here: configurations are read without it."""
 
 from typing import Annotated
 

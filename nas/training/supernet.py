@@ -100,7 +100,7 @@ def train_supernet(
 
     def show(step: int, losses: Sequence[float]) -> None:
         nonlocal accuracies, loss
-        for lesson, value in zip(learner.lessons, losses, strict=False):
+        for lesson, value in zip(learner.lessons, losses, strict=True):
             if isinstance(lesson, Lesson) and lesson.teacher is None:
                 loss = value
         if step % MONITOR_EVERY == 0 or step == settings.steps:
@@ -150,13 +150,13 @@ class SupernetLearner:
             clip_norm=settings.clip_norm,
             most_catching_up=settings.most_catching_up,
         )
-        self.lessons: Sequence[Lesson | PoolingLesson] = ()
+        self.lessons: list[Lesson | PoolingLesson] = []  # of the losses of the last step
         self._learning: list[Network] = []
         self._beside: list[tuple[str, Tensor]] = []
 
     def losses(self, step: int, images: Tensor, labels: Tensor) -> Iterator[Tensor]:
         """The loss of each lesson of the step, in the plan's order."""
-        self.lessons = self.strategy.plan(self.course, step)
+        self.lessons = []
         self._learning, self._beside = [], []
         known: dict[str, Outputs] = {}  # of teachers, by hash
 
@@ -166,7 +166,7 @@ class SupernetLearner:
                     known[teacher.hash] = self._outputs(self.store.subnet(teacher), images)
             return known[teacher.hash]
 
-        for lesson in self.lessons:
+        for lesson in self.strategy.plan(self.course, step):
             if isinstance(lesson, PoolingLesson):
                 yield from self._pooling_loss(lesson, taught_by)
                 continue
@@ -177,6 +177,7 @@ class SupernetLearner:
             outputs = self._outputs(network, images)
             if teacher is None:
                 known[lesson.subnet.hash] = outputs.detached()
+            self.lessons.append(lesson)
             yield lesson_loss(lesson, outputs, labels, teacher)
 
     def update(self, *, lr: float) -> None:
@@ -209,6 +210,7 @@ class SupernetLearner:
         loss = lesson.weight * pooling_error(network, taught_by(lesson.teacher).maps)
         self._beside += network.entry_parameters()
         if loss.requires_grad:  # not so where the space pools nothing
+            self.lessons.append(lesson)
             yield loss
 
 

@@ -13,7 +13,7 @@ from search_space.parts.aggregations import (
     Rates,
     SpatialReduction,
 )
-from search_space.parts.feed_forwards import FEED_FORWARDS, FeedForward, FeedForwardKind
+from search_space.parts.feed_forwards import FEED_FORWARDS, FeedForward, FeedForwardKind, Ratio
 from search_space.parts.heads import HEADS, ClassTokenHead, Head, MeanHead
 from search_space.parts.mixers import (
     LADDER_BRANCHES,
@@ -60,6 +60,7 @@ __all__ = [
     "PatchStem",
     "Pooling",
     "Rates",
+    "Ratio",
     "SpatialReduction",
     "Spec",
     "Stem",

@@ -100,6 +100,10 @@ FeedForwardKind = Annotated[str, KeyOf(FEED_FORWARDS)]
 """The kind of a feed-forward."""
 
 
+Ratio = Annotated[float, Field(gt=0, le=64)]
+"""Hidden channels over width."""
+
+
 class FeedForward(Spec):
     """The feed-forward of a block.
 
@@ -109,7 +113,7 @@ class FeedForward(Spec):
     """
 
     kind: FeedForwardKind = "plain"
-    ratio: float = Field(default=4.0, gt=0, le=64)
+    ratio: Ratio = 4.0
 
     @property
     def operator(self) -> type[FeedForwardOperator]:

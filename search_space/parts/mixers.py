@@ -107,6 +107,7 @@ class MixerSpec(Spec):
         """The same mixer with every choice that has no effect set to one agreed value."""
         return self
 
+    @property
     def largest_rate(self) -> int:
         """Side of the largest patch of the map that is seen as one; no map may be smaller."""
         return 0
@@ -121,7 +122,7 @@ class MixerSpec(Spec):
         """
         raise NotImplementedError
 
-    def operator(self, role: MapRole) -> str:
+    def latency_group(self, role: MapRole) -> str:
         """What it is, whatever its numbers: what latencies of different sizes have in common."""
         return self.kind
 
@@ -258,6 +259,7 @@ class LocalGlobal(MixerSpec):
             unused["window"] = defaults["window"]
         return self.model_copy(update=unused)
 
+    @property
     def largest_rate(self) -> int:
         """Of the aggregation; see `MixerSpec.largest_rate`."""
         return self.aggregation.largest_rate if self.aggregation else 0
@@ -278,8 +280,8 @@ class LocalGlobal(MixerSpec):
             )
         return cost
 
-    def operator(self, role: MapRole) -> str:
-        """What it is; see `MixerSpec.operator`."""
+    def latency_group(self, role: MapRole) -> str:
+        """What it is; see `MixerSpec.latency_group`."""
         parts = ["local"] if self.local_heads else []
         parts += [self.aggregation.kind] if self.aggregation is not None else []
         return " ".join([*parts, role])

@@ -30,7 +30,7 @@ class StemSpec(Spec):
 
     @property
     def stride(self) -> int:
-        """Pixels of the image along one side of a token."""
+        """Pixels along one side of a token of the first stage, its pooling included."""
         raise NotImplementedError
 
     def width_of(self, first: int) -> int:
@@ -69,7 +69,7 @@ class ConvStem(StemSpec):
 
     @property
     def stride(self) -> int:
-        """Pixels of the image along one side of a token."""
+        """Pixels along one side of a token; see `StemSpec.stride`."""
         return 4
 
     def label(self, width: int) -> str:
@@ -102,7 +102,7 @@ class PatchStem(StemSpec):
 
     @property
     def stride(self) -> int:
-        """Pixels of the image along one side of a token."""
+        """Pixels along one side of a token; see `StemSpec.stride`."""
         return self.patch_size
 
     def label(self, width: int) -> str:
@@ -141,7 +141,7 @@ class HalfStem(StemSpec):
 
     @property
     def stride(self) -> int:
-        """Pixels of the image along one side of a token, behind the pooling of the first stage."""
+        """Pixels along one side of a token; see `StemSpec.stride`."""
         return 4
 
     def width_of(self, first: int) -> int:

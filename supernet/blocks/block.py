@@ -9,12 +9,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from search_space import DepthwiseConvolution, InvertedResidual, Ladder, LocalGlobal, Stage
+from search_space.operators import MapRole
 from supernet.blocks.depthwise_mixer import DepthwiseMixer
 from supernet.blocks.feed_forward import build_feed_forward
 from supernet.blocks.inverted_residual import InvertedResidualBlock
 from supernet.blocks.ladder import LadderBlock
 from supernet.blocks.local_global import AttentionMaps, LocalGlobalAttention
-from supernet.blocks.sharing import MapRole
 from supernet.blocks.stochastic_depth import build_drop_path
 
 MIXERS: dict[type, Callable[[Any, Stage, MapRole], nn.Module]] = {
@@ -48,7 +48,7 @@ class Block(nn.Module):
         self.mixer: nn.Module | None = None
         if stage.mixer.mixes:
             self.norm1 = nn.LayerNorm(width, eps=norm_eps)
-            role = MapRole(stage.map_role(index))
+            role = stage.map_role(index)
             self.mixer = MIXERS[type(stage.mixer)](stage.mixer, stage, role)
             self.drop_path1 = build_drop_path(drop_path_rate)
         self.norm2 = nn.LayerNorm(width, eps=norm_eps)

@@ -11,7 +11,7 @@ from supernet.blocks import fast_paths
 from supernet.blocks.layers import MapConv
 from supernet.blocks.layout import pad_to_even, to_channels_first, to_channels_last
 from supernet.blocks.norms import build_conv_norm
-from supernet.blocks.settings import ParameterSetting
+from supernet.blocks.parameter_settings import ParameterSetting
 
 TAPS = 4
 """Of the 2×2 kernel."""

@@ -293,7 +293,8 @@ def _merged(x: Tensor, steps: list[Step]) -> Tensor:
                     x = _scaled_and_shifted(x, step, is_own=is_own)
         else:
             x = step.forward(x) if isinstance(step, nn.Module) else step(x)
-        is_own = True
+        # What another function gives may be a view of what it was given.
+        is_own = isinstance(step, nn.Module) or step in _WRITTEN_OVER
     return x
 
 

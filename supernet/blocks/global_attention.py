@@ -4,11 +4,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from search_space.operators import MapRole
 from supernet.blocks.layers import DepthwiseConv, MapConv, ResidualDepthwiseConv
 from supernet.blocks.layout import to_channels_first, to_channels_last
 from supernet.blocks.norms import BranchNorm
 from supernet.blocks.positions import RelativePositionBias
-from supernet.blocks.sharing import HeadGroup, MapRole
+from supernet.blocks.sharing import HeadGroup
 
 
 class ReducedHeads(HeadGroup):
@@ -52,7 +53,7 @@ class ReducedHeads(HeadGroup):
         if self.value_conv is not None:
             v = self.value_conv(v)
         v, reduced = v.flatten(1, 2), reduced.flatten(1, 2)
-        if self.role is MapRole.BORROW:
+        if self.role == "borrow":
             y, attention = self.attend(v, v, v, borrowed)
         else:
             y, attention = self.attend(self.q(x).flatten(1, 2), self.k(reduced), v, None)
@@ -80,7 +81,7 @@ class FullHeads(HeadGroup):
         super().__init__(width, heads, head_dim, role)
         self.value_conv = DepthwiseConv(heads * head_dim) if local_term else None
         self.position_bias: RelativePositionBias | None = None
-        if relative is not None and role is not MapRole.BORROW:
+        if relative is not None and role != "borrow":
             self.position_bias = RelativePositionBias(relative, heads)
 
     def forward(
@@ -89,7 +90,7 @@ class FullHeads(HeadGroup):
         """(B, H, W, C) → this group's part of the output (B, H, W, C), and the map if lent."""
         v = self.v(x)
         values = v.flatten(1, 2)
-        if self.role is MapRole.BORROW:
+        if self.role == "borrow":
             y, attention = self.attend(values, values, values, borrowed)
         else:
             places = self.position_bias(*x.shape[1:3]) if self.position_bias is not None else None
@@ -133,7 +134,7 @@ class AdaptiveHeads(HeadGroup):
         high, wide = min(self.window, height), min(self.window, width)
         sampled = self._sample(x, high, wide).flatten(1, 2)
         v = self.v(sampled)
-        if self.role is MapRole.BORROW:
+        if self.role == "borrow":
             y, attention = self.attend(v, v, v, borrowed)
         else:
             y, attention = self.attend(self.q(sampled), self.k(sampled), v, None)

@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from supernet.blocks.sharing import HeadGroup, MapRole
+from search_space.operators import MapRole
+from supernet.blocks.sharing import HeadGroup
 from supernet.blocks.windows import Windows
 
 
@@ -22,7 +23,7 @@ class WindowHeads(HeadGroup):
         batch, height, width, _ = x.shape
         windows = Windows(height, width, self.window)
         v = windows.cut(self.v(x))
-        if self.role is MapRole.BORROW:
+        if self.role == "borrow":
             y, attention = self.attend(v, v, v, borrowed)
         else:
             mask = windows.visible(x.device)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from search_space.operators import MapRole
 from search_space.parts import (
     AdaptiveWindow,
     FullAttention,
@@ -15,7 +16,7 @@ from search_space.parts import (
 )
 from supernet.blocks.global_attention import AdaptiveHeads, FullHeads, ReducedHeads
 from supernet.blocks.local_attention import WindowHeads
-from supernet.blocks.sharing import HeadGroup, MapRole
+from supernet.blocks.sharing import HeadGroup
 
 AttentionMaps = dict[str, Tensor]
 """The attention map of each head group, by the group's name."""
@@ -42,7 +43,7 @@ class LocalGlobalAttention(nn.Module):
                 build(spec, width, mixer.global_heads, dim, mixer.global_split, role)
             )
         self.bias = nn.Parameter(torch.zeros(width))
-        self.lends = role is not MapRole.OWN
+        self.hands_on = role != "own"
 
     def forward(
         self, x: Tensor, borrowed: AttentionMaps | None
@@ -68,7 +69,7 @@ class LocalGlobalAttention(nn.Module):
             if attention is not None:
                 maps[name] = attention
         assert total is not None
-        return total, maps if self.lends else None
+        return total, maps if self.hands_on else None
 
 
 Groups = dict[str, HeadGroup]

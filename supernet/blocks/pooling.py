@@ -7,11 +7,11 @@ from torch.nn import functional as F
 
 from search_space.parts import ConvNormKind, Pooling
 from supernet.blocks.deformable_merging import DeformableTokenMerging
+from supernet.blocks.fused_pooling import FusedPool, LightPool
 from supernet.blocks.inverted_residual import InvertedResidualBlock
 from supernet.blocks.layers import MapConv, MapLinear
 from supernet.blocks.layout import pad_to_even, to_channels_first, to_channels_last
 from supernet.blocks.norms import BranchNorm
-from supernet.blocks.patch_embedding import FusedPatchEmbedding, LightPatchEmbedding
 from supernet.blocks.sequence import SequencePool
 
 
@@ -74,8 +74,8 @@ POOLINGS: dict[str, Callable[[int, int, ConvNormKind], nn.Module]] = {
     "deformable": DeformableTokenMerging,
     "merging": lambda inputs, outputs, _: PatchMerging(inputs, outputs),
     "mv2_se": lambda inputs, outputs, norm: InvertedResidualBlock(inputs, outputs, norm, stride=2),
-    "fused_mbconv": lambda inputs, outputs, _: FusedPatchEmbedding(inputs, outputs),
-    "light": lambda inputs, outputs, _: LightPatchEmbedding(inputs, outputs),
+    "fused_mbconv": lambda inputs, outputs, _: FusedPool(inputs, outputs),
+    "light": lambda inputs, outputs, _: LightPool(inputs, outputs),
 }
 """Makes the module of a pooling, by its kind."""
 

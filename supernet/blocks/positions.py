@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from supernet.blocks.layout import to_channels_first, to_channels_last
-from supernet.blocks.settings import ParameterSetting
+from supernet.blocks.parameter_settings import ParameterSetting
 from supernet.blocks.windows import relative_places
 
 

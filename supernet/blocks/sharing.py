@@ -6,23 +6,11 @@ lent, or where that is faster. (The paper's text could not be had: this is our o
 idea.)
 """
 
-from enum import Enum
-
 from torch import Tensor, nn
 
+from search_space.operators import MapRole
 from supernet.blocks import fast_paths
 from supernet.blocks.layers import MapLinear
-
-
-class MapRole(Enum):
-    """What a layer does with an attention map."""
-
-    OWN = "own"
-    """Computes it and keeps it to itself."""
-    LEND = "lend"
-    """Computes it and hands it on."""
-    BORROW = "borrow"
-    """Uses the one that is handed to it."""
 
 
 class GroupProjection(nn.Linear):
@@ -49,7 +37,7 @@ class HeadGroup(nn.Module):
         super().__init__()
         self.heads, self.role = heads, role
         channels = heads * head_dim
-        if role is not MapRole.BORROW:
+        if role != "borrow":
             self.q = MapLinear(width, channels)
             self.k = MapLinear(width, channels)
         self.v = MapLinear(width, channels)
@@ -77,11 +65,11 @@ class HeadGroup(nn.Module):
             The heads' outputs (G, N, h·d), and the map (G, h, N, M) where this layer lends it.
         """
         v = self._split(values)
-        if self.role is MapRole.BORROW:
+        if self.role == "borrow":
             assert borrowed is not None
             return self._merge(borrowed @ v), borrowed
         q, k = self._split(queries), self._split(keys)
-        if self.role is MapRole.OWN:
+        if self.role == "own":
             return self._merge(fast_paths.attention(q, k, v, mask)), None
         attention = fast_paths.attention_map(q, k, mask)
         return self._merge(attention @ v), attention

@@ -32,6 +32,7 @@ def test_both_ends_are_those_of_all_of_nano(image_size: int | tuple[int, int]) -
     assert {least, greatest} <= set(NANO.enumerate())
 
 
+@pytest.mark.slow
 @presets
 def test_the_greatest_is_that_of_the_largest_part_of_the_space(space: SearchSpace) -> None:
     parts = itertools.chain.from_iterable(map(cost_table, covering_architectures(space)))
@@ -39,6 +40,7 @@ def test_the_greatest_is_that_of_the_largest_part_of_the_space(space: SearchSpac
     assert total_cost(extreme(space, negative_peak, join=min)).peak == largest
 
 
+@pytest.mark.slow
 @presets
 def test_no_sample_and_no_neighbour_is_below_the_least(space: SearchSpace) -> None:
     rng = random.Random(0)

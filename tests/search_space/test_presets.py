@@ -38,6 +38,7 @@ def test_every_sample_costs_something_at_every_size(space: SearchSpace) -> None:
             assert total_cost(architecture, image_size=image_size).macs > 0
 
 
+@pytest.mark.slow
 @presets
 def test_every_choice_of_every_gene_is_reached_by_some_architecture(space: SearchSpace) -> None:
     rng = random.Random(2)

@@ -22,6 +22,7 @@ SPACES = pytest.mark.parametrize("space", PRESETS.values(), ids=PRESETS.keys())
 SMALL = pytest.mark.parametrize("space", [PRESETS["nano"], PRESETS["psvit"]], ids=["nano", "psvit"])
 
 
+@pytest.mark.slow
 @SPACES
 def test_a_space_has_every_segment_of_its_members_and_no_other(space: SearchSpace) -> None:
     everything = space_segments(space, image_size=64)
@@ -78,6 +79,7 @@ def test_the_fastest_has_the_smallest_sum_of_all(space: SearchSpace) -> None:
     assert total(segments(quickest, image_size=64)) <= least + 1e-9
 
 
+@pytest.mark.slow
 def test_every_segment_of_base_is_in_the_published_table() -> None:
     table = Path(__file__).parents[2] / "results/reference/latency/latency-base-cpu.json"
     labels = json.loads(table.read_text())["segments"].keys()

@@ -77,6 +77,7 @@ class TestMembers:
 
         assert draw(1) == draw(1) != draw(2)
 
+    @pytest.mark.slow
     def test_samples_reach_all_of_nano(self) -> None:
         rng = random.Random(0)
         assert len({NANO.sample(rng).hash for _ in range(5_000)}) == NANO.count()
@@ -212,6 +213,7 @@ class TestSizes:
         assert found in NANO
         assert value(found) == min(map(value, members))
 
+    @pytest.mark.slow
     @presets
     @pytest.mark.parametrize("key", KEYS.values(), ids=KEYS.keys())
     def test_no_sample_beats_the_extreme(

@@ -18,18 +18,19 @@ from search_space import (
     Rates,
     Stage,
 )
+from search_space.operators import MapRole
 from supernet.blocks.feed_forward import build_feed_forward
 from supernet.blocks.global_attention import AdaptiveHeads, FullHeads, ReducedHeads
 from supernet.blocks.local_attention import WindowHeads
 from supernet.blocks.local_global import LocalGlobalAttention
 from supernet.blocks.norms import GlobalResponseNorm
 from supernet.blocks.pooling import build_pooling
-from supernet.blocks.sharing import HeadGroup, MapRole
+from supernet.blocks.sharing import HeadGroup
 from supernet.blocks.stems import build_stem
 from supernet.network import NetworkStage
 
 WIDTH, HEADS, DIM = 12, 2, 4
-OWN, LEND, BORROW = MapRole.OWN, MapRole.LEND, MapRole.BORROW
+OWN, LEND, BORROW = "own", "lend", "borrow"
 
 KINDS = {
     "windows": (WindowHeads, {"window": 3}),

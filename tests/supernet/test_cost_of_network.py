@@ -68,6 +68,7 @@ def assert_fvcore_counts_the_same_activations(architecture: Architecture, size: 
     assert cost.activations == counted, (architecture.summary, size)
 
 
+@pytest.mark.slow
 @spaces(NANO, TINY, BASE, PSVIT, UNUSUAL)
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
 def test_costs_equal_the_count_of_the_running_network_for_every_choice_of_every_gene(
@@ -77,6 +78,7 @@ def test_costs_equal_the_count_of_the_running_network_for_every_choice_of_every_
         assert_torch_counts_the_same(architecture, size)
 
 
+@pytest.mark.slow
 @spaces(NANO, TINY, BASE, PSVIT)
 def test_costs_equal_the_count_of_the_running_network_for_random_architectures(
     space: SearchSpace,
@@ -86,6 +88,7 @@ def test_costs_equal_the_count_of_the_running_network_for_random_architectures(
         assert_torch_counts_the_same(space.sample(rng), size)
 
 
+@pytest.mark.slow
 @spaces(NANO, BASE, PSVIT, UNUSUAL)
 def test_macs_equal_fvcores_count_for_every_choice_of_every_gene(space: SearchSpace) -> None:
     sizes = itertools.cycle([(64, 64), (45, 61)])
@@ -93,6 +96,7 @@ def test_macs_equal_fvcores_count_for_every_choice_of_every_gene(space: SearchSp
         assert_fvcore_counts_the_same_macs(architecture, size, grad=False)
 
 
+@pytest.mark.slow
 @spaces(NANO, PSVIT, UNUSUAL)
 def test_activations_equal_fvcores_count_for_every_choice_of_every_gene(space: SearchSpace) -> None:
     sizes = itertools.cycle([(45, 61), (64, 64)])
@@ -100,6 +104,7 @@ def test_activations_equal_fvcores_count_for_every_choice_of_every_gene(space: S
         assert_fvcore_counts_the_same_activations(architecture, size)
 
 
+@pytest.mark.slow
 @spaces(NANO, TINY, BASE, PSVIT)
 @pytest.mark.parametrize("grad", [True, False], ids=["explicit", "fused"])
 def test_macs_equal_fvcores_count_for_random_architectures(space: SearchSpace, grad: bool) -> None:
@@ -108,6 +113,7 @@ def test_macs_equal_fvcores_count_for_random_architectures(space: SearchSpace, g
         assert_fvcore_counts_the_same_macs(space.sample(rng), size, grad=grad)
 
 
+@pytest.mark.slow
 @spaces(NANO, TINY, BASE, PSVIT)
 def test_activations_equal_fvcores_count_for_random_architectures(space: SearchSpace) -> None:
     rng = random.Random(2)
@@ -163,6 +169,7 @@ def counted_parts(network: Network, image: torch.Tensor) -> dict[str, Cost]:
     }
 
 
+@pytest.mark.slow
 @spaces(MINIATURE, PSVIT, UNUSUAL)
 def test_each_part_costs_what_its_modules_are_counted_to(space: SearchSpace) -> None:
     for architecture in one_per_choice(space):
@@ -223,6 +230,7 @@ def attention_products(network: Network, image: torch.Tensor) -> int:
     return sum(n for op, n in counts if "bmm" in str(op) or "attention" in str(op)) // 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
 @pytest.mark.parametrize("design", DESIGNS, ids=lambda design: design.name)
 def test_published_designs_cost_what_the_running_network_is_counted_to(
@@ -231,6 +239,7 @@ def test_published_designs_cost_what_the_running_network_is_counted_to(
     assert_torch_counts_the_same(design.architecture, size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "design", [design for design in DESIGNS if design.exact], ids=lambda design: design.name
 )

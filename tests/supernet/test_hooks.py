@@ -100,6 +100,7 @@ def assert_kept_tensors_stay(network: Network, hooked: list[tuple[str, nn.Module
     assert not {name for name, tensor, clone in kept if not torch.equal(tensor, clone)}
 
 
+@pytest.mark.slow
 @with_and_without_gradients
 @every_network
 def test_what_hooks_at_all_modules_keep_does_not_change(name: str, grad: bool) -> None:
@@ -118,6 +119,7 @@ def test_what_a_hook_at_some_modules_keeps_does_not_change(name: str) -> None:
             assert_kept_tensors_stay(network, modules[first::5])
 
 
+@pytest.mark.slow
 @every_network
 def test_hooks_change_no_output(name: str) -> None:
     network = build(name).double()
@@ -128,6 +130,7 @@ def test_hooks_change_no_output(name: str) -> None:
         torch.testing.assert_close(network(images().double()), expected)
 
 
+@pytest.mark.slow
 @every_network
 def test_full_backward_hooks_at_all_modules_see_the_gradients_of_their_outputs(name: str) -> None:
     network = build(name)
@@ -152,6 +155,7 @@ def drop_paths(network: Network) -> list[nn.Module]:
     return [m for n, m in network.named_modules() if n.rpartition(".")[2] in DROP_PATHS]
 
 
+@pytest.mark.slow
 @every_network
 def test_every_residual_branch_has_a_drop_path_of_its_own(name: str) -> None:
     calls: list[nn.Module] = []
@@ -231,6 +235,7 @@ def test_a_trace_without_gradients_can_be_called_with_them(name: str) -> None:
     assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
 
 
+@pytest.mark.slow
 @with_and_without_gradients
 @every_network
 def test_half_precision_stays_half(name: str, grad: bool) -> None:

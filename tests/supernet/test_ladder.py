@@ -111,6 +111,7 @@ def naive_branch(branch: LadderBranch, x: Tensor, previous: Tensor | None) -> Te
     return x + light.norm3(light.fc2(light.norm2(F.gelu(h))))[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grad", [False, True], ids=["fused", "explicit"])
 @pytest.mark.parametrize("size", [(14, 14), (7, 7), (8, 5), (1, 2)])
 def test_a_ladder_computes_its_definition(size: tuple[int, int], grad: bool) -> None:

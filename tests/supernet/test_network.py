@@ -48,6 +48,7 @@ def network(request: pytest.FixtureRequest) -> Network:
 
 @pytest.mark.parametrize("network", NETWORKS, indirect=True)
 class TestEveryNetwork:
+    @pytest.mark.slow
     @pytest.mark.parametrize("size", SIZES, ids=str)
     def test_runs_forward_and_backward_at_any_size_on_maps_of_the_planned_sizes(
         self, network: Network, size: int | tuple[int, int]
@@ -66,6 +67,7 @@ class TestEveryNetwork:
         gradients = [parameter.grad for parameter in network.parameters()]
         assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
 
+    @pytest.mark.slow
     def test_every_parameter_gets_a_gradient(self, network: Network) -> None:
         network.zero_grad()
         # Large enough for more than one token in the last stage.
@@ -75,6 +77,7 @@ class TestEveryNetwork:
             # A shift of all keys shifts all scores of a query alike, which softmax ignores.
             assert parameter.grad.any() or name.endswith(".k.bias"), name
 
+    @pytest.mark.slow
     def test_an_image_is_judged_by_itself(self, network: Network) -> None:
         with torch.no_grad():
             batch, alone = images(45), images(45)[1:2]
@@ -82,6 +85,7 @@ class TestEveryNetwork:
                 network.eval()(batch)[1:2], network(alone), rtol=1e-4, atol=1e-4
             )
 
+    @pytest.mark.slow
     def test_the_maps_of_its_stages_do_not_depend_on_whether_gradients_are_wanted(
         self, network: Network
     ) -> None:
@@ -97,6 +101,7 @@ class TestEveryNetwork:
             )
         assert torch.equal(batch, given)
 
+    @pytest.mark.slow
     def test_state_dict_holds_all_that_the_output_depends_on(self, network: Network) -> None:
         again = skeleton(network.architecture, num_classes=7).to_empty(device="cpu")
         again.load_state_dict(network.state_dict())

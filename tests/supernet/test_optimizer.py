@@ -53,6 +53,7 @@ def used_by(store: Store, *architectures: Architecture) -> dict[str, Tensor]:
     return masks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clip_norm", [1e9, 0.05], ids=["unclipped", "clipped"])
 @pytest.mark.parametrize(
     "architecture",

@@ -59,6 +59,7 @@ WAYS: dict[str, Callable[[Path], Path | str]] = {
 ways = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
 
 
+@pytest.mark.slow
 def test_importing_supernet_registers_its_models_with_timm() -> None:
     program = """
 import timm
@@ -73,6 +74,7 @@ assert all(timm.list_models(design.timm_name) == [design.timm_name] for design i
     assert "subnet" in supernet.__all__
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("design", DESIGNS, ids=lambda design: design.name)
 def test_published_designs_are_timm_models(design: PublishedDesign) -> None:
     with torch.device("meta"):
@@ -88,6 +90,7 @@ def test_published_designs_are_timm_models(design: PublishedDesign) -> None:
         timm.create_model(design.timm_name, pretrained=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("design", DESIGNS, ids=lambda design: design.name)
 def test_published_designs_give_the_maps_of_their_stages(design: PublishedDesign) -> None:
     sizes = map_sizes((96, 128), design.architecture)
@@ -112,6 +115,7 @@ def test_published_designs_give_the_maps_of_their_stages(design: PublishedDesign
             model.forward_intermediates(torch.zeros(1, 3, 64, 64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["shunted_t", "lit_ti", "pslt_tiny", "psvit_1d_ti", "lw_plg_vit_r"]
 )

@@ -148,8 +148,10 @@ def judged(
     shutil.rmtree(root)  # hundreds of megabytes that pytest would keep
 
 
+@pytest.mark.slow
 @every_space
 class TestEveryChoiceOfEveryGene:
+    @pytest.mark.slow
     def test_subnet_in_the_store_equals_the_extracted_network(
         self, space: SearchSpace, judged: dict[str, list[Judged]]
     ) -> None:
@@ -176,6 +178,7 @@ class TestEveryChoiceOfEveryGene:
         distances = torch.cdist(seen, seen).fill_diagonal_(float("inf"))
         assert distances.min() > 1e-3
 
+    @pytest.mark.slow
     def test_gradients_in_the_store_equal_those_of_the_extracted_network(
         self, space: SearchSpace, stores: dict[str, Store]
     ) -> None:
@@ -209,6 +212,7 @@ class TestSubnets:
             nano.subnet(architecture).eval()(batch).square().sum().backward()
         torch.testing.assert_close(nano.gradients, expected)
 
+    @pytest.mark.slow
     @every_space
     def test_every_tensor_of_a_subnet_is_the_prefix_of_the_stores(
         self, space: SearchSpace, stores: dict[str, Store]
@@ -290,6 +294,7 @@ class TestSubnets:
 
 
 class TestWeights:
+    @pytest.mark.slow
     @pytest.mark.parametrize("space", [NANO, TINY, BASE, UNUSUAL], ids=lambda space: space.name)
     def test_corners_cover_every_parameter_of_every_member(self, space: SearchSpace) -> None:
         store = Store(space, num_classes=5)
@@ -301,6 +306,7 @@ class TestWeights:
                 largest[name] = tuple(map(max, largest[name], tensor.shape))
         assert largest == shapes  # none is larger, and none of the store's is never needed
 
+    @pytest.mark.slow
     def test_feed_forwards_whose_turns_fall_to_whole_blocks_are_covered_too(self) -> None:
         fields = NANO.model_dump(mode="json")
         fields["stages"][1] |= {"mixer": ["local_global", "mv2_se"], "local_ratio": [0]}

@@ -58,6 +58,7 @@ def test_describe_counts_at_the_size_and_classes_that_are_asked_for(
     assert (described["image_size"], described["num_classes"]) == (96, 7)
 
 
+@pytest.mark.slow
 def test_describe_takes_the_folder_of_an_exported_network(small_run: Path) -> None:
     described = printed("describe", small_run / "best", "--json")
     assert described["hash"] == Architecture.load(small_run / "best").hash
@@ -91,6 +92,7 @@ def test_sample_writes_files_that_describe_reads(tmp_path: Path) -> None:
         assert printed("describe", file, "--json")["hash"] == file.stem
 
 
+@pytest.mark.slow
 def test_sample_keeps_to_a_budget(tmp_path: Path) -> None:
     budget = ("--budget", "1.2GFLOPs", "--image-size", "192")
     sampled = printed("sample", "--space", "base", "-n", "5", *budget, "--json")
@@ -484,6 +486,7 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prepare", "arguments", "told"),
     BAD_INPUT,
@@ -550,6 +553,7 @@ def test_a_folder_that_is_called_like_the_embedded_data_is_not_taken_for_it(
     assert RunFolder("run").config.data == "digits"
 
 
+@pytest.mark.slow
 def test_a_folder_of_images_is_remembered_by_its_full_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -565,6 +569,7 @@ def test_a_folder_of_images_is_remembered_by_its_full_path(
     assert command("retrain", tmp_path / "run", "--steps", "1").status == 0
 
 
+@pytest.mark.slow
 def test_a_space_can_come_from_a_file(tmp_path: Path) -> None:
     few = NANO.model_copy(update={"name": "few", "stages": NANO.stages[:2]})
     file = tmp_path / "few.json"
@@ -575,6 +580,7 @@ def test_a_space_can_come_from_a_file(tmp_path: Path) -> None:
     assert RunFolder(tmp_path / "run").config.space == few
 
 
+@pytest.mark.slow
 def test_a_run_is_named_by_what_it_is_about(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,6 +36,7 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_an_exported_network_is_what_was_evaluated(small_run: Path, tmp_path: Path) -> None:
     folder = RunFolder(small_run)
     store = Store(NANO, num_classes=10, weights=load_file(folder.checkpoint))

@@ -40,6 +40,7 @@ def test_every_kind_of_block_gives_the_outputs_of_torch_at_an_odd_size(
     assert onnx_difference(path, network, images) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sides", [(9, 9), (13, 10), (7, 5)])
 def test_adaptive_pooling_of_any_sides_has_a_form_in_onnx(
     sides: tuple[int, int], tmp_path: Path
@@ -71,6 +72,7 @@ def test_a_file_with_other_outputs_is_refused(tmp_path: Path) -> None:
         onnx_difference(tmp_path / "model.onnx", network, images)
 
 
+@pytest.mark.slow
 def test_the_command_writes_one_file_that_says_what_it_takes(folder: Path) -> None:
     outcome = command("export", folder, "--format", "onnx")
     assert (outcome.status, outcome.err) == (0, "")

@@ -100,6 +100,7 @@ def test_the_number_of_threads_is_put_back() -> None:
     assert torch.get_num_threads() == 2
 
 
+@pytest.mark.slow
 def test_a_larger_network_takes_longer() -> None:
     small, large = (
         measure_latency(Network(NANO.scaled(scale)), conditions(image_size=size))

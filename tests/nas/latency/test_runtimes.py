@@ -36,6 +36,7 @@ def test_eager_runs_the_network_on_images_of_the_conditions(dtype: str) -> None:
     assert not scores.requires_grad
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_onnx_runtime_times_a_network_with_the_threads_it_is_told(
     dtype: str, monkeypatch: pytest.MonkeyPatch

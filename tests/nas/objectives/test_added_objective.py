@@ -35,6 +35,7 @@ def run(energy: Objective, tmp_path: Path) -> tuple[Path, str]:
     return tmp_path / "run", " ".join(outcome.out.split())
 
 
+@pytest.mark.slow
 def test_a_run_with_a_limit_on_it_has_it_in_every_result(run: tuple[Path, str]) -> None:
     folder, printed = run
     study = load_study(folder / "study.journal")
@@ -68,6 +69,7 @@ def test_a_run_with_a_limit_on_it_has_it_in_every_result(run: tuple[Path, str]) 
     assert f"budget 200 MMACs, {limit}" in (folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_its_figure_has_a_panel_for_it(run: tuple[Path, str]) -> None:
     folder, _ = run
     summary = RunSummary.from_json((folder / "summary.json").read_bytes())
@@ -81,6 +83,7 @@ def test_its_figure_has_a_panel_for_it(run: tuple[Path, str]) -> None:
     assert all("mJ of energy" in text for text in told)
 
 
+@pytest.mark.slow
 def test_a_run_is_taken_up_and_drawn_anew_where_the_entry_is_there_and_refused_elsewhere(
     run: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -137,6 +137,7 @@ def test_largest_and_middle_meet_the_limits_and_are_in_order(limits: dict[str, i
     assert middle <= largest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [0.7e9, 1e9, 2e9, 3e9, 5e9])
 def test_the_largest_of_base_uses_the_budget(budget: float) -> None:
     limits = Limits(macs=int(budget))
@@ -146,6 +147,7 @@ def test_the_largest_of_base_uses_the_budget(budget: float) -> None:
     assert 0.9 * budget < constrained.cost(constrained.largest()).macs <= budget
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", NANO_LIMITS, ids=str)
 def test_samples_meet_the_limits_even_where_one_architecture_does(limits: dict[str, int]) -> None:
     constrained = constrained_nano(**limits)
@@ -305,6 +307,7 @@ def test_a_budget_and_a_memory_are_met_together_by_the_cheapest_that_meets_both(
     assert len(found) > 1  # less memory costs more MACs
 
 
+@pytest.mark.slow
 def test_a_budget_parameters_and_a_memory_that_few_meet_together_are_met() -> None:
     for cost in costs_of(expanding()):
         limits = {"macs": cost.macs, "params": cost.params, "memory": memory_of(cost)}
@@ -312,6 +315,7 @@ def test_a_budget_parameters_and_a_memory_that_few_meet_together_are_met() -> No
         assert constrained.admits(constrained.smallest())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "field"), [("macs", "budget"), ("params", "params")])
 def test_limits_that_cannot_be_met_together_with_a_memory_are_refused_in_one_line(
     name: str, field: str
@@ -467,6 +471,7 @@ def points() -> dict[str, tuple[int, float]]:
     }
 
 
+@pytest.mark.slow
 def test_limits_that_only_a_compromise_meets_together_are_met(
     points: dict[str, tuple[int, float]],
 ) -> None:

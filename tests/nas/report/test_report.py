@@ -569,6 +569,7 @@ class Tags(HTMLParser):
             self.text += data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [0, 1, 60])
 @pytest.mark.parametrize("latency_ms", [None, 12.0])
 def test_report_is_four_files_that_agree_even_for_none_or_one_trial(

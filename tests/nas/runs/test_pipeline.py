@@ -44,6 +44,7 @@ def copy(small_run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(small_run, tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_a_run_leaves_what_the_design_says_and_nothing_else(small_run: Path) -> None:
     left = set(files(small_run))
     front = len(pd.read_csv(small_run / "pareto.csv"))
@@ -134,6 +135,7 @@ def test_a_run_that_died_while_it_exported_is_brought_to_its_end(copy: Path) -> 
         assert after[name] == before[name]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_read_is_refused_by_name(copy: Path) -> None:
     checkpoint = copy / "supernet" / "checkpoint.safetensors"
     checkpoint.write_bytes(checkpoint.read_bytes()[:500])
@@ -154,6 +156,7 @@ def test_a_state_of_training_that_was_left_beside_the_checkpoint_is_removed(copy
     assert not folder.training_state.exists()
 
 
+@pytest.mark.slow
 def test_the_same_configuration_gives_the_same_results(small_run: Path, tmp_path: Path) -> None:
     assert command(*SMALL_RUN, "--out", tmp_path / "again").status == 0
     again = load_file(RunFolder(tmp_path / "again").checkpoint)
@@ -166,6 +169,7 @@ def test_the_same_configuration_gives_the_same_results(small_run: Path, tmp_path
     pd.testing.assert_frame_equal(*tables)
 
 
+@pytest.mark.slow
 def test_a_run_in_which_every_evaluation_failed_says_so_and_names_no_best(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,6 +276,7 @@ def test_a_run_with_a_latency_measures_a_table_and_the_front_and_measures_nothin
     pd.testing.assert_frame_equal(pd.read_csv(out / "trials.csv"), trials)
 
 
+@pytest.mark.slow
 def test_with_a_table_that_was_given_nothing_is_measured_for_a_device_that_is_not_here(
     tmp_path: Path,
 ) -> None:
@@ -294,6 +299,7 @@ def test_with_a_table_that_was_given_nothing_is_measured_for_a_device_that_is_no
     assert "The device is not here" in (tmp_path / "run" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_with_a_table_that_was_given_the_front_is_measured_where_the_device_is_here(
     tmp_path: Path,
 ) -> None:
@@ -313,6 +319,7 @@ def test_with_a_table_that_was_given_the_front_is_measured_where_the_device_is_h
         assert (timed.batch_size, timed.dtype, timed.runtime) == (2, "bfloat16", "eager")
 
 
+@pytest.mark.slow
 def test_what_is_measured_to_be_too_slow_is_not_exported_and_the_run_says_so(
     tmp_path: Path,
 ) -> None:
@@ -331,6 +338,7 @@ def test_what_is_measured_to_be_too_slow_is_not_exported_and_the_run_says_so(
     assert slow["hash"] not in exported
 
 
+@pytest.mark.slow
 def test_if_all_are_measured_to_be_too_slow_the_run_ends_without_a_best(
     tmp_path: Path,
 ) -> None:
@@ -364,6 +372,7 @@ def test_a_latency_out_of_reach_is_refused_and_leaves_no_folder_behind(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_table_that_was_not_finished_is_measured_by_the_same_command_again(
     tmp_path: Path,
 ) -> None:
@@ -388,6 +397,7 @@ MEMORY = {a.hash: 4 * total_cost(a, image_size=64, num_classes=10).peak for a in
 """Peak activation memory at 64 px, in bytes."""
 
 
+@pytest.mark.slow
 def test_a_memory_is_a_hard_limit_and_an_objective_of_a_run(tmp_path: Path) -> None:
     limit = 200_000
     assert min(MEMORY.values()) < limit < max(MEMORY.values())
@@ -412,6 +422,7 @@ def test_a_memory_is_a_hard_limit_and_an_objective_of_a_run(tmp_path: Path) -> N
     assert "memory at 64 px (MB)" in report
 
 
+@pytest.mark.slow
 def test_a_memory_that_does_not_bind_is_told_and_keeps_nothing_out(tmp_path: Path) -> None:
     outcome = command(*AT_64, "--memory", "64MB", "--out", tmp_path / "run")
     assert outcome.status == 0, outcome.err

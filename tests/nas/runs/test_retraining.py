@@ -243,6 +243,7 @@ def test_data_of_other_classes_is_refused(run: RunFolder, data: Data) -> None:
         train(run, replace(data, class_names=tuple("abcdefghij")))
 
 
+@pytest.mark.slow
 def test_epochs_are_passes_over_the_train_split(run: RunFolder, data: Data) -> None:
     batch = data.epoch_size // 2
     flags = ("--epochs", "1", "--batch-size", str(batch), "--train-size", "32")
@@ -299,6 +300,7 @@ def an_illegal_architecture(exported: Path) -> None:
     file.write_text(json.dumps(architecture))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage", [no_weights, half_the_weights, no_json, another_architecture, an_illegal_architecture]
 )
@@ -322,6 +324,7 @@ def test_a_state_that_cannot_be_read_is_refused_by_name(run: RunFolder, data: Da
     assert str(state) in str(raised.value)
 
 
+@pytest.mark.slow
 def test_results_are_shown_beside_the_inherited_accuracy(run: RunFolder) -> None:
     outcome = command("retrain", run.path, "--steps", "2", "--top", "1")
     assert outcome.status == 0

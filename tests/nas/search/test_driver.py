@@ -78,6 +78,7 @@ def hashes(workers: FakeWorkers) -> list[str]:
 # --- limits, duplicates, failures ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("capacity", [1, 3])
 def test_every_architecture_that_is_submitted_is_feasible_and_new(
@@ -115,6 +116,7 @@ def test_records_say_what_was_found(memory_path: Path) -> None:
             assert record.excess["macs"] <= 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capacity", [1, 4])
 def test_duplicates_are_answered_from_the_cache(memory_path: Path, capacity: int) -> None:
     workers = FakeWorkers(capacity)
@@ -180,6 +182,7 @@ def test_a_sampler_that_is_stuck_does_not_keep_the_search_from_its_end(memory_pa
     assert ended == "all 8 architectures that meet the limits were evaluated"
 
 
+@pytest.mark.slow
 def test_a_failed_evaluation_is_recorded_and_the_search_goes_on(memory_path: Path) -> None:
     constrained = constrained_nano(**FEW)
     failing = frozenset([constrained.largest().hash, *sorted(feasible(constrained))[:2]])
@@ -256,6 +259,7 @@ def test_exactly_as_many_are_evaluated_as_were_asked_for(memory_path: Path) -> N
         assert not workers.under_way
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capacity", [1, 5])
 def test_the_search_ends_when_all_that_is_feasible_was_evaluated(
     memory_path: Path, capacity: int
@@ -331,6 +335,7 @@ def test_what_is_predicted_over_the_limit_by_more_than_the_margin_is_never_evalu
         assert "latency_phone_ms" in record.violation
 
 
+@pytest.mark.slow
 def test_what_is_predicted_over_the_limit_within_the_margin_is_evaluated_where_it_is_measured(
     memory_path: Path,
 ) -> None:
@@ -341,6 +346,7 @@ def test_what_is_predicted_over_the_limit_within_the_margin_is_evaluated_where_i
     assert set(hashes(workers)) == within
 
 
+@pytest.mark.slow
 def test_for_a_device_that_is_not_here_predictions_must_stay_below_the_limit_by_the_margin(
     memory_path: Path,
 ) -> None:
@@ -385,6 +391,7 @@ def test_two_devices_make_four_objectives_and_each_keeps_its_limit(memory_path: 
         ]
 
 
+@pytest.mark.slow
 def test_a_memory_is_an_objective_and_a_hard_limit(memory_path: Path) -> None:
     memory = {a.hash: 4 * constrained_nano().cost(a).peak for a in NANO.enumerate()}
     limit = 2_000_000
@@ -560,6 +567,7 @@ def test_a_search_that_goes_on_does_not_evaluate_again_what_was_measured_to_be_t
     assert {r.hash for r in decided if r.state == "infeasible"} == before.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("survives", [0, 1, 3])
 def test_measuring_that_was_killed_goes_on_without_measuring_again(
     searched: Path, survives: int

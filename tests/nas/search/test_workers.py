@@ -288,6 +288,7 @@ def test_without_an_address_a_cluster_in_the_environment_is_left_alone(
         workers.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", ["nowhere", "nowhere:port"])
 def test_an_address_that_is_none_is_refused_in_one_line(address: str) -> None:
     with pytest.raises(InputError, match=f"`ray_address` '{address}' ") as raised:

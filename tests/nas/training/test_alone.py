@@ -94,6 +94,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [SHORT, FULL], ids=["light", "full"])
 @pytest.mark.parametrize("after", [1, 3, SHORT.steps])
 def test_a_resumed_training_equals_an_uninterrupted_one(
@@ -216,6 +217,7 @@ def by_default(digits: Data, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     return train(tmp_path_factory.mktemp("default"), digits, FULL)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -69,6 +69,7 @@ def test_every_subnet_of_every_step_is_within_the_limits(strategy: Strategy) -> 
         assert all(constrained.admits(subnet) for subnet in subnets(plan))
 
 
+@pytest.mark.slow
 def test_a_plan_is_a_function_of_seed_and_step(strategy: Strategy) -> None:
     forwards = plans(strategy, 24)
     course = course_of(24)
@@ -119,6 +120,7 @@ def test_progressives_weights_are_those_of_its_lessons(field: str) -> None:
     assert beside.weight == 0.25
 
 
+@pytest.mark.slow
 def test_progressive_draws_half_of_the_random_subnets_from_just_under_the_budget() -> None:
     course = course_of(900)
     budget = course.constrained.limits["macs"]
@@ -138,6 +140,7 @@ def test_progressive_draws_half_of_the_random_subnets_from_just_under_the_budget
     assert share_in_band(Progressive(band=0.0)) == pytest.approx(by_chance, abs=0.07)
 
 
+@pytest.mark.slow
 def test_progressive_has_new_operators_in_few_places_at_first_and_everywhere_in_the_end() -> None:
     trained = [subnets(plan)[0] for plan in plans(Progressive(), 600)]
     few = [new_poolings(one) for one in trained[200:260]]
@@ -147,6 +150,7 @@ def test_progressive_has_new_operators_in_few_places_at_first_and_everywhere_in_
     assert sum(many) / len(many) == pytest.approx(0.75, abs=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "step"),
     [

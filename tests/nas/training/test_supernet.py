@@ -265,6 +265,7 @@ def test_a_step_of_the_sandwich_adds_up_the_gradients_of_all_its_subnets(
     assert not differ(expected.gradients, found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategy", "changed"),
     [
@@ -283,6 +284,7 @@ def test_each_weight_of_a_loss_term_changes_the_gradients(
     assert differ(before, after)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("term", ["labels", "answers", "maps"])
 def test_each_term_by_itself_is_what_its_paper_says(
     batch: tuple[Tensor, Tensor], term: str
@@ -326,7 +328,7 @@ def test_where_nothing_is_pooled_the_subnet_learns_alone(batch: tuple[Tensor, Te
     for loss in learner.losses(4, *batch):
         loss.backward()
         losses.append(loss.detach())
-    assert [type(lesson) for lesson in learner.lessons] == [Lesson, PoolingLesson]
+    assert [type(lesson) for lesson in learner.lessons] == [Lesson]
     assert len(losses) == 1
     learner.update(lr=1e-3)
 
@@ -334,6 +336,7 @@ def test_where_nothing_is_pooled_the_subnet_learns_alone(batch: tuple[Tensor, Te
 # Checkpoints, and going on from them.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_resumed_training_equals_an_uninterrupted_one_in_weights_and_moments(
     tmp_path: Path, digits: Data, name: str
@@ -352,6 +355,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one_in_weights_and_moments(
     assert same(*final)
 
 
+@pytest.mark.slow
 def test_training_that_was_stopped_at_its_last_step_only_has_to_be_closed(
     tmp_path: Path, digits: Data, uninterrupted: dict[str, Tensor]
 ) -> None:
@@ -362,6 +366,7 @@ def test_training_that_was_stopped_at_its_last_step_only_has_to_be_closed(
     assert same(load_file(tmp_path / CHECKPOINT), uninterrupted)
 
 
+@pytest.mark.slow
 def test_training_that_was_killed_before_it_saved_begins_again(
     tmp_path: Path, digits: Data, uninterrupted: dict[str, Tensor]
 ) -> None:
@@ -373,6 +378,7 @@ def test_training_that_was_killed_before_it_saved_begins_again(
     assert same(load_file(tmp_path / CHECKPOINT), uninterrupted)
 
 
+@pytest.mark.slow
 def test_training_that_was_killed_goes_on_from_its_last_checkpoint(
     tmp_path: Path, digits: Data, uninterrupted: dict[str, Tensor]
 ) -> None:
@@ -436,6 +442,7 @@ def with_moments_of_another_shape(state: Path) -> None:
     rewritten(state, load_file(state) | {"optimizer.first.head.weight": torch.zeros(1)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [
@@ -487,6 +494,7 @@ def test_a_loss_that_is_no_number_ends_the_training_without_a_checkpoint(
 # What the result depends on.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -512,6 +520,7 @@ def test_the_result_depends_on_every_setting(
     assert not same(load_file(tmp_path / CHECKPOINT), uninterrupted)
 
 
+@pytest.mark.slow
 def test_the_loss_that_is_shown_is_of_what_learns_from_labels_alone(
     tmp_path: Path, digits: Data
 ) -> None:

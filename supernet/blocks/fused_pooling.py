@@ -12,7 +12,7 @@ from supernet.blocks.layers import DepthwiseConv, MapConv, MapLinear, SqueezeExc
 from supernet.blocks.norms import BranchNorm
 
 
-class FusedPatchEmbedding(nn.Module):
+class FusedPool(nn.Module):
     """Fused-MBConv: conv 3×3 stride 2 to four times the channels, norm, GELU, SE 1/4, 1×1."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -28,7 +28,7 @@ class FusedPatchEmbedding(nn.Module):
         return fast_paths.chain(x, self.conv, self.norm, F.gelu, self.squeeze, self.proj)
 
 
-class LightPatchEmbedding(nn.Module):
+class LightPool(nn.Module):
     """1×1 of stride 2, norm, SiLU, depthwise 3×3, SE 1/8, 1×1 (LW-PLG-ViT)."""
 
     def __init__(self, inputs: int, outputs: int) -> None:

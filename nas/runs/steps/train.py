@@ -1,4 +1,4 @@
-"""The first part of a run: training the supernet."""
+"""The first step of a run: training the supernet."""
 
 import math
 

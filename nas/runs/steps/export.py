@@ -1,4 +1,4 @@
-"""The last part of a run: what it was and what it found, written down."""
+"""The last step of a run: what it was and what it found, written down."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The third part of a run: measuring the latency of what is on the front."""
+"""The third step of a run: measuring the latency of what is on the front."""
 
 from collections.abc import Callable
 from functools import cache

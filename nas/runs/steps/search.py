@@ -1,4 +1,4 @@
-"""The second part of a run: searching with the trained supernet."""
+"""The second step of a run: searching with the trained supernet."""
 
 import logging
 from collections.abc import Iterator, Sequence
