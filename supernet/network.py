@@ -1,6 +1,5 @@
 """The network that an architecture describes: an ordinary module, nothing elastic in it."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,14 +16,14 @@ from search_space import (
 )
 from supernet.blocks import fast_paths
 from supernet.blocks.block import Block, build_block
-from supernet.blocks.deformable_merging import OffsetConv
+from supernet.blocks.initial_weights import init_module
 from supernet.blocks.layers import MapConv
 from supernet.blocks.layout import to_channels_first
-from supernet.blocks.local_global import AttentionMaps, LocalGlobalAttention
-from supernet.blocks.norms import BranchNorm, GlobalResponseNorm
+from supernet.blocks.local_global import AttentionMaps
+from supernet.blocks.norms import BranchNorm
 from supernet.blocks.parameter_settings import ParameterSetting, parameter_settings
 from supernet.blocks.pooling import build_pooling
-from supernet.blocks.positions import PositionEmbedding, RelativePositionBias
+from supernet.blocks.positions import PositionEmbedding
 from supernet.blocks.sequence import ClassToken
 from supernet.blocks.stems import build_stem
 
@@ -283,49 +282,13 @@ class Network(nn.Module):
             raise ValueError(f"global_pool={global_pool!r}: the architecture's head pools")
         self.num_classes = num_classes
         self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-        _init_module(self.head)
+        init_module(self.head)
 
     @torch.no_grad()
     def init_weights(self) -> None:
         """Draw the weights anew, in place, from torch's global generator."""
         for module in self.modules():
-            _init_module(module)
-
-
-@torch.no_grad()
-def _init_module(module: nn.Module) -> None:
-    """Truncated normal for linear layers and tables, fan-out normal for convolutions.
-
-    As PVT and the Shunted Transformer do.
-    """
-    match module:
-        case OffsetConv():
-            for parameter in module.parameters():
-                nn.init.zeros_(parameter)
-        case nn.Linear():
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        case nn.Conv2d() | nn.Conv1d():
-            fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
-            nn.init.normal_(module.weight, std=math.sqrt(2.0 / fan_out))
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        case nn.LayerNorm() | nn.BatchNorm2d():
-            module.reset_parameters()
-        case LocalGlobalAttention():
-            nn.init.zeros_(module.bias)
-        case RelativePositionBias() | PositionEmbedding():
-            nn.init.trunc_normal_(module.table, std=0.02)
-        case ClassToken():
-            nn.init.trunc_normal_(module.token, std=0.02)
-            if module.position is not None:
-                nn.init.trunc_normal_(module.position, std=0.02)
-        case GlobalResponseNorm():
-            nn.init.zeros_(module.gamma)
-            nn.init.zeros_(module.beta)
-        case _:
-            pass
+            init_module(module)
 
 
 class _WithoutInit(TorchFunctionMode):

@@ -76,9 +76,7 @@ def retrained_card(
     data: str,
     summary: str,
     hash: str,
-    macs: int,
-    params: int,
-    image_size: int,
+    costs: Sequence[tuple[str, str]],
     proxy_size: int,
     inherited: float,
     retrained: float,
@@ -93,8 +91,7 @@ def retrained_card(
     figures = [
         {"": "accuracy after training alone", "value": percent(retrained)},
         {"": "accuracy with the weights inherited from the supernet", "value": percent(inherited)},
-        {"": f"MACs (multiply-adds at {image_size} px)", "value": f"{macs:,}"},
-        {"": f"params (with {len(class_names)} classes)", "value": f"{params:,}"},
+        *({"": what, "value": text} for what, text in costs),
     ]
     return f"""\
 # {_inline(data)}: {_inline(name)}

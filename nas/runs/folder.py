@@ -13,6 +13,7 @@ from nas.runs.config import RunConfig
 from nas.utilities.differences import first_difference
 from nas.utilities.errors import InputError
 from nas.utilities.files import write_text
+from search_space.architecture import first_error
 
 
 class RunFolder:
@@ -71,10 +72,7 @@ class RunFolder:
         try:
             return RunConfig.model_validate_json(self.config_file.read_bytes())
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            what = f"{where}: {first['msg']}" if where else first["msg"]
-            raise InputError(f"{self.config_file}: {what}") from None
+            raise InputError(f"{self.config_file}: {first_error(error)}") from None
 
     @contextmanager
     def claimed_for(self, config: RunConfig) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 from nas.data import Augment, Data, OwnDataset, load_data, materialise
 from nas.data.own_dataset import OWN_DATASET
 from nas.export.network import export_network, stage_rows
+from nas.objectives.objective import Objective
 from nas.report.cards import retrained_card
 from nas.runs.configure import default_loader_workers, illegal_field
 from nas.runs.folder import RunFolder, logging_to
@@ -27,7 +29,6 @@ from nas.utilities.errors import InputError
 from nas.utilities.files import write_json
 from nas.utilities.interrupt import StopRequest, stop_on_signals
 from nas.utilities.progress import LiveLine
-from nas.utilities.units import format_count
 from search_space import total_cost
 from supernet import Network, load_exported
 
@@ -39,8 +40,7 @@ class Retrained:
     Attributes:
         rank: Its folder in `front/`, 1 being the most accurate in the search.
         hash: Of the architecture.
-        macs: Multiply-adds at the run's image size.
-        params: Parameters.
+        costs: The value of each closed-form objective of the run, by name: `macs`, `params`.
         inherited: Accuracy with the weights inherited from the supernet.
         retrained: Accuracy after training alone.
         test_images: Size of the test split.
@@ -48,8 +48,7 @@ class Retrained:
 
     rank: int
     hash: str
-    macs: int
-    params: int
+    costs: Mapping[str, float]
     inherited: float
     retrained: float
     test_images: int
@@ -172,15 +171,18 @@ def retrain(
     check_device(recipe.device)
     exported = exported_networks(folder)[:top]
     config = folder.config
+    objectives = config.limits.objectives
     if len(exported) < top:
         console.print(f"[yellow]the front has only {len(exported)} architectures")
     with folder.locked(), logging_to(folder):
         tested = materialise(data.test, limit=None, seed=config.seed, workers=loader_workers)
         results = []
         for source in exported:
-            job = _Retraining(source, folder.retrained(name) / source.name, recipe, data, tested)
+            job = _Retraining(
+                source, folder.retrained(name) / source.name, recipe, data, tested, objectives
+            )
             results.append(job.run(config.image_size, loader_workers, stop, console))
-    console.print(_table(results, data, recipe))
+    console.print(_table(results, data, recipe, objectives))
     return results
 
 
@@ -200,10 +202,17 @@ class _Retraining:
     """One architecture's way from its exported folder to its retrained one."""
 
     def __init__(
-        self, source: Path, target: Path, recipe: Recipe, data: Data, tested: tuple[Tensor, Tensor]
+        self,
+        source: Path,
+        target: Path,
+        recipe: Recipe,
+        data: Data,
+        tested: tuple[Tensor, Tensor],
+        objectives: Sequence[Objective],
     ) -> None:
         self.source, self.target = source, target
         self.recipe, self.data, self.tested = recipe, data, tested
+        self.objectives = objectives
         self.metrics = target / "metrics.json"
         self.state = target.parent / f".{target.name}.state.safetensors"
 
@@ -247,8 +256,7 @@ class _Retraining:
         result = Retrained(
             rank=int(self.source.name),
             hash=network.architecture.hash,
-            macs=cost.macs,
-            params=cost.params,
+            costs={o.name: o.value(cost) for o in self.objectives if o.value is not None},
             inherited=self._accuracy(inherited.to(recipe.device)),
             retrained=self._accuracy(network),
             test_images=len(self.tested[1]),
@@ -288,15 +296,16 @@ class _Retraining:
         return correct / len(labels)
 
     def _export(self, network: Network, result: Retrained, image_size: int) -> None:
-        recipe = self.recipe
+        recipe, classes = self.recipe, len(self.data.class_names)
         card = retrained_card(
             name=f"{self.target.parent.name}/{self.target.name}",
             data=self.data.name,
             summary=network.architecture.summary,
             hash=result.hash,
-            macs=result.macs,
-            params=result.params,
-            image_size=image_size,
+            costs=[
+                (f"{o.label}, {o.defined(image_size=image_size, num_classes=classes)}", text)
+                for o, text in _amounts(self.objectives, result)
+            ],
             proxy_size=recipe.image_size,
             inherited=result.inherited,
             retrained=result.retrained,
@@ -312,20 +321,29 @@ class _Retraining:
         )
 
 
-def _table(results: list[Retrained], data: Data, recipe: Recipe) -> Table:
+def _amounts(objectives: Sequence[Objective], result: Retrained) -> Iterator[tuple[Objective, str]]:
+    """Each closed-form objective and its value to the last digit."""
+    for objective in objectives:
+        if objective.name in result.costs:
+            yield objective, objective.exact(result.costs[objective.name])
+
+
+def _table(
+    results: list[Retrained], data: Data, recipe: Recipe, objectives: Sequence[Objective]
+) -> Table:
     images = results[0].test_images
     table = Table(
         title=f"retrained from {recipe.start}: accuracy on the test split of {data.name} "
         f"({images:,} images at {recipe.image_size} px)",
         box=SIMPLE_HEAD,
     )
-    for name in ("front", "MACs", "params", "inherited", "retrained"):
+    known = [objective for objective in objectives if objective.name in results[0].costs]
+    for name in ("front", *(objective.label for objective in known), "inherited", "retrained"):
         table.add_column(name, justify="right")
     for result in results:
         table.add_row(
             str(result.rank),
-            format_count(result.macs).rstrip(),
-            format_count(result.params).rstrip(),
+            *(objective.cell(result.costs[objective.name]) for objective in known),
             _with_error(result.inherited, images),
             _with_error(result.retrained, images),
         )

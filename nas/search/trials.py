@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from nas.objectives.objective import LatencyColumns, Objective
 from search_space import Architecture
@@ -20,7 +20,7 @@ RANDOM_SOURCE = "random feasible"
 UNNAMED_SOURCES = ("sampler", RANDOM_SOURCE)
 """Sources of trials that stand for nothing in particular; the others are landmarks and designs."""
 
-STATES = ("evaluated", "infeasible", "duplicate", "failed")
+STATES = get_args(State)
 """How a decided trial ended."""
 
 FIRST_COLUMNS = ("number", "hash", "state")
@@ -110,8 +110,15 @@ class Record:
 
 
 def trial_columns(objectives: Iterable[Objective]) -> list[str]:
-    """All columns of a table of trials of a run with these objectives."""
+    """All columns of a table of trials of a run with these objectives.
+
+    Raises:
+        ValueError: If an objective has the name of another column.
+    """
     columns = [column for objective in objectives for column in objective.columns]
+    for column in columns:
+        if column in (*FIRST_COLUMNS, *LAST_COLUMNS) or columns.count(column) > 1:
+            raise ValueError(f"an objective's name {column!r} is that of another column")
     return [*FIRST_COLUMNS, *columns, *LAST_COLUMNS]
 
 

@@ -1,6 +1,6 @@
 """Heads: from the last map to class scores.
 
-A new one is a class here with its row in `HEADS`; `supernet.Network` builds them.
+`supernet.Network` builds them: these two, by whether they read the class token.
 """
 
 from typing import Annotated, ClassVar, Literal

@@ -31,6 +31,11 @@ class OffsetConv(MapConv):
     def __init__(self, inputs: int) -> None:
         super().__init__(inputs, 2 * TAPS, kernel_size=2, stride=2)
 
+    def draw_weights(self) -> None:
+        """Zero, with which every tap is read in its place."""
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+
 
 class DeformableTokenMerging(nn.Module):
     """Deformable conv 2×2 stride 2 (v1: without modulation), norm, GELU.

@@ -45,6 +45,10 @@ class LocalGlobalAttention(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width))
         self.hands_on = role != "own"
 
+    def draw_weights(self) -> None:
+        """Zero for the bias, the only parameter of its own."""
+        nn.init.zeros_(self.bias)
+
     def forward(
         self, x: Tensor, borrowed: AttentionMaps | None
     ) -> tuple[Tensor, AttentionMaps | None]:

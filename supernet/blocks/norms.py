@@ -38,6 +38,11 @@ class GlobalResponseNorm(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(channels))
         self.beta = nn.Parameter(torch.zeros(channels))
 
+    def draw_weights(self) -> None:
+        """Zero, with which it gives what it is given."""
+        nn.init.zeros_(self.gamma)
+        nn.init.zeros_(self.beta)
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) → the same shape."""
         dtype = torch.promote_types(x.dtype, torch.float32)

@@ -24,6 +24,10 @@ class PositionEmbedding(nn.Module):
         self.side = side
         self.table = nn.Parameter(torch.zeros(side * side, width))
 
+    def draw_weights(self) -> None:
+        """A truncated normal."""
+        nn.init.trunc_normal_(self.table, std=0.02)
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) → the same shape."""
         table = self.table.view(1, self.side, self.side, -1)
@@ -51,6 +55,10 @@ class RelativePositionBias(nn.Module):
         super().__init__()
         self.side = side
         self.table = nn.Parameter(torch.zeros((2 * side - 1) ** 2, heads))
+
+    def draw_weights(self) -> None:
+        """A truncated normal."""
+        nn.init.trunc_normal_(self.table, std=0.02)
 
     def forward(self, height: int, width: int, *, interpolate: bool = True) -> Tensor:
         """The bias (1, heads, H·W, H·W) for a map of that size.

@@ -20,6 +20,12 @@ class ClassToken(nn.Module):
         self.token = nn.Parameter(torch.zeros(width))
         self.position = nn.Parameter(torch.zeros(width)) if has_position else None
 
+    def draw_weights(self) -> None:
+        """Truncated normals."""
+        nn.init.trunc_normal_(self.token, std=0.02)
+        if self.position is not None:
+            nn.init.trunc_normal_(self.position, std=0.02)
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) → (B, 1, 1 + H·W, C)."""
         token = self.token if self.position is None else self.token + self.position
