@@ -292,7 +292,7 @@ def test_each_term_by_itself_is_what_its_paper_says(
     weights = {"labels": 0.0, "answers": 0.0, "maps": 0.0, "poolings": 0.0, term: 0.7}
     learner = learner_of(Progressive.model_validate(weights))
     found = gradients(learner, 5, batch)
-    (lesson, _) = learner.lessons
+    (lesson,) = learner.lessons
     assert isinstance(lesson, Lesson)
     expected = Expected(learner.store, batch)
     expected.add(lesson.subnet, learner.course.largest, **{term: 0.7})
