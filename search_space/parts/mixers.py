@@ -71,7 +71,7 @@ class MixerSpec(Spec):
     def chosen(
         cls, constants: MixerConstants, width: int, local_ratio: float, aggregation: Aggregation
     ) -> "MixerSpec":
-        """The mixer that these genes of a stage describe.
+        """The mixer that these genes of a stage describe; by default one without numbers.
 
         Args:
             constants: Of the search space.
@@ -79,7 +79,7 @@ class MixerSpec(Spec):
             local_ratio: Share of the heads that are local, where there are heads.
             aggregation: How the other heads see the map.
         """
-        raise NotImplementedError
+        return cls.model_validate({})
 
     @classmethod
     def fits(cls, constants: MixerConstants, width: int) -> bool:
@@ -145,13 +145,6 @@ class NoMixer(MixerSpec):
 
     kind: Literal["none"] = "none"
     mixes: ClassVar[bool] = False
-
-    @classmethod
-    def chosen(
-        cls, constants: MixerConstants, width: int, local_ratio: float, aggregation: Aggregation
-    ) -> MixerSpec:
-        """The mixer that genes describe; see `MixerSpec.chosen`."""
-        return cls()
 
     @property
     def suits_sequences(self) -> bool:
@@ -448,13 +441,6 @@ class InvertedResidual(MixerSpec):
     expansion: PositiveInt = 4
     is_whole_block: ClassVar[bool] = True
     has_conv_norm: ClassVar[bool] = True
-
-    @classmethod
-    def chosen(
-        cls, constants: MixerConstants, width: int, local_ratio: float, aggregation: Aggregation
-    ) -> MixerSpec:
-        """The mixer that genes describe; see `MixerSpec.chosen`."""
-        return cls()
 
     def cost(self, width: int, role: MapRole, size: Size) -> Cost:
         """Closed-form cost; see `MixerSpec.cost`."""
