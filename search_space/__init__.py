@@ -30,6 +30,7 @@ from search_space.parts import (
     Pooling,
     Rates,
     SpatialReduction,
+    SplitLocalGlobal,
     Stem,
 )
 from search_space.presets import PRESETS
@@ -63,6 +64,7 @@ __all__ = [
     "Rates",
     "SearchSpace",
     "SpatialReduction",
+    "SplitLocalGlobal",
     "Stage",
     "StageChoices",
     "Stem",

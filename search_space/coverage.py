@@ -6,7 +6,7 @@ from itertools import product
 from search_space import encoding
 from search_space.architecture import Architecture, Stage
 from search_space.parts import MIXERS
-from search_space.space import SearchSpace
+from search_space.space import SearchSpace, StageChoices
 
 
 def corners(space: SearchSpace) -> Iterator[Architecture]:
@@ -15,7 +15,8 @@ def corners(space: SearchSpace) -> Iterator[Architecture]:
     Each has the largest sizes and one layer per attention map. The other choices of a part of
     a stage (pooling, mixer, feed-forward) are taken in turn, side by side over parts and
     stages. What that leaves out has corners of its own: a mixer that needs another width than the
-    largest, and a feed-forward whose turns all fell to whole blocks.
+    largest, one that shares weights with few others of its kind, and a feed-forward whose turns all
+    fell to whole blocks.
     """
     for layout in space.layout:
         turns = [_corner_stages(space, index, layout) for index in range(len(space.stages))]
@@ -89,6 +90,7 @@ def _corner_stages(space: SearchSpace, index: int, layout: str) -> list[Stage]:
             widths = [w for w in choices.width if MIXERS[kind].fits(space, w) is fits]
             if widths and widths[-1] != choices.width[-1]:
                 corners += [{**corners[0], **mixer, "width": widths[-1]} for mixer in of_kind]
+    corners += [{**corners[0], **genes} for genes in _unshared(space, choices)]
     stages = [encoding.stage(space, index, layout, corner) for corner in corners]
     met = {stage.feed_forward.kind for stage in stages if stage.feed_forward is not None}
     beside = [mixer for mixer in mixers if not MIXERS[str(mixer["mixer"])].is_whole_block]
@@ -98,3 +100,15 @@ def _corner_stages(space: SearchSpace, index: int, layout: str) -> list[Stage]:
         if beside and kind not in met
     ]
     return list(dict.fromkeys(stages))
+
+
+def _unshared(space: SearchSpace, choices: StageChoices) -> list[dict[str, encoding.Value]]:
+    """For all that stands in names of weights, the genes of the widest mixer that has it there."""
+    widest: dict[str, dict[str, encoding.Value]] = {}
+    genes = choices.genes()
+    names = ("width", "mixer", "local_ratio", "aggregation")
+    for values in product(*(genes[name] for name in names)):  # widths ascend
+        chosen = dict(zip(names, values, strict=True))
+        name = encoding.mixer(space, choices, chosen).unshared(int(chosen["width"]))
+        widest[f"{chosen['mixer']} {name}" if name else ""] = chosen
+    return [chosen for name, chosen in widest.items() if name]

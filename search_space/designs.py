@@ -24,6 +24,7 @@ from search_space.parts import (
     Pooling,
     Rates,
     SpatialReduction,
+    SplitLocalGlobal,
 )
 
 Widths = tuple[int, ...]
@@ -231,7 +232,7 @@ def _psvit(widths: Widths, depths: Widths, *, sequence: bool) -> Architecture:
 
 
 def _plg_tiny() -> Architecture:
-    """Half of the heads local, half on a window sampled by maximum and mean; CCF."""
+    """Half of the channels local, half on a window sampled by maximum and mean; CCF."""
     return Architecture(
         stem=HalfStem(width=64, convs=1),
         stages=tuple(
@@ -239,7 +240,7 @@ def _plg_tiny() -> Architecture:
                 pooling="fused_mbconv",
                 width=width,
                 depth=depth,
-                mixer=LocalGlobal(
+                mixer=SplitLocalGlobal(
                     heads=width // 32,
                     local_heads=width // 64,
                     aggregation=AdaptiveWindow(sampling="max_avg"),
@@ -248,7 +249,7 @@ def _plg_tiny() -> Architecture:
                 norm=index == 3,
             )
             for index, (width, depth) in enumerate(
-                zip((64, 128, 256, 512), (2, 3, 10, 4), strict=True)
+                zip((64, 128, 256, 512), (3, 4, 16, 5), strict=True)
             )
         ),
     )
@@ -263,7 +264,7 @@ def _lw_plg(widths: Widths, depths: Widths, local: Widths, split: Widths) -> Arc
                 pooling="light",
                 width=width,
                 depth=depth,
-                mixer=LocalGlobal(
+                mixer=SplitLocalGlobal(
                     heads=width // 16,
                     local_heads=local_heads,
                     aggregation=AdaptiveWindow(),
@@ -364,7 +365,7 @@ DESIGNS = (
     _design(
         "LW-PLG-ViT-R",
         "lw_plg_vit_r",
-        _lw_plg((48, 96, 160, 224), (1, 2, 4, 2), (1, 2, 3, 4), (1, 1, 1, 2)),
+        _lw_plg((48, 96, 160, 240), (1, 2, 4, 2), (1, 2, 3, 4), (1, 1, 1, 2)),
         _PLG,
         5,
         exact=False,

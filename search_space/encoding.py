@@ -57,7 +57,7 @@ def stage(space: "SearchSpace", index: int, layout: str, genes: Mapping[str, Val
     pooling = genes.get("pooling") or None
     if layout == "sequence" and index > 0:
         pooling = SEQUENCE_POOLING
-    mixer = _mixer(space, choices, width, genes)
+    chosen = mixer(space, choices, genes)
     feed_forward = {"kind": genes["feed_forward"], "ratio": genes["ratio"]}
     return Stage.model_validate(
         {
@@ -65,8 +65,8 @@ def stage(space: "SearchSpace", index: int, layout: str, genes: Mapping[str, Val
             "width": width,
             "depth": depth,
             "sharing": min(int(genes["sharing"]), depth),
-            "mixer": mixer,
-            "feed_forward": None if mixer.is_whole_block else feed_forward,
+            "mixer": chosen,
+            "feed_forward": None if chosen.is_whole_block else feed_forward,
             "conv_norm": space.conv_norm,
             "position": choices.position,
             "class_token": layout == "sequence",
@@ -75,9 +75,9 @@ def stage(space: "SearchSpace", index: int, layout: str, genes: Mapping[str, Val
     ).canonical()
 
 
-def _mixer(
-    space: "SearchSpace", choices: "StageChoices", width: int, genes: Mapping[str, Value]
-) -> Mixer:
+def mixer(space: "SearchSpace", choices: "StageChoices", genes: Mapping[str, Value]) -> Mixer:
+    """The mixer that the values of one stage's genes describe."""
+    width = int(genes["width"])
     kind = _fitting(space, str(genes["mixer"]), width)
     labels = [choice.label for choice in choices.aggregation]
     aggregation = choices.aggregation[labels.index(str(genes["aggregation"]))]

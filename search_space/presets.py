@@ -18,8 +18,10 @@ from search_space.parts import (
 from search_space.space import SearchSpace, StageChoices
 
 _POOLING: tuple[Pooling, ...] = ("conv", "max_pool", "light", "deformable")
-_EARLY: tuple[MixerKind, ...] = ("local_global", "none")
-_LATE: tuple[MixerKind, ...] = ("local_global", "ladder")
+_EARLY: tuple[MixerKind, ...] = ("local_global", "split_local_global", "depthwise", "none")
+_LATE: tuple[MixerKind, ...] = ("local_global", "split_local_global", "depthwise", "ladder")
+_FIRST: tuple[MixerKind, ...] = ("local_global", "depthwise", "none")
+_LAST: tuple[MixerKind, ...] = ("local_global", "depthwise", "ladder")
 _FEED_FORWARD: tuple[FeedForwardKind, ...] = ("detail_specific", "plain", "ccf_plus")
 _RATIOS_OF_HEADS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -57,7 +59,7 @@ TINY = SearchSpace(
         StageChoices(
             depth=(1, 2),
             width=(32,),
-            mixer=_EARLY,
+            mixer=_FIRST,
             sharing=(1, 2),
             local_ratio=(0.0, 1.0),
             aggregation=(Rates(rates=(8,)), AdaptiveWindow()),
@@ -90,7 +92,7 @@ TINY = SearchSpace(
             depth=(1, 2),
             width=(128, 192, 256),
             pooling=_POOLING,
-            mixer=_LATE,
+            mixer=_LAST,
             sharing=(1, 2),
             aggregation=(FullAttention(), FullAttention(local_term=False)),
             feed_forward=_FEED_FORWARD,
@@ -140,7 +142,7 @@ BASE = SearchSpace(
             depth=(1, 2, 3),
             width=(256, 384, 512),
             pooling=_POOLING,
-            mixer=_LATE,
+            mixer=_LAST,
             sharing=(1, 2, 3),
             aggregation=(FullAttention(), FullAttention(local_term=False)),
             feed_forward=_FEED_FORWARD,

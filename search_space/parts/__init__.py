@@ -25,6 +25,7 @@ from search_space.parts.mixers import (
     Mixer,
     MixerKind,
     NoMixer,
+    SplitLocalGlobal,
 )
 from search_space.parts.poolings import POOLINGS, SEQUENCE_POOLING, Pooling
 from search_space.parts.spec import ConvNormKind, Spec
@@ -63,5 +64,6 @@ __all__ = [
     "Ratio",
     "SpatialReduction",
     "Spec",
+    "SplitLocalGlobal",
     "Stem",
 ]

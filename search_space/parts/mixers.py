@@ -103,9 +103,20 @@ class MixerSpec(Spec):
         """Whether it treats every token alike, so that tokens need not be a map."""
         return False
 
-    def canonical(self) -> Self:
+    def canonical(self) -> "MixerSpec":
         """The same mixer with every choice that has no effect set to one agreed value."""
         return self
+
+    def unshared(self, width: int) -> str:
+        """What stands in the names of weights that mixers of its kind share with few others.
+
+        Networks of one space share the weights of one name, and fewer channels are the first of
+        more. Where that would give a weight several meanings, it has several names.
+
+        Args:
+            width: Channels of the block.
+        """
+        return ""
 
     @property
     def largest_rate(self) -> int:
@@ -169,11 +180,8 @@ class NoMixer(MixerSpec):
         return "none", "–"
 
 
-class LocalGlobal(MixerSpec):
-    """Attention whose first `local_heads` heads look into windows and whose others look far.
-
-    `local_heads = 0` with `Rates` is shunted attention, half of the heads with `AdaptiveWindow` is
-    PLG's, all heads local is window attention; one block covers what lies between.
+class LocalGlobalHeads(MixerSpec):
+    """Heads of which the first `local_heads` look into windows and the others look far.
 
     Attributes:
         heads: Into how many heads the channels are split.
@@ -184,7 +192,6 @@ class LocalGlobal(MixerSpec):
             numbers of heads of their own (LW-PLG, decoupled heads).
     """
 
-    kind: Literal["local_global"] = "local_global"
     heads: PositiveInt
     local_heads: int = Field(default=0, ge=0)
     window: PositiveInt = 7
@@ -217,7 +224,14 @@ class LocalGlobal(MixerSpec):
         heads = width // constants.head_dim
         local_heads = int(heads * local_ratio)
         seen = aggregation.for_heads(heads - local_heads) if local_heads < heads else None
-        return cls(heads=heads, local_heads=local_heads, window=constants.window, aggregation=seen)
+        return cls.model_validate(
+            {
+                "heads": heads,
+                "local_heads": local_heads,
+                "window": constants.window,
+                "aggregation": seen,
+            }
+        )
 
     def check_width(self, width: int) -> None:
         """Check that the heads divide the channels; see `MixerSpec.check_width`."""
@@ -242,36 +256,10 @@ class LocalGlobal(MixerSpec):
             self.aggregation is not None and self.aggregation.suits_sequences
         )
 
-    def canonical(self) -> Self:
-        """The same mixer without what no head uses; see `MixerSpec.canonical`."""
-        defaults = {name: field.default for name, field in type(self).model_fields.items()}
-        unused: dict[str, Any] = {}
-        if self.global_heads == 0:
-            unused |= {"aggregation": None, "global_split": defaults["global_split"]}
-        if self.local_heads == 0:
-            unused["window"] = defaults["window"]
-        return self.model_copy(update=unused)
-
     @property
     def largest_rate(self) -> int:
         """Of the aggregation; see `MixerSpec.largest_rate`."""
         return self.aggregation.largest_rate if self.aggregation else 0
-
-    def cost(self, width: int, role: MapRole, size: Size) -> Cost:
-        """Closed-form cost; see `MixerSpec.cost`."""
-        dim, tokens = width // self.heads, size[0] * size[1]
-        cost = Cost(params=width)  # bias of the output projection, one for all groups
-        if heads := self.local_heads:
-            (rows, high), (columns, wide) = (window_grid(side, self.window) for side in size)
-            cost += projections(width, heads * dim, tokens, tokens, role)
-            cost += attention_products(
-                heads, dim, high * wide, high * wide, role, sets=rows * columns
-            )
-        if self.global_heads and self.aggregation is not None:
-            cost += self.aggregation.cost(
-                width, self.global_heads, dim, self.global_split, role, size
-            )
-        return cost
 
     def latency_group(self, role: MapRole) -> str:
         """What it is; see `MixerSpec.latency_group`."""
@@ -306,6 +294,126 @@ class LocalGlobal(MixerSpec):
         """In a table of stages; see `MixerSpec.table_cells`."""
         seen = self.aggregation.label if self.aggregation else "–"
         return f"{self.local_heads} of {self.heads}", seen
+
+
+class LocalGlobal(LocalGlobalHeads):
+    """Local and global heads side by side, each of which sees all channels.
+
+    `local_heads = 0` with `Rates` is shunted attention, all heads local is window attention; one
+    block covers what lies between. It is the union of the Shunted Transformer and PLG-ViT; what
+    PLG-ViT does itself is `SplitLocalGlobal`.
+    """
+
+    kind: Literal["local_global"] = "local_global"
+
+    def canonical(self) -> MixerSpec:
+        """The same mixer without what no head uses; see `MixerSpec.canonical`."""
+        defaults = {name: field.default for name, field in type(self).model_fields.items()}
+        unused: dict[str, Any] = {}
+        if self.global_heads == 0:
+            unused |= {"aggregation": None, "global_split": defaults["global_split"]}
+        if self.local_heads == 0:
+            unused["window"] = defaults["window"]
+        return self.model_copy(update=unused)
+
+    def cost(self, width: int, role: MapRole, size: Size) -> Cost:
+        """Closed-form cost; see `MixerSpec.cost`."""
+        dim, tokens = width // self.heads, size[0] * size[1]
+        cost = Cost(params=width)  # bias of the output projection, one for all groups
+        if heads := self.local_heads:
+            (rows, high), (columns, wide) = (window_grid(side, self.window) for side in size)
+            cost += projections(width, heads * dim, tokens, tokens, role)
+            cost += attention_products(
+                heads, dim, high * wide, high * wide, role, sets=rows * columns
+            )
+        if self.global_heads and self.aggregation is not None:
+            cost += self.aggregation.cost(
+                width, self.global_heads, dim, self.global_split, role, size
+            )
+        return cost
+
+
+class SplitLocalGlobal(LocalGlobalHeads):
+    """PLG attention: the channels are split, and each part sees its own alone (PLG-ViT).
+
+    The first channels go to the local heads, the rest to the global ones. Each part is attention by
+    itself, with queries, keys, values and output of its own channels only, which is where PLG-ViT
+    saves; what the two give is concatenated. (That each part has an output projection is our own
+    reading: the paper's text could not be had.)
+    """
+
+    kind: Literal["split_local_global"] = "split_local_global"
+
+    @classmethod
+    def fits(cls, constants: MixerConstants, width: int) -> bool:
+        """Whether there are two heads that can be of two kinds."""
+        return width >= 2 * constants.head_dim
+
+    @classmethod
+    def fitting_widths(cls, constants: MixerConstants) -> str:
+        """The widths that it fits, for people."""
+        return f"at least 2 * head_dim = {2 * constants.head_dim}"
+
+    @property
+    def is_split(self) -> bool:
+        """Whether there are heads of both kinds."""
+        return 0 < self.local_heads < self.heads
+
+    def canonical(self) -> MixerSpec:
+        """The same mixer; where there is nothing to split, the one whose heads see all channels."""
+        if self.is_split:
+            return self
+        return LocalGlobal(**self.model_dump(exclude={"kind"})).canonical()
+
+    def parts(self, width: int) -> tuple[tuple[int, LocalGlobal], tuple[int, LocalGlobal]]:
+        """Channels of the local and of the global part, and what is done with them."""
+        start = self.start(width)
+        local = LocalGlobal(
+            heads=self.local_heads, local_heads=self.local_heads, window=self.window
+        )
+        seen = LocalGlobal(
+            heads=self.global_heads, aggregation=self.aggregation, global_split=self.global_split
+        )
+        return (start, local), (width - start, seen)
+
+    def start(self, width: int) -> int:
+        """The first channel of the global part."""
+        return width // self.heads * self.local_heads
+
+    def unshared(self, width: int) -> str:
+        """Where the global part starts, and how it sees the map; see `MixerSpec.unshared`.
+
+        Its weights belong to the channels behind the local ones: others where those are more.
+        """
+        seen = self.aggregation.label if self.aggregation is not None else ""
+        return f"{self.start(width)} {seen}" if self.is_split else ""
+
+    def cost(self, width: int, role: MapRole, size: Size) -> Cost:
+        """Closed-form cost; see `MixerSpec.cost`."""
+        if not self.is_split:
+            return self.canonical().cost(width, role, size)
+        cost = Cost()
+        for channels, part in self.parts(width):
+            cost += part.cost(channels, role, size)
+        return cost
+
+    def latency_group(self, role: MapRole) -> str:
+        """What it is; see `MixerSpec.latency_group`."""
+        return f"split {super().latency_group(role)}"
+
+    def label(self, width: int, role: MapRole) -> str:
+        """All that its latency depends on; see `MixerSpec.label`."""
+        return f"channels split {super().label(width, role)}"
+
+    def words(self, sharing: int) -> list[str]:
+        """In a summary; see `MixerSpec.words`."""
+        return ["channels split", *super().words(sharing)]
+
+    @property
+    def table_cells(self) -> tuple[str, str]:
+        """In a table of stages; see `MixerSpec.table_cells`."""
+        local, seen = super().table_cells
+        return f"{local}, split", seen
 
 
 class DepthwiseConvolution(MixerSpec):
@@ -462,7 +570,7 @@ class InvertedResidual(MixerSpec):
 
 
 MIXERS: dict[str, type[MixerSpec]] = by_kind(
-    NoMixer, LocalGlobal, DepthwiseConvolution, Ladder, InvertedResidual
+    NoMixer, LocalGlobal, SplitLocalGlobal, DepthwiseConvolution, Ladder, InvertedResidual
 )
 """Every mixer by its kind."""
 

@@ -120,29 +120,38 @@ class InvertedResidualPooling(PoolingOperator):
 
 
 class FusedPooling(PoolingOperator):
-    """Expanding conv 3×3 stride 2, squeeze-and-excitation, 1×1 (PLG-ViT; our own definition)."""
+    """Residual Fused-MBConv at full size, then conv 3×3 stride 2 and a layer norm (PLG-ViT).
+
+    The second of the paper's two parts halves the map; the first lets neighbours mix before. Which
+    layers have biases is our own definition.
+    """
 
     kind = short = "fused_mbconv"
 
     @staticmethod
     def cost(inputs: int, outputs: int, tokens_in: int, tokens: int) -> Cost:
         """Closed-form cost; see `PoolingOperator.cost`."""
-        expanded = 4 * inputs
-        cost = conv(inputs, expanded, 3**2, tokens_in, tokens, bias=False) + norm(expanded)
-        return cost + squeeze(expanded, 4) + linear(expanded, outputs, tokens)
+        mixed = _fused_mbconv(inputs, tokens_in, reduction=4)
+        return mixed + conv(inputs, outputs, 3**2, tokens_in, tokens, bias=False) + norm(outputs)
 
 
 class LightPooling(PoolingOperator):
-    """1×1 stride 2, separable 3×3, squeeze-and-excitation (LW-PLG-ViT; our own definition)."""
+    """The same with 1×1 stride 2 and depthwise 3×3 for the conv of stride 2 (LW-PLG-ViT)."""
 
     kind = short = "light"
 
     @staticmethod
     def cost(inputs: int, outputs: int, tokens_in: int, tokens: int) -> Cost:
         """Closed-form cost; see `PoolingOperator.cost`."""
-        cost = linear(inputs, outputs, tokens, bias=False) + norm(outputs)
-        cost += depthwise(outputs, tokens, tokens) + squeeze(outputs, 8)
-        return cost + linear(outputs, outputs, tokens)
+        cost = _fused_mbconv(inputs, tokens_in, reduction=8)
+        cost += linear(inputs, outputs, tokens)
+        return cost + depthwise(outputs, tokens, tokens, bias=False) + norm(outputs)
+
+
+def _fused_mbconv(channels: int, tokens: int, *, reduction: int) -> Cost:
+    """Norm, depthwise 3×3, squeeze-and-excitation, 1×1: what is added to a map of its own size."""
+    cost = norm(channels) + depthwise(channels, tokens, tokens)
+    return cost + squeeze(channels, reduction) + linear(channels, channels, tokens)
 
 
 POOLINGS: dict[str, type[PoolingOperator]] = {

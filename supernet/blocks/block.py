@@ -8,17 +8,31 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from search_space import DepthwiseConvolution, InvertedResidual, Ladder, LocalGlobal, Stage
+from search_space import (
+    DepthwiseConvolution,
+    InvertedResidual,
+    Ladder,
+    LocalGlobal,
+    SplitLocalGlobal,
+    Stage,
+)
 from search_space.operators import MapRole
 from supernet.blocks.depthwise_mixer import DepthwiseMixer
 from supernet.blocks.feed_forward import build_feed_forward
 from supernet.blocks.inverted_residual import InvertedResidualBlock
 from supernet.blocks.ladder import LadderBlock
-from supernet.blocks.local_global import AttentionMaps, LocalGlobalAttention
+from supernet.blocks.local_global import (
+    AttentionMaps,
+    LocalGlobalAttention,
+    SplitLocalGlobalAttention,
+)
 from supernet.blocks.stochastic_depth import build_drop_path
 
 MIXERS: dict[type, Callable[[Any, Stage, MapRole], nn.Module]] = {
     LocalGlobal: lambda mixer, stage, role: LocalGlobalAttention(mixer, stage.width, role),
+    SplitLocalGlobal: lambda mixer, stage, role: SplitLocalGlobalAttention(
+        mixer, stage.width, role
+    ),
     DepthwiseConvolution: lambda mixer, stage, role: DepthwiseMixer(
         mixer, stage.width, stage.conv_norm
     ),

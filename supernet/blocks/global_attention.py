@@ -109,8 +109,7 @@ class AdaptiveHeads(HeadGroup):
     The map is sampled to `window`² tokens by adaptive max-pooling, or by the sum of adaptive max-
     and average-pooling; these tokens attend to each other and are projected and upsampled
     bilinearly. The projection stands before the upsampling, which it commutes with, because there
-    are fewer tokens. Like the other groups these heads read all channels, where the paper splits
-    the input channels between local and global part: our own definition.
+    are fewer tokens.
     """
 
     def __init__(

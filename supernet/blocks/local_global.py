@@ -13,6 +13,7 @@ from search_space.parts import (
     LocalGlobal,
     Rates,
     SpatialReduction,
+    SplitLocalGlobal,
 )
 from supernet.blocks.global_attention import AdaptiveHeads, FullHeads, ReducedHeads
 from supernet.blocks.local_attention import WindowHeads
@@ -23,7 +24,7 @@ AttentionMaps = dict[str, Tensor]
 
 
 class LocalGlobalAttention(nn.Module):
-    """Some heads look into windows, the others at the whole map (PLG-ViT, Shunted, and between).
+    """Some heads look into windows, the others at the whole map; each sees all channels.
 
     The output projection of the concatenated heads is computed as the sum of the groups' parts,
     which is the same function; the one bias is added with the first group's part.
@@ -74,6 +75,37 @@ class LocalGlobalAttention(nn.Module):
                 maps[name] = attention
         assert total is not None
         return total, maps if self.hands_on else None
+
+
+class SplitLocalGlobalAttention(nn.Module):
+    """The first channels attend in windows, the rest to the whole map, each part alone (PLG-ViT).
+
+    The global part's weights are those of the channels behind the local part. So its name says
+    where it starts: networks in which it starts elsewhere don't share them.
+    """
+
+    def __init__(self, mixer: SplitLocalGlobal, width: int, role: MapRole) -> None:
+        super().__init__()
+        (channels, local), (rest, seen) = mixer.parts(width)
+        self.channels = [channels, rest]
+        self.parts = nn.ModuleDict(
+            {
+                "local": LocalGlobalAttention(local, channels, role),
+                f"global{channels}": LocalGlobalAttention(seen, rest, role),
+            }
+        )
+        self.hands_on = role != "own"
+
+    def forward(
+        self, x: Tensor, borrowed: AttentionMaps | None
+    ) -> tuple[Tensor, AttentionMaps | None]:
+        """Mix the tokens of a map; see `LocalGlobalAttention.forward`."""
+        outputs, maps = [], AttentionMaps()
+        for part, channels in zip(self.parts.values(), x.split(self.channels, -1), strict=True):
+            y, lent = part(channels.contiguous(), borrowed)
+            outputs.append(y)
+            maps |= lent or {}
+        return torch.cat(outputs, -1), maps if self.hands_on else None
 
 
 Groups = dict[str, HeadGroup]

@@ -81,7 +81,8 @@ def test_every_idea_is_a_choice(name: str) -> None:
     rng = random.Random(4)
     stages = [stage for _ in range(300) for stage in PRESETS[name].sample(rng).stages]
     assert {stage.pooling for stage in stages} == {None, "conv", "max_pool", "light", "deformable"}
-    assert {stage.mixer.kind for stage in stages} == {"none", "local_global", "ladder"}
+    mixers = {"none", "local_global", "split_local_global", "depthwise", "ladder"}
+    assert {stage.mixer.kind for stage in stages} == mixers
     kinds = {stage.feed_forward.kind for stage in stages if stage.feed_forward}
     assert kinds == {"plain", "detail_specific", "ccf_plus"}
     assert all(stage.conv_norm == "layer" for stage in stages if stage.mixer.kind == "ladder")
@@ -100,4 +101,7 @@ def test_base_spans_shunted_local_and_plg_attention_and_none() -> None:
                 found.add("shunted")
             elif mixer.local_heads and isinstance(mixer.aggregation, AdaptiveWindow):
                 found.add("parallel local and global")
-    assert found == {"none", "ladder", "windows only", "shunted", "parallel local and global"}
+    assert found == {
+        *("none", "ladder", "depthwise", "windows only", "shunted"),
+        *("parallel local and global", "split_local_global"),
+    }

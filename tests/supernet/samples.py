@@ -73,7 +73,7 @@ UNUSUAL = SearchSpace(
             depth=(2,),
             width=(24, 32),
             pooling=("merging", "light"),
-            mixer=("ladder", "local_global", "depthwise"),
+            mixer=("ladder", "local_global", "split_local_global", "depthwise"),
             sharing=(1, 2),
             local_ratio=(0.0, 0.75, 1.0),
             aggregation=(FullAttention(local_term=False), AdaptiveWindow(window=4)),

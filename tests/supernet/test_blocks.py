@@ -16,13 +16,14 @@ from search_space import (
     LocalGlobal,
     PatchStem,
     Rates,
+    SplitLocalGlobal,
     Stage,
 )
 from search_space.operators import MapRole
 from supernet.blocks.feed_forward import build_feed_forward
 from supernet.blocks.global_attention import AdaptiveHeads, FullHeads, ReducedHeads
 from supernet.blocks.local_attention import WindowHeads
-from supernet.blocks.local_global import LocalGlobalAttention
+from supernet.blocks.local_global import LocalGlobalAttention, SplitLocalGlobalAttention
 from supernet.blocks.norms import GlobalResponseNorm
 from supernet.blocks.pooling import build_pooling
 from supernet.blocks.sharing import HeadGroup
@@ -270,6 +271,51 @@ def test_bias_of_the_output_projection_is_added_once() -> None:
     assert maps is None
 
 
+def test_each_part_of_split_channels_sees_its_own_alone() -> None:
+    mixer = SplitLocalGlobal(
+        heads=4, local_heads=1, window=3, aggregation=AdaptiveWindow(window=2), global_split=2
+    )
+    layer = SplitLocalGlobalAttention(mixer, 16, OWN)
+    randomise(layer.state_dict())
+    assert list(layer.parts) == ["local", "global4"]
+    x = torch.randn(2, 5, 6, 16)
+    y, maps = layer(x, None)
+    local, seen = layer.parts["local"].groups["local"], layer.parts["global4"].groups["adaptive"]
+    assert (local.heads, seen.heads) == (1, 6)
+    assert local.q.weight.shape == local.proj.weight.shape == (4, 4)
+    assert seen.q.weight.shape == seen.proj.weight.shape == (12, 12)
+    for part, channels in (
+        (layer.parts["local"], slice(4)),
+        (layer.parts["global4"], slice(4, 16)),
+    ):
+        torch.testing.assert_close(y[..., channels], part(x[..., channels].contiguous(), None)[0])
+    assert maps is None
+    other = x.clone()
+    other[..., 4:] += 1
+    torch.testing.assert_close(layer(other, None)[0][..., :4], y[..., :4])
+
+
+@pytest.mark.parametrize("local_heads", [0, 4])
+def test_channels_are_not_split_where_all_heads_are_of_one_kind(local_heads: int) -> None:
+    fields = {"heads": 4, "local_heads": local_heads, "aggregation": AdaptiveWindow()}
+    split, union = SplitLocalGlobal(**fields), LocalGlobal(**fields)
+    assert split.canonical() == union.canonical()
+    assert split.cost(16, OWN, (5, 6)) == union.cost(16, OWN, (5, 6))
+
+
+def test_split_channels_lend_and_borrow_the_maps_of_both_parts() -> None:
+    mixer = SplitLocalGlobal(heads=4, local_heads=2, window=3, aggregation=AdaptiveWindow(window=2))
+    lending, borrowing = (SplitLocalGlobalAttention(mixer, 16, role) for role in (LEND, BORROW))
+    for layer in (lending, borrowing):
+        randomise(layer.state_dict())
+    x = torch.randn(2, 5, 6, 16)
+    _, maps = lending(x, None)
+    assert set(maps) == {"local", "adaptive"}
+    y, handed_on = borrowing(x, maps)
+    assert set(handed_on) == set(maps)
+    assert not torch.allclose(y, borrowing(x, lending(x + torch.randn_like(x), None)[1])[0])
+
+
 AGGREGATIONS: dict[str, Aggregation] = {
     "rates": Rates(rates=(4, 2)),
     "adaptive": AdaptiveWindow(window=3),
@@ -309,6 +355,31 @@ def pooling(kind: str, inputs: int, outputs: int, conv_norm: str = "layer") -> n
 
 def normed(x: Tensor, norm: nn.LayerNorm) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, eps=1e-5)
+
+
+def depthwise_of(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    y = F.conv2d(x.permute(0, 3, 1, 2), conv.weight, conv.bias, padding=1, groups=x.shape[-1])
+    return y.permute(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize("size", [(4, 6), (5, 7), (1, 1)])
+@pytest.mark.parametrize("kind", ["fused_mbconv", "light"])
+def test_patch_embeddings_of_plg_mix_before_they_halve(kind: str, size: tuple[int, int]) -> None:
+    x = torch.randn(2, *size, 8)
+    pool = pooling(kind, 8, 12)
+    activation, squeezed = (F.gelu, 2) if kind == "fused_mbconv" else (F.silu, 1)
+    mixing = pool.mixing
+    y = activation(depthwise_of(normed(x, mixing.norm), mixing.depthwise))
+    mean = y.mean((1, 2), keepdim=True)
+    assert mixing.squeeze.fc1.weight.shape == (squeezed, 8)
+    gate = mixing.squeeze.fc2(activation(mixing.squeeze.fc1(mean))).sigmoid()
+    y = x + mixing.proj(y * gate)
+    if kind == "fused_mbconv":
+        y = F.conv2d(y.permute(0, 3, 1, 2), pool.conv.weight, stride=2, padding=1)
+        y = y.permute(0, 2, 3, 1)
+    else:
+        y = depthwise_of(pool.pointwise(y)[:, ::2, ::2], pool.depthwise)
+    torch.testing.assert_close(pool(x), normed(y, pool.norm), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("size", [(4, 6), (5, 7), (1, 1)])
