@@ -44,6 +44,7 @@ def search(
     lr: float = 7e-4,
     trials: int | None = None,
     search_images: int | None = None,
+    short_list: int | None = None,
     sampler: str = "nsga2",
     strategy: str = "progressive",
     seed: int = 0,
@@ -82,6 +83,8 @@ def search(
         lr: Peak learning rate.
         trials: Architectures to evaluate.
         search_images: Images of the search split that each is evaluated on.
+        short_list: Architectures that are tried by training them alone, from the weights that they
+            inherit, before one is called best; 0 for none.
         strategy: How the supernet is trained: `"progressive"`, `"sandwich"` or `"single-path"`.
         sampler: Who proposes: `"nsga2"`, `"tpe"` or `"random"`.
         seed: Of everything random.

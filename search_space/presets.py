@@ -150,7 +150,7 @@ BASE = SearchSpace(
         ),
     ),
 )
-"""The default: 0.29 to 7.2 GMACs at 224 px; Shunted-T is one of its members."""
+"""The default: 0.28 to 7.2 GMACs at 224 px; Shunted-T is one of its members."""
 
 PSVIT = SearchSpace(
     name="psvit",

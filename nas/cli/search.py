@@ -88,6 +88,13 @@ def add(commands: Commands) -> None:
         "--search-images", type=positive, help="images of the search split for each evaluation"
     )
     effort.add_argument(
+        "--short-list",
+        type=count,
+        metavar="K",
+        help="so many architectures are trained alone, from the weights that they inherit, before "
+        "one is called best; 0 lets the inherited accuracies choose",
+    )
+    effort.add_argument(
         "--sampler",
         choices=tuple(SAMPLERS),
         default="nsga2",

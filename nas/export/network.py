@@ -1,40 +1,37 @@
 """Exporting: each architecture of the front as a folder that stands alone."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from nas.data import Data
 from nas.utilities.files import make_readable, replacing_folder
 from search_space import Architecture, map_sizes
-from supernet import ExportedNetwork, Network, Store, save_exported
+from supernet import ExportedNetwork, Network, save_exported
 
 
 def export_front(
     folder: Path,
-    store: Store,
-    architectures: Sequence[Architecture],
+    networks: Iterable[Network],
     *,
     data: Data,
     image_size: int,
     card: Callable[[str, int], str],
 ) -> None:
-    """Write `front/<n>/` for each architecture, counted from 1, and `best/`, which is the first.
+    """Write `front/<n>/` for each network, counted from 1, and `best/`, which is the first.
 
     Folders of an earlier export are replaced.
 
     Args:
         folder: The run's.
-        store: The shared weights that the networks are extracted from.
-        architectures: Of the front, the most accurate first.
+        networks: Of the front, the most accurate first.
         data: Which the weights were trained on.
         image_size: Side in pixels of the images that they were trained on.
         card: The model card of an exported folder, by its name in the run's and by the place of its
-            architecture in the sequence.
+            network in the sequence.
     """
     shutil.rmtree(folder / "front", ignore_errors=True)
-    for place, architecture in enumerate(architectures):
-        network = store.extract(architecture)
+    for place, network in enumerate(networks):
         for name in (f"front/{place + 1}", *(["best"] if place == 0 else [])):
             text = card(name, place)
             export_network(folder / name, network, data, image_size=image_size, card=text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ from nas.report.run_summary import RunSummary, latency_text, percent
 class ModelSummary:
     """What a model card says of one exported architecture, beyond the summary of its run.
 
-    `name` is its folder within the run, as in `best`; `trial` its row in the table of trials;
-    `stages` holds one row per stage, all with the same keys; `mean` and `std` are per channel, for
-    values between 0 and 1.
+    `name` is its folder within the run, as in `best`; `trial` its row in the table of what is
+    judged (`nas.search.front.judged`); `stages` holds one row per stage, all with the same keys;
+    `mean` and `std` are per channel, for values between 0 and 1.
     """
 
     name: str
@@ -46,10 +47,9 @@ architecture `{trial["hash"]}`:
 {run.accuracy_with_error(trial["accuracy"])} on the search split: {run.search_images:,} images of
 {_inline(run.data)} at {size} px; chance is {percent(run.chance)}; ± is one standard error.
 
-The weights are inherited from the supernet ({run.supernet_steps:,} steps) and were **not
-retrained**. The search chose this architecture by these very images, so the figure flatters it a
-little; the test split was not touched. `python -m nas retrain` trains the architecture alone and
-measures it there.
+{_weights(trial, run)} The search chose this architecture by these very images, so the figure
+flatters it a little; the test split was not touched. `python -m nas retrain` trains the
+architecture alone, from nothing, and measures it there.
 
 ## Cost
 
@@ -68,6 +68,17 @@ The whole of it is in `architecture.json`.
 
 Sampler {_inline(run.sampler)}, seed {run.seed}, device {_inline(run.device)}.
 """
+
+
+def _weights(trial: Mapping[Any, Any], run: RunSummary) -> str:
+    """Where the weights come from."""
+    inherited = f"inherited from the supernet ({run.supernet_steps:,} steps)"
+    if math.isnan(trial["tried"]):
+        return f"The weights are {inherited} and were **not retrained**."
+    return (
+        f"The weights were {inherited} and then trained alone for {int(trial['tried_steps']):,} "
+        f"steps; inherited, they gave {percent(trial['inherited'])}."
+    )
 
 
 def retrained_card(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.objectives.objective import ACCURACY, LatencyColumns, Objective
 from nas.report.run_summary import RunSummary, latency_text, percent
-from nas.search.front import best, evaluated, hypervolume_trace, pareto_front
+from nas.search.front import best, evaluated, hypervolume_trace, judged, pareto_front
 from nas.search.trials import UNNAMED_SOURCES
 
 if TYPE_CHECKING:
@@ -247,20 +247,24 @@ def _draw_panel(figure: go.Figure, panel: _Panel, trials: pd.DataFrame, run: Run
     for axis in (panel.y, panel.strip):
         # plotly draws no frame where there is no trace.
         figure.add_scatter(x=[None], y=[None], xaxis=panel.x, yaxis=axis, showlegend=False)
-    front = pareto_front(trials, run.objectives)
-    rows = evaluated(trials)
+    rows, chosen = evaluated(trials), judged(trials)
+    front = pareto_front(chosen, run.objectives)
     others = rows[~rows["hash"].isin(front["hash"])]
+    tried = chosen.dropna(subset="tried")
     over = trials[trials["state"] == "infeasible"]
     failed = trials[trials["state"] == "failed"]
 
-    _points(figure, panel, others, "evaluated", size=10, color="#FFFFFF", edge=GREY)
-    _envelope(figure, panel, rows)
+    inherited = "evaluated, inherited accuracy" if len(tried) else "evaluated"
+    _points(figure, panel, others, inherited, size=10, color="#FFFFFF", edge=GREY)
+    _links(figure, panel, tried)
+    _points(figure, panel, tried, "trained alone", size=10, color="#FFFFFF", edge=BLUE)
+    _envelope(figure, panel, chosen)
     searched = [ACCURACY, *run.searched_costs]
     of = f" ({', '.join(o.label for o in searched)})" if len(searched) > 2 else ""
     name = f"Pareto front{of}"
     _points(figure, panel, front, name, size=11, color=BLUE, edge=BLUE)
     if not rows.empty:
-        star = best(trials).to_frame().T
+        star = best(chosen).to_frame().T
         accuracy = percent(float(star["accuracy"].iloc[0]))
         _points(figure, panel, star, f"best, {accuracy}", size=21, color=ORANGE, symbol="star")
     _labels(figure, panel, rows[~rows["source"].isin(UNNAMED_SOURCES)])
@@ -361,6 +365,26 @@ def _markers(
         hoverinfo="text",
         hovertext=[_hover(row, panel.told) for row in rows.to_dict("records")],
         cliponaxis=False,
+    )
+
+
+def _links(figure: go.Figure, panel: _Panel, tried: pd.DataFrame) -> None:
+    """Join what each of the short list inherited to what it reached alone."""
+    if tried.empty:
+        return
+    costs = tried[panel.column].astype(float) / panel.factor
+    ends = zip(costs, 100 * tried["inherited"], 100 * tried["accuracy"], strict=True)
+    points = [point for c, a, b in ends for point in ((c, a), (c, b), (c, None))]
+    x, y = zip(*points, strict=True)
+    figure.add_scatter(
+        x=x,
+        y=y,
+        xaxis=panel.x,
+        yaxis=panel.y,
+        mode="lines",
+        line={"color": BLUE, "width": 1, "dash": "dot"},
+        hoverinfo="skip",
+        showlegend=False,
     )
 
 

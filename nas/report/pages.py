@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from nas.report.figures import (
     prediction_figure,
 )
 from nas.report.run_summary import RunSummary, count_text, percent, value_text
-from nas.search.front import anchors, full_scales, hypervolume_trace, pareto_front
+from nas.search.front import anchors, full_scales, hypervolume_trace, judged, pareto_front
 from nas.search.trials import UNNAMED_SOURCES
 from nas.utilities.files import write_text
 from nas.utilities.units import format_seconds
@@ -35,7 +36,7 @@ def write_report(folder: Path, trials: pd.DataFrame, run: RunSummary) -> None:
     Raises:
         OSError: The folder cannot be written.
     """
-    front = pareto_front(trials, run.objectives)
+    front = pareto_front(judged(trials), run.objectives)
     plot = _plot(pareto_figure(trials, run), "pareto")
     write_text(folder / "trials.csv", trials.to_csv(index=False))
     write_text(folder / "pareto.csv", front.to_csv(index=False))
@@ -56,7 +57,7 @@ def next_commands(folder: Path) -> list[tuple[str, str]]:
 
 def _report(folder: Path, trials: pd.DataFrame, run: RunSummary, plot: str) -> str:
     """The body of `report.html`."""
-    front = pareto_front(trials, run.objectives)
+    front = pareto_front(judged(trials), run.objectives)
     trace = hypervolume_trace(trials, run.objectives, run.reachable)
     parts = [f"<h1>{html.escape(_heading(run))}</h1>", _result(trials, run)]
     parts.append(f"<section class='plot'>{plot}</section>")
@@ -66,7 +67,7 @@ def _report(folder: Path, trials: pd.DataFrame, run: RunSummary, plot: str) -> s
         caption = (
             f"{trace[-1]:.4f} at the end: the share that the front covers of the room between no "
             f"accuracy at full cost ({html.escape(full)}) and full accuracy at no cost. "
-            "Where the curve is flat, the search found nothing better."
+            "Where the curve is flat, the search found nothing better. Accuracies are inherited."
         )
         curve = (
             _plot(hypervolume_figure(trials, run), "hypervolume") + f"<p class='note'>{caption}</p>"
@@ -98,10 +99,13 @@ def _result(trials: pd.DataFrame, run: RunSummary) -> str:
             f"{html.escape(count_text(trials))}.</p>"
         )
     _, row = compared[0]
+    tried = not math.isnan(row["tried"])
+    right = percent(row["tried"] if tried else row["accuracy"])
+    how = f" after {int(row['tried_steps']):,} steps of training alone" if tried else ""
     costs = ", ".join(f"<b>{html.escape(o.named_amount(row[o.name]))}</b>" for o in run.costs)
     lead = (
-        f"The best architecture is right on <b>{percent(row['accuracy'])}</b> of the search split "
-        f"and costs {costs}."
+        f"The best architecture is right on <b>{right}</b> of the search split{how} and costs "
+        f"{costs}."
     )
     note = (
         f"{run.accuracy_text}; ± is one standard error. {run.cost_text}. Smallest and largest "
@@ -110,7 +114,9 @@ def _result(trials: pd.DataFrame, run: RunSummary) -> str:
     )
     table = _table(["", *_heads(run)], [[name, *_cells(row, run)] for name, row in compared])
     note = f"<p class='note'>{html.escape(note[0].upper() + note[1:])}</p>"
-    return f"<p class='lead'>{lead}</p>{table}{note}"
+    warning = run.warning(trials)
+    warned = f"<p class='warning'>{html.escape(warning)}</p>" if warning else ""
+    return f"{warned}<p class='lead'>{lead}</p>{table}{note}"
 
 
 def _latency(trials: pd.DataFrame, run: RunSummary, device: str) -> str:
@@ -125,18 +131,20 @@ def _latency(trials: pd.DataFrame, run: RunSummary, device: str) -> str:
 
 
 def _trials(rows: pd.DataFrame, run: RunSummary) -> str:
+    rows = rows.assign(accuracy=rows["inherited"])
     return _table(_heads(run), [_cells(row, run) for _, row in rows.iterrows()])
 
 
 def _heads(run: RunSummary) -> list[str]:
     costs = [objective.label for objective in run.costs]
-    return ["trial", "accuracy", *costs, "from", "architecture"]
+    accuracies = ["alone", "inherited"] if run.short_list else ["accuracy"]
+    return ["trial", *accuracies, *costs, "from", "architecture"]
 
 
 def _cells(row: pd.Series, run: RunSummary) -> list[str]:
     return [
         str(row["number"]),
-        run.accuracy_with_error(row["accuracy"]),
+        *run.accuracies(row).values(),
         *(value_text(row, objective) for objective in run.costs),
         str(row["source"]),
         str(row["summary"]),
@@ -150,6 +158,7 @@ def _asked(run: RunSummary) -> str:
         if o.value is not None
     )
     spent = f"{run.supernet_steps:,} steps in {format_seconds(run.supernet_seconds)}"
+    listed = f"{run.short_list} trained alone in {format_seconds(run.tryout_seconds)}"
     rows = {
         "data": f"{run.data}, {run.num_classes} classes",
         "space": f"{run.space}: {_large(run.space_size)} architectures, {', '.join(spans)}",
@@ -159,6 +168,7 @@ def _asked(run: RunSummary) -> str:
         **{f"latency on {d}": f"{x.conditions}; {x.error}" for d, x in run.latency.items()},
         "supernet": spent,
         "search": f"{run.sampler}, seed {run.seed}, {format_seconds(run.search_seconds)}",
+        **({"short list": listed} if run.short_list else {}),
         "device": run.device,
     }
     pairs = [(name, html.escape(text)) for name, text in rows.items()]
@@ -250,6 +260,7 @@ h1 {{ font-size: 24px; line-height: 1.25; margin: 8px 0 12px; }}
 h2 {{ font-size: 18px; margin: 40px 0 10px; padding-bottom: 4px; border-bottom: 1px solid #ddd; }}
 .lead {{ font-size: 19px; margin: 0 0 16px; }}
 .lead b {{ white-space: nowrap; }}
+.warning {{ border-left: 4px solid #D55E00; padding: 6px 12px; background: #FFF4EC; }}
 .note {{ color: #555; font-size: 14px; max-width: 100ch; }}
 .plot {{ margin-top: 8px; }}
 .wide {{ overflow-x: auto; }}

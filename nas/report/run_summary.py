@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.objectives.limits import Limits
 from nas.objectives.objective import ACCURACY, LatencyColumns, Objective
+from nas.search.front import judged
 from nas.search.trials import STATES
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ class RunSummary:
     """What was asked of a run and how it was measured.
 
     `limits` holds every limit by the name of its objective, `reachable` the least and the most of
-    each closed form in the space. `search_images` is the number of images of the search split,
+    each closed form in the space. `short_list` is how many architectures were tried by training
+    them alone. `search_images` is the number of images of the search split,
     `latency` says of each device with a limit how its latency was found, `notes` what else a reader
     must know, one sentence each.
     """
@@ -64,6 +66,8 @@ class RunSummary:
     supernet_steps: int
     supernet_seconds: float
     search_seconds: float
+    short_list: int = 0
+    tryout_seconds: float = 0.0
     latency: Mapping[str, LatencySummary] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -131,9 +135,50 @@ class RunSummary:
     @property
     def accuracy_text(self) -> str:
         """How the accuracy was measured, in one line."""
-        return (
+        images = (
             f"accuracy on the search split ({self.search_images:,} images at {self.proxy_size} px; "
-            f"chance {percent(self.chance)}), weights inherited from the supernet, not retrained"
+            f"chance {percent(self.chance)})"
+        )
+        if not self.short_list:
+            return f"{images}, weights inherited from the supernet, not retrained"
+        return (
+            f"{images}: inherited with the supernet's weights; alone after so many steps of "
+            "training by itself, from those weights, which the short list had"
+        )
+
+    def accuracies(self, row: pd.Series | Mapping[str, Any]) -> dict[str, str]:
+        """What is known of a trial's accuracy, by its label.
+
+        That is what was inherited and, with a short list, what training alone gave. `accuracy` of
+        the row is the inherited one.
+        """
+        inherited = self.accuracy_with_error(row["accuracy"])
+        if not self.short_list:
+            return {"accuracy": inherited}
+        alone = "not tried"
+        if not math.isnan(row["tried"]):
+            steps = int(row["tried_steps"])
+            alone = f"{self.accuracy_with_error(row['tried'])} ({steps:,} steps)"
+        return {"alone": alone, "inherited": inherited}
+
+    def warning(self, trials: pd.DataFrame) -> str:
+        """What a reader must know before all else: that nothing was learned. Empty if not so.
+
+        The best of many guesses is better than a guess: of n by about √(2 ln n) standard errors.
+        """
+        rows = judged(trials)
+        if rows.empty:
+            return ""
+        error = math.sqrt(self.chance * (1 - self.chance) / self.search_images)
+        least = self.chance + (2 + math.sqrt(2 * math.log(len(rows)))) * error
+        highest = float(rows["accuracy"].max())
+        if highest > least:
+            return ""
+        return (
+            f"The accuracies are within noise of chance: the best has {percent(highest)}, guessing "
+            f"gives {percent(self.chance)}. Nothing here says which architecture is good. Train "
+            f"longer (--steps, now {self.supernet_steps:,}) or on larger images (--proxy-size, now "
+            f"{self.proxy_size})."
         )
 
     def accuracy_with_error(self, accuracy: float) -> str:

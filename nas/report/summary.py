@@ -53,11 +53,9 @@ def summary_table(trials: pd.DataFrame, run: RunSummary) -> Table:
 
 def _rows(run: RunSummary) -> dict[str, Callable[[pd.Series], str]]:
     """What is told of each architecture: a label, and how to read it off a trial."""
-    pixels = run.proxy_size
-    rows: dict[str, Callable[[pd.Series], str]] = {
-        "trial": lambda row: str(row["number"]),
-        f"accuracy at {pixels} px": lambda row: run.accuracy_with_error(row["accuracy"]),
-    }
+    rows: dict[str, Callable[[pd.Series], str]] = {"trial": lambda row: str(row["number"])}
+    for label in ("alone", "inherited") if run.short_list else ("accuracy",):
+        rows[f"{label} at {run.proxy_size} px"] = partial(_accuracy, run, label)
     for objective in run.costs:
         if objective.device is None:
             title = objective.title(run.image_size)
@@ -67,6 +65,10 @@ def _rows(run: RunSummary) -> dict[str, Callable[[pd.Series], str]]:
             rows[f"ms on {columns.device}"] = partial(_measured, columns)
             rows[f"  predicted, {columns.device}"] = partial(_predicted, columns)
     return rows
+
+
+def _accuracy(run: RunSummary, label: str, row: pd.Series) -> str:
+    return run.accuracies(row)[label]
 
 
 def _predicted(columns: LatencyColumns, row: pd.Series) -> str:
@@ -84,4 +86,9 @@ def _caption(trials: pd.DataFrame, run: RunSummary) -> list[str]:
     accuracy = f"{run.accuracy_text}; ± is one standard error"
     cost = f"{run.cost_text}; smallest and largest are of those evaluated"
     errors = [f"latency on {d}: {x.conditions}; {x.error}" for d, x in run.latency.items()]
-    return [escape(line) for line in (accuracy, cost, *errors, f"trials: {count_text(trials)}")]
+    lines = [accuracy, cost, *errors, f"trials: {count_text(trials)}"]
+    warning = run.warning(trials)
+    return [
+        *([f"[bold red]{escape(warning)}[/]"] if warning else []),
+        *(escape(line) for line in lines),
+    ]

@@ -6,14 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, PositiveInt
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
 
 from nas.latency.conditions import DtypeName, RuntimeName
 from nas.objectives.limits import Limits
 from nas.objectives.objective import CLOSED_FORM, MACS, MEMORY, PARAMS, latency_name
 from nas.objectives.settings import DEFAULT_DRAWS, DrawSettings
 from nas.search.samplers import SAMPLERS
-from nas.search.settings import DEFAULT_SEARCH, SearchSettings
+from nas.search.settings import (
+    DEFAULT_SEARCH,
+    DEFAULT_TRYOUT,
+    SearchSettings,
+    TryoutSettings,
+)
 from nas.training.settings import SupernetTraining
 from search_space import SearchSpace
 
@@ -68,6 +73,9 @@ class RunConfig(SupernetTraining):
         trials: Architectures to evaluate.
         search_images: Images of the search split that each is evaluated on.
         threads: CPU threads of one evaluation; scores may depend on it in the last digit.
+        short_list: Architectures that are tried by training them alone before one is chosen; 0 for
+            none.
+        tryout: How they are trained.
         search: When the driver of the search steps in, and when it gives up.
         draws: How far a look for an architecture within the limits goes.
     """
@@ -90,6 +98,8 @@ class RunConfig(SupernetTraining):
     trials: PositiveInt
     search_images: PositiveInt
     threads: PositiveInt = 1
+    short_list: NonNegativeInt = 0
+    tryout: TryoutSettings = DEFAULT_TRYOUT
     search: SearchSettings = DEFAULT_SEARCH
     draws: DrawSettings = DEFAULT_DRAWS
 
@@ -122,18 +132,24 @@ class Effort:
         steps: Training steps of the supernet.
         trials: Architectures to evaluate.
         search_images: Images of the search split that each is evaluated on, at most.
+        short_list: Architectures that are tried by training them alone.
     """
 
     steps: int
     trials: int
     search_images: int
+    short_list: int
 
 
-DEFAULT = Effort(steps=540, trials=80, search_images=1000)
+DEFAULT = Effort(steps=540, trials=80, search_images=1000, short_list=8)
 """Ten minutes on two CPU cores with the embedded data."""
 
-QUICK = Effort(steps=40, trials=10, search_images=200)
+QUICK = Effort(steps=40, trials=10, search_images=200, short_list=3)
 """A look at how everything works, within 90 seconds on two CPU cores."""
+
+FIRST_RUNG = 1 / 9
+"""Of the supernet's steps, so many has the first rung of the tryout; with the default settings the
+last one ends at as many steps as the supernet had."""
 
 DEFAULT_EPOCHS = 50
 """Passes over the train split of data that are not embedded, in the place of the default steps."""

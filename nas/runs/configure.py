@@ -18,7 +18,14 @@ from nas.latency.conditions import LatencyConditions
 from nas.latency.runtimes import check_runtime
 from nas.latency.table import LatencyTable
 from nas.objectives.limits import parse_limits
-from nas.runs.config import DEFAULT, DEFAULT_EPOCHS, QUICK, RunConfig, limit_fields
+from nas.runs.config import (
+    DEFAULT,
+    DEFAULT_EPOCHS,
+    FIRST_RUNG,
+    QUICK,
+    RunConfig,
+    limit_fields,
+)
 from nas.training.strategies import DEFAULT_STRATEGY
 from nas.utilities.devices import check_device, chip_name, devices_here
 from nas.utilities.errors import InputError
@@ -66,6 +73,7 @@ def configure(
     lr: float = 7e-4,
     trials: int | None = None,
     search_images: int | None = None,
+    short_list: int | None = None,
     sampler: str = "nsga2",
     strategy: str = DEFAULT_STRATEGY.name,
     seed: int = 0,
@@ -92,6 +100,7 @@ def configure(
         lr: Peak learning rate.
         trials: Architectures to evaluate.
         search_images: Images of the search split that each is evaluated on.
+        short_list: Architectures that are tried by training them alone; 0 for none.
         sampler: One of `nas.search.samplers.SAMPLERS`.
         strategy: One of `nas.training.strategies.STRATEGIES`.
         seed: Of everything random.
@@ -127,6 +136,11 @@ def configure(
         steps = effort.steps
     if steps is None:
         steps = (DEFAULT_EPOCHS if epochs is None else epochs) * per_epoch
+    trials = effort.trials if trials is None else trials
+    if short_list is None:
+        short_list = min(effort.short_list, trials)
+    if short_list > trials:
+        raise InputError(f"`short_list` {short_list} is longer than what is evaluated: {trials}")
     config = checked_config(
         **limit_fields(limited),
         latency_ms=limits_ms,
@@ -145,7 +159,9 @@ def configure(
         lr=lr,
         sampler=sampler,
         strategy=strategy,
-        trials=effort.trials if trials is None else trials,
+        trials=trials,
+        short_list=short_list,
+        tryout={"first_rung": max(1, round(FIRST_RUNG * steps))},
         search_images=effort.search_images if search_images is None else search_images,
         threads=threads,
     )

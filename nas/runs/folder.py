@@ -15,6 +15,9 @@ from nas.utilities.errors import InputError
 from nas.utilities.files import write_text
 from search_space.architecture import first_error
 
+_OWN_FOLDERS = ("best", "front", "latency", "supernet", "tried")
+"""Folders within a run's that are not for retrainings."""
+
 
 class RunFolder:
     """Where a run keeps what it knows.
@@ -34,6 +37,7 @@ class RunFolder:
         self.journal = self.path / "study.journal"
         self.best = self.path / "best"
         self.front = self.path / "front"
+        self.tried = self.path / "tried"
 
     @classmethod
     def existing(cls, path: str | Path) -> "RunFolder":
@@ -58,7 +62,7 @@ class RunFolder:
             InputError: If the name is not that of a folder of its own in the run's.
         """
         target = self.path / name
-        if target.parent != self.path or name in ("..", "best", "front", "latency", "supernet"):
+        if target.parent != self.path or name in ("..", *_OWN_FOLDERS):
             raise InputError(f"`name` {name!r} is no name for a new folder in {self.path}")
         return target
 

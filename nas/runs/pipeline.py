@@ -26,7 +26,8 @@ from nas.runs.steps.export import export, summarise
 from nas.runs.steps.measure import measure
 from nas.runs.steps.search import search
 from nas.runs.steps.train import train
-from nas.search.ray_workers import check_cluster
+from nas.runs.steps.tryout import tryout
+from nas.search.ray_cluster import check_cluster
 from nas.search.study import load_study, records
 from nas.search.trials import trials_table
 from nas.utilities.devices import is_here
@@ -117,6 +118,7 @@ def run(
         store = trained_store(folder, device=config.device)
         ended = search(job, store)
         measure(job, store, methods)
+        tryout(job, store)
         summary = summarise(job, command, [*notes, *([ended] if ended else [])])
         write_json(folder.summary, asdict(summary))
         export(job, store, summary)

@@ -66,12 +66,15 @@ class Run:
     def front(self) -> pd.DataFrame:
         """The Pareto front, the most accurate first; the index is the rank, from 1.
 
+        Where a short list was tried, it is the front of that: `accuracy` is then that of training
+        alone, and `inherited` that of the supernet's weights.
+
         Raises:
             InputError: If the search has not finished.
         """
-        from nas.search.front import ranked_front
+        from nas.search.front import judged, ranked_front
 
-        return ranked_front(self.trials, self._summary.objectives)
+        return ranked_front(judged(self.trials), self._summary.objectives)
 
     @property
     def best(self) -> pd.Series:

@@ -23,6 +23,19 @@ def evaluated(trials: pd.DataFrame) -> pd.DataFrame:
     return rows.sort_values("number").drop_duplicates("hash")
 
 
+def judged(trials: pd.DataFrame) -> pd.DataFrame:
+    """The evaluated trials as they are judged at the end of a run.
+
+    Where a short list was tried by training, that is its architectures alone, and `accuracy` is
+    what training gave: what the others would reach is not known. `inherited` is what the supernet's
+    weights gave. Without a short list the two are equal.
+    """
+    rows = evaluated(trials)
+    rows = rows.assign(inherited=rows["accuracy"])
+    tried = rows.dropna(subset="tried")
+    return tried.assign(accuracy=tried["tried"]) if len(tried) else rows
+
+
 def best(trials: pd.DataFrame) -> pd.Series:
     """The evaluated trial of highest accuracy; of equally accurate ones, that of fewest MACs.
 
@@ -39,14 +52,16 @@ def best(trials: pd.DataFrame) -> pd.Series:
 def anchors(trials: pd.DataFrame) -> list[tuple[str, pd.Series]]:
     """The best trial and, for comparison, the smallest and the largest evaluated, by MACs.
 
-    A trial that is more than one of them comes once, under its names together, as in
-    `best, largest`. Empty where no trial was evaluated.
+    The best is that of what is `judged`; in its row, too, `accuracy` is the inherited one. A trial
+    that is more than one of them comes once, under its names together, as in `best, largest`. Empty
+    where no trial was evaluated.
     """
     rows = evaluated(trials)
     if rows.empty:
         return []
     by_macs = rows.sort_values(["macs", "number"])
-    named = {"best": best(trials), "smallest": by_macs.iloc[0], "largest": by_macs.iloc[-1]}
+    (_, chosen), *_ = rows[rows["hash"] == best(judged(trials))["hash"]].iterrows()
+    named = {"best": chosen, "smallest": by_macs.iloc[0], "largest": by_macs.iloc[-1]}
     merged: dict[str, tuple[str, pd.Series]] = {}
     for name, row in named.items():
         before, _ = merged.get(row["hash"], ("", row))

@@ -1,17 +1,16 @@
-"""Measuring the latency of what reaches the front."""
+"""Measuring the latency of what may be chosen: the front, or the short list."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 import optuna
 
 from nas.latency.measure import Latency
 from nas.objectives.constrained_space import ConstrainedSpace
 from nas.objectives.objective import Objective
-from nas.search.front import pareto_front
 from nas.search.study import keep_measured, records
-from nas.search.trials import MeasuredLatency, Record, trials_table
+from nas.search.trials import MeasuredLatency, Record
 from nas.utilities.interrupt import StopRequest
 from search_space import Architecture
 
@@ -19,23 +18,30 @@ MeasureLatency = Callable[[Architecture, str], Latency]
 """Measures an architecture's latency on a device."""
 
 
-def measure_front(
+Choose = Callable[[Mapping[int, Record]], Iterable[Record]]
+"""Says what may be chosen, of all records by number; what is measured to be too slow is not."""
+
+
+def measure_chosen(
     study: optuna.Study,
     constrained: ConstrainedSpace,
     measure: MeasureLatency,
     *,
+    choose: Choose,
     stop: StopRequest,
     on_measured: Callable[[Record, Objective, MeasuredLatency], None],
 ) -> None:
-    """Measure the latency of whatever is on the front until all of the front is measured.
+    """Measure the latency of whatever is chosen until all of it is measured.
 
-    What is measured to be over a limit leaves the front, and what takes its place is measured too.
+    What is measured to be over a limit is not chosen again, and what takes its place is measured
+    too.
     Nothing may run on the devices meanwhile: the caller sees to that.
 
     Args:
         study: Of a search that is over.
         constrained: Under which it searched; devices that are not here are passed over.
         measure: Measures one.
+        choose: See `Choose`.
         stop: Looked at before every measurement.
         on_measured: Called after every measurement with what was known before it, and with the
             latency that was measured.
@@ -46,13 +52,11 @@ def measure_front(
     objectives = constrained.objectives
     here = [o for o in objectives if o.device is not None and o.device in constrained.measured]
     while True:
-        known = records(study)
-        front = pareto_front(trials_table(known, objectives), objectives)
         waiting = [
-            (known[number], objective)
-            for number in front["number"]
+            (record, objective)
+            for record in choose(records(study))
             for objective in here
-            if objective.name not in known[number].measured
+            if objective.name not in record.measured
         ]
         if not waiting:
             return

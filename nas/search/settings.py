@@ -1,6 +1,11 @@
 """What the result of a search depends on beside its trials. No torch, no Optuna."""
 
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+
+Rate = Annotated[float, Field(gt=0, lt=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class SearchSettings(BaseModel):
@@ -20,6 +25,39 @@ class SearchSettings(BaseModel):
     failures: PositiveInt = 10
     asks_per_trial: PositiveInt = 40
 
+
+class TryoutSettings(BaseModel):
+    """How a short list is trained alone: by successive halving (Jamieson and Talwalkar, 2016).
+
+    Every rung is a training of its own, with a warm-up and a cosine to zero, from the weights of
+    the rung before: so the accuracy at its end is that of a finished network (SGDR, Loshchilov and
+    Hutter, 2017).
+
+    Attributes:
+        first_rung: Training steps of the first rung.
+        reduction: Of so many candidates one reaches the next rung, at whose end it was trained for
+            so many times as many steps.
+        rungs: How many rungs there are.
+        lr: Peak learning rate.
+        drop_path: Stochastic depth of the last block.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    first_rung: PositiveInt = 60
+    reduction: Annotated[int, Field(ge=2)] = 3
+    rungs: PositiveInt = 3
+    lr: Rate = 1e-3
+    drop_path: Share = 0.05
+
+    @property
+    def milestones(self) -> tuple[int, ...]:
+        """Steps that a candidate was trained for at the end of each rung."""
+        return tuple(self.first_rung * self.reduction**rung for rung in range(self.rungs))
+
+
+DEFAULT_TRYOUT = TryoutSettings()
+"""The settings of a tryout for which no others are given."""
 
 DEFAULT_SEARCH = SearchSettings()
 """The settings of a search for which no others are given."""

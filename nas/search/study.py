@@ -23,13 +23,17 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.objectives.objective import Objective
 from nas.search.samplers import SAMPLERS
-from nas.search.trials import MeasuredLatency, Record
+from nas.search.trials import MeasuredLatency, Record, Tried
 from search_space import SearchSpace
 
 logger = logging.getLogger(__name__)
 
 _NAME = "search"
-_RECORD, _SOURCE, _MEASURED = "record", "source", "measured"
+_TRIED_OUT = "short list"
+_APART = ("measured", "tried")
+"""Fields of a record that become known after the trial was decided."""
+
+_RECORD, _SOURCE, _MEASURED, _TRIED = "record", "source", "measured", "tried"
 
 
 def open_study(
@@ -78,7 +82,7 @@ def decide(study: optuna.Study, trial: Trial, record: Record) -> None:
     """
     for name, excess in record.excess.items():
         trial.set_constraint(name, excess)
-    trial.set_user_attr(_RECORD, {k: v for k, v in asdict(record).items() if k != "measured"})
+    trial.set_user_attr(_RECORD, {k: v for k, v in asdict(record).items() if k not in _APART})
     _tell(study, trial.number, record)
 
 
@@ -132,20 +136,43 @@ def keep_measured(
     study.set_user_attr(f"{_MEASURED} {architecture} {objective}", asdict(latency))
 
 
+def keep_tried(study: optuna.Study, architecture: str, tried: Tried) -> None:
+    """Keep what training alone gave, in the place of what it had given after fewer steps.
+
+    The architecture is named by its hash.
+    """
+    study.set_user_attr(f"{_TRIED} {architecture}", asdict(tried))
+
+
+def finish_tryout(study: optuna.Study, architectures: Sequence[str]) -> None:
+    """Keep that the tryout of a short list, given by its hashes, is over."""
+    study.set_user_attr(_TRIED_OUT, list(architectures))
+
+
+def tried_out(study: optuna.Study) -> list[str]:
+    """The hashes of the short list whose tryout is over; none if there is no such."""
+    return list(study.user_attrs.get(_TRIED_OUT, []))
+
+
 def records(study: optuna.Study) -> dict[int, Record]:
-    """The records of all decided trials by number, with what was measured later.
+    """The records of all decided trials by number, with what was measured and tried later.
 
     What was measured to exceed a limit is infeasible, though it has an accuracy.
     """
     measured: dict[str, dict[str, MeasuredLatency]] = {}
+    tried: dict[str, Tried] = {}
     for name, value in study.user_attrs.items():
         kind, _, rest = name.partition(" ")
         if kind == _MEASURED:
             architecture, _, objective = rest.partition(" ")
             measured.setdefault(architecture, {})[objective] = MeasuredLatency(**value)
+        elif kind == _TRIED:
+            tried[rest] = Tried(**value)
     found = {t.number: record_of(t) for t in study.get_trials(deepcopy=False)}
     return {
-        number: _with_measured(record, measured.get(record.hash, {}))
+        number: replace(
+            _with_measured(record, measured.get(record.hash, {})), tried=tried.get(record.hash)
+        )
         for number, record in found.items()
         if record is not None
     }

@@ -26,9 +26,11 @@ STATES = get_args(State)
 FIRST_COLUMNS = ("number", "hash", "state")
 """Columns of a table of trials before those of the objectives; `state` is one of `STATES`."""
 
-LAST_COLUMNS = ("source", "seconds", "violation", "summary")
+LAST_COLUMNS = ("tried", "tried_steps", "source", "seconds", "violation", "summary")
 """Columns behind those of the objectives.
 
+`tried` is the accuracy after so many steps of training alone from the inherited weights, where the
+architecture was on the short list and its training did not fail;
 `source` is one of `UNNAMED_SOURCES`, smallest, largest, middle or a published design's name;
 `violation` says which limit was exceeded and by how much.
 """
@@ -54,6 +56,21 @@ class MeasuredLatency:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tried:
+    """What became of an architecture of the short list that was trained alone.
+
+    Attributes:
+        steps: That it was trained for, from the weights that it inherited.
+        accuracy: On the search split then, 0 to 1; None where training failed.
+        error: Why it failed, in one line.
+    """
+
+    steps: int
+    accuracy: float | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Record:
     """What is known of a decided trial.
 
@@ -64,10 +81,11 @@ class Record:
         hash: Its hash.
         costs: The value of each closed-form objective, by name.
         source: Who proposed it.
-        accuracy: On the search split, 0 to 1.
+        accuracy: On the search split with inherited weights, 0 to 1.
         predicted: Each latency that has a limit, as predicted, by its objective's name.
         excess: By how much each limit is exceeded, relative to it; not positive where it is met.
         measured: Latencies that were measured, likewise; in the journal they stand apart.
+        tried: What training alone gave, where it was on the short list; stands apart likewise.
         seconds: From proposal to decision.
         error: The traceback of a failed evaluation.
     """
@@ -81,6 +99,7 @@ class Record:
     predicted: dict[str, float] = field(default_factory=dict)
     excess: dict[str, float]
     measured: dict[str, MeasuredLatency] = field(default_factory=dict)
+    tried: Tried | None = None
     seconds: float = 0.0
     error: str = ""
 
@@ -137,6 +156,8 @@ def trials_table(records: Mapping[int, Record], objectives: Sequence[Objective])
             "hash": record.hash,
             "state": record.state,
             **{k: v for o in objectives for k, v in _cells(record, o).items()},
+            "tried": record.tried.accuracy if record.tried else None,
+            "tried_steps": record.tried.steps if record.tried else None,
             "source": record.source,
             "seconds": round(record.seconds, 3),
             "violation": record.violation,
@@ -147,6 +168,7 @@ def trials_table(records: Mapping[int, Record], objectives: Sequence[Objective])
     table = pd.DataFrame(rows, columns=trial_columns(objectives))
     # Closed forms keep their kind: whole numbers stay whole. Of the others, some may be missing.
     others = [column for o in objectives if o.value is None for column in o.columns]
+    others += ["tried", "tried_steps"]
     table[others] = table[others].astype(float)
     return table
 

@@ -24,7 +24,7 @@ from nas.training.checkpoint import (
 )
 from nas.training.schedule import learning_rate
 from nas.training.settings import TrainingSettings
-from nas.utilities.errors import InputError
+from nas.utilities.errors import Diverged
 from nas.utilities.interrupt import StopRequest
 
 logger = logging.getLogger(__name__)
@@ -143,6 +143,4 @@ def _resume(learner: Learner, state: Path, identity: Mapping[str, Any]) -> int:
 def _check_finite(losses: Sequence[float], step: int, lr: float) -> None:
     for loss in losses:
         if not math.isfinite(loss):
-            raise InputError(
-                f"`lr` {lr:g}: the loss is {loss} at step {step + 1}; try a lower rate"
-            )
+            raise Diverged(f"`lr` {lr:g}: the loss is {loss} at step {step + 1}; try a lower rate")

@@ -11,5 +11,9 @@ class InputError(ValueError):
     """
 
 
+class Diverged(InputError):
+    """A training whose loss is no longer finite; its learning rate is too high for it."""
+
+
 class NothingFound(RuntimeError):
     """A search that ended without one evaluated architecture; the message is one line."""

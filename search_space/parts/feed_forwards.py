@@ -72,7 +72,7 @@ class ConvolutionalFeedForward(FeedForwardOperator):
 
 
 class ConcatenatingFeedForward(FeedForwardOperator):
-    """CCF-FFN+: hidden features beside their depthwise 3×3 with GRN, linear (LW-PLG-ViT)."""
+    """CCF-FFN+: linear, norm, GELU; beside it its depthwise 3×3 with GRN; linear (LW-PLG-ViT)."""
 
     kind, short = "ccf_plus", "ccf+"
 
@@ -82,7 +82,7 @@ class ConcatenatingFeedForward(FeedForwardOperator):
         response_norm = Cost(params=2 * hidden)
         concatenated = linear(hidden, width, tokens, bias=False)
         plain = DetailSpecificFeedForward.cost(width, hidden, tokens)
-        return plain + response_norm + concatenated
+        return plain + norm(hidden) + response_norm + concatenated
 
 
 FEED_FORWARDS: dict[str, type[FeedForwardOperator]] = {

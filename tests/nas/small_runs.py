@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 
 SMALL = (
     *("--space", "nano", "--budget", "200MFLOPs", "--proxy-size", "32", "--batch-size", "8"),
-    *("--search-images", "40", "--workers", "0", "--seed", "2"),
+    *("--search-images", "40", "--workers", "0", "--seed", "2", "--short-list", "0"),
 )
 """The flags of runs that take seconds; steps, trials and the folder are to be added."""
 

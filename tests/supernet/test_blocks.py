@@ -433,7 +433,7 @@ def test_feed_forwards_compute_their_definition() -> None:
 
     plus = build_feed_forward("ccf_plus", WIDTH, 20)
     randomise(plus.state_dict())
-    hidden = F.gelu(plus.fc1(x))
+    hidden = F.gelu(normed(plus.fc1(x), plus.norm1))
     deep = F.gelu(torch.stack([depthwise(plus.depthwise, one) for one in hidden]))
     deep = torch.stack([responded(plus.response_norm, one) for one in deep])
     weight = torch.cat((plus.fc2.weight, plus.fc3.weight), dim=1)

@@ -1,16 +1,19 @@
 """The last step of a run: what it was and what it found, written down."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from nas.export.network import export_front, stage_rows
 from nas.report.cards import ModelSummary, model_card
 from nas.report.run_summary import LatencySummary, RunSummary
 from nas.runs.job import Job
-from nas.search.front import best, ranked_front
+from nas.runs.steps.tryout import tryout_of
+from nas.search.front import best, judged, ranked_front
 from nas.search.study import load_study, records
 from nas.search.trials import trials_table
 from search_space import Architecture
-from supernet import Store
+from supernet import Network, Store
 
 
 def summarise(job: Job, command: str, notes: Sequence[str]) -> RunSummary:
@@ -33,6 +36,8 @@ def summarise(job: Job, command: str, notes: Sequence[str]) -> RunSummary:
         supernet_steps=config.steps,
         supernet_seconds=job.clock.seconds("supernet_seconds"),
         search_seconds=job.clock.seconds("search_seconds"),
+        short_list=config.short_list,
+        tryout_seconds=job.clock.seconds("tryout_seconds"),
         latency={
             device: LatencySummary(
                 conditions=str(table.conditions),
@@ -47,13 +52,17 @@ def summarise(job: Job, command: str, notes: Sequence[str]) -> RunSummary:
 
 
 def export(job: Job, store: Store, summary: RunSummary) -> None:
-    """Export the front and the best, where anything was evaluated."""
+    """Export the front and the best, where anything was evaluated.
+
+    What was tried alone is exported with the weights that it has then.
+    """
     known = records(load_study(job.folder.journal))
     trials = trials_table(known, summary.objectives)
-    front = ranked_front(trials, summary.objectives)
+    chosen = judged(trials)
+    front = ranked_front(chosen, summary.objectives)
     if front.empty:
         return
-    assert front.iloc[0]["hash"] == best(trials)["hash"]
+    assert front.iloc[0]["hash"] == best(chosen)["hash"]
     rows = front.to_dict("records")
     architectures = [Architecture.model_validate(known[row["number"]].architecture) for row in rows]
 
@@ -70,9 +79,19 @@ def export(job: Job, store: Store, summary: RunSummary) -> None:
 
     export_front(
         job.folder.path,
-        store,
-        architectures,
+        (
+            _network(job, store, architecture, row)
+            for architecture, row in zip(architectures, rows, strict=True)
+        ),
         data=job.data,
         image_size=job.config.proxy_size,
         card=card,
     )
+
+
+def _network(job: Job, store: Store, architecture: Architecture, row: Mapping[Any, Any]) -> Network:
+    """The network of a row of the front with the weights that its accuracy is of."""
+    network = store.extract(architecture)
+    if not math.isnan(row["tried"]):
+        network.load_state_dict(tryout_of(job).weights(architecture))
+    return network

@@ -1,6 +1,6 @@
-"""The third step of a run: measuring the latency of what is on the front."""
+"""The third step of a run: measuring the latency of what may be chosen."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 
 from nas.latency.measure import Latency
@@ -8,16 +8,21 @@ from nas.objectives.objective import Objective
 from nas.report.run_summary import NOTABLE_SLOWDOWN
 from nas.runs.job import Job
 from nas.runs.latency_tables import LatencyMethods
-from nas.search.measuring import measure_front
+from nas.runs.steps.tryout import listed
+from nas.search.front import pareto_front
+from nas.search.measuring import measure_chosen
 from nas.search.study import load_study
-from nas.search.trials import MeasuredLatency, Record
+from nas.search.trials import MeasuredLatency, Record, trials_table
 from nas.utilities.units import format_milliseconds
 from search_space import Architecture
 from supernet import Network, Store
 
 
 def measure(job: Job, store: Store, methods: LatencyMethods) -> None:
-    """Measure what is on the front, while nothing else runs, where latency is limited."""
+    """Measure the short list, or the front where there is none, where latency is limited.
+
+    Nothing else of the run is at work meanwhile.
+    """
     study = load_study(job.folder.journal)
     seconds = job.clock.measuring("measuring_seconds")
 
@@ -27,6 +32,13 @@ def measure(job: Job, store: Store, methods: LatencyMethods) -> None:
 
     def measured_on(architecture: Architecture, device: str) -> Latency:
         return meter(device)(store.extract(architecture))
+
+    def choose(known: Mapping[int, Record]) -> Iterable[Record]:
+        if job.config.short_list:
+            return listed(job, known)
+        objectives = job.constrained.objectives
+        front = pareto_front(trials_table(known, objectives), objectives)
+        return [known[number] for number in front["number"]]
 
     def show(record: Record, objective: Objective, latency: MeasuredLatency) -> None:
         verdict = "within" if latency.excess <= 0 else "over"
@@ -47,4 +59,11 @@ def measure(job: Job, store: Store, methods: LatencyMethods) -> None:
 
     if job.constrained.measured:
         with seconds:
-            measure_front(study, job.constrained, measured_on, stop=job.stop, on_measured=show)
+            measure_chosen(
+                study,
+                job.constrained,
+                measured_on,
+                choose=choose,
+                stop=job.stop,
+                on_measured=show,
+            )

@@ -1,6 +1,7 @@
 import io
 import itertools
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -21,7 +22,15 @@ from nas.report.figures import macs_latency_figure, pareto_figure, prediction_fi
 from nas.report.pages import next_commands, write_report
 from nas.report.run_summary import LatencySummary, RunSummary, latency_text
 from nas.report.summary import summary_table
-from nas.search.front import best, hypervolume, hypervolume_trace, pareto_front
+from nas.search.front import (
+    anchors,
+    best,
+    hypervolume,
+    hypervolume_trace,
+    judged,
+    pareto_front,
+    ranked_front,
+)
 from nas.search.trials import RANDOM_SOURCE, trial_columns
 
 CPU, PHONE = LatencyColumns("cpu"), LatencyColumns("phone")
@@ -39,6 +48,8 @@ def row(number: int, **changes: Any) -> dict[str, Any]:
         "accuracy": 0.5,
         "macs": 1_000_000_000,
         "params": 12_345_678,
+        "tried": float("nan"),
+        "tried_steps": float("nan"),
         "source": "sampler",
         "seconds": 1.5,
         "violation": "",
@@ -447,7 +458,7 @@ def test_columns_are_those_of_the_objectives_between_state_and_source() -> None:
     always = trial_columns(objectives_with())
     assert always == [
         *("number", "hash", "state", "accuracy", "macs", "params"),
-        *("source", "seconds", "violation", "summary"),
+        *("tried", "tried_steps", "source", "seconds", "violation", "summary"),
     ]
     assert trial_columns(objectives_with("memory", "macs")) == [*always[:6], "memory", *always[6:]]
     assert trial_columns(objectives_with("latency_cuda:1_ms")) == [
@@ -753,6 +764,66 @@ def model(**changes: Any) -> ModelSummary:
     return ModelSummary(**(values | changes))
 
 
+TRIED = [
+    row(0, hash="a", accuracy=0.6, macs=2e9, tried=0.8, tried_steps=180),
+    row(1, hash="b", accuracy=0.7, macs=1e9, tried=0.75, tried_steps=60),
+    row(2, hash="c", accuracy=0.9, macs=1.5e9),
+    row(3, hash="d", accuracy=0.5, macs=1.8e9, tried=0.7, tried_steps=60),
+]
+"""Of which the short list was all but the one with the highest inherited accuracy."""
+
+
+def test_what_was_tried_is_judged_by_that_and_alone() -> None:
+    trials = table(*TRIED, limited=())
+    chosen = judged(trials)
+    assert list(chosen["hash"]) == ["a", "b", "d"]
+    assert list(chosen["accuracy"]) == [0.8, 0.75, 0.7]
+    assert list(chosen["inherited"]) == [0.6, 0.7, 0.5]
+    assert list(ranked_front(chosen, BY_MACS)["hash"]) == ["a", "b"]
+    assert [(name, row["hash"]) for name, row in anchors(trials)] == [
+        ("best, largest", "a"),
+        ("smallest", "b"),
+    ]
+    untried = table(row(0), row(1, hash="b", accuracy=0.6), limited=())
+    assert list(judged(untried)["accuracy"]) == list(judged(untried)["inherited"]) == [0.5, 0.6]
+
+
+def test_tables_pages_and_cards_say_which_accuracy_is_which(
+    summary_of: Callable[..., RunSummary], tmp_path: Path
+) -> None:
+    run, trials = summary_of(short_list=3), table(*TRIED, limited=())
+    shown = render(trials, run, 200)
+    assert re.search(r"alone at 64 px +80.0 ± 2.0 % +75.0 ± 2.2 % ", shown)
+    assert re.search(r"inherited at 64 px +60.0 ± 2.4 % +70.0 ± 2.3 %", shown)
+    write_report(tmp_path, trials, run)
+    page = (tmp_path / "report.html").read_text()
+    assert "right on <b>80.0 %</b> of the search split after 180 steps of training alone" in page
+    assert "3 trained alone in" in page
+    front = pd.read_csv(tmp_path / "pareto.csv")
+    assert list(front["accuracy"]) == [0.75, 0.8]
+    assert list(front["inherited"]) == [0.7, 0.6]
+    (_, best_row), *_ = judged(trials).iterrows()
+    card = model_card(model(trial=best_row.to_dict()), run)
+    assert "80.0 ± 2.0 % on the search split" in card
+    assert "then trained alone for 180 steps; inherited, they gave 60.0 %" in card
+    names = {trace.name for trace in pareto_figure(trials, run).data}
+    assert {"trained alone", "evaluated, inherited accuracy", "best, 80.0 %"} <= names
+
+
+def test_a_run_that_learned_nothing_says_so_and_what_to_raise(
+    summary_of: Callable[..., RunSummary], tmp_path: Path
+) -> None:
+    run = summary_of()  # 400 images of ten classes: one standard error is 1.5 points
+    near = table(*(row(n, hash=str(n), accuracy=0.1 + 0.002 * n) for n in range(20)), limited=())
+    assert "within noise of chance" in run.warning(near)
+    assert "--steps" in run.warning(near) and "--proxy-size" in run.warning(near)
+    assert "within noise of chance" in render(near, run, 200).replace("\n", " ")
+    write_report(tmp_path, near, run)
+    page = (tmp_path / "report.html").read_text()
+    assert page.index("within noise of chance") < page.index("The best architecture")
+    assert not run.warning(table(row(0, accuracy=0.3), limited=()))
+
+
 def test_model_card_tells_costs_accuracy_conditions_and_how_to_load(
     summary_of: Callable[..., RunSummary],
 ) -> None:
@@ -762,7 +833,7 @@ def test_model_card_tells_costs_accuracy_conditions_and_how_to_load(
         "| MACs | 1,871,234,567 (1.87 G) | multiply-adds of one image at 224 px |",
         "| params | 12,345,678 (12.3 M) | parameters with 10 classes |",
         "90.0 ± 1.5 % on the search split: 400 images",
-        "**not\nretrained**",
+        "**not retrained**",
         "| stage | width |\n| --- | --- |\n| 1 | 64 |\n| 2 | 128 |",
         'timm.create_model("subnet", architecture="architecture.json", pretrained=True)',
         "3 × 64 × 64",

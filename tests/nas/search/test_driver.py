@@ -1,6 +1,7 @@
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from nas.objectives.limits import Limits
 from nas.objectives.objective import Objective
 from nas.runs.config import SamplerName
 from nas.search.driver import Search
-from nas.search.measuring import measure_front
+from nas.search.front import pareto_front
+from nas.search.measuring import measure_chosen
 from nas.search.settings import DEFAULT_SEARCH
 from nas.search.study import open_study, records
-from nas.search.trials import MeasuredLatency, Record
+from nas.search.trials import MeasuredLatency, Record, trials_table
 from nas.utilities.interrupt import Interrupted, StopRequest
 from search_space import DESIGNS, PRESETS, Architecture
 
@@ -437,15 +439,21 @@ class Stopwatch:
         return [name for name, _ in self.measured]
 
 
+def on_front(known: Mapping[int, Record], *, constrained: ConstrainedSpace) -> list[Record]:
+    front = pareto_front(trials_table(known, constrained.objectives), constrained.objectives)
+    return [known[number] for number in front["number"]]
+
+
 def measure(
     path: Path, constrained: ConstrainedSpace, stopwatch: Stopwatch, stop: StopRequest | None = None
 ) -> list[tuple[Record, Objective, MeasuredLatency]]:
     """Measure the front as a process does; what was told of it."""
     told: list[tuple[Record, Objective, MeasuredLatency]] = []
-    measure_front(
+    measure_chosen(
         reopened(path),
         constrained,
         stopwatch,
+        choose=partial(on_front, constrained=constrained),
         stop=stop or StopRequest(),
         on_measured=lambda *what: told.append(what),
     )
@@ -592,7 +600,14 @@ def test_a_stop_is_heeded_between_two_measurements_and_keeps_the_first(searched:
         stop.requested = True
 
     with pytest.raises(Interrupted):
-        measure_front(reopened(searched), LOOSE, stopwatch, stop=stop, on_measured=stop_at_once)
+        measure_chosen(
+            reopened(searched),
+            LOOSE,
+            stopwatch,
+            choose=partial(on_front, constrained=LOOSE),
+            stop=stop,
+            on_measured=stop_at_once,
+        )
     assert len(stopwatch.measured) == 1
     assert [r.hash for r in known_in(searched).values() if r.measured] == stopwatch.hashes
 

@@ -15,7 +15,8 @@ from small_runs import NANO, ROOT, start, wait_for
 import nas.search.ray_workers
 from nas.data import load_data, materialise
 from nas.search.evaluation import ATTEMPTS, EvaluationSetup, Score, evaluate
-from nas.search.ray_workers import RayWorkers, check_cluster
+from nas.search.ray_cluster import check_cluster
+from nas.search.ray_workers import RayWorkers
 from nas.search.workers import InProcess, Workers
 from nas.training.accuracy import SubnetEvaluator
 from nas.utilities.errors import InputError

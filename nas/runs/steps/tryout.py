@@ -1,0 +1,108 @@
+"""The fourth step of a run: training the short list alone before anything is chosen."""
+
+from collections.abc import Mapping
+
+from rich.markup import escape
+
+from nas.runs.job import Job
+from nas.search.ray_tryout import halve_on_ray
+from nas.search.short_list import short_list
+from nas.search.study import finish_tryout, keep_tried, load_study, records, tried_out
+from nas.search.trials import Record, Tried
+from nas.search.tryout import Tryout, halve, planned_steps
+from nas.utilities.progress import LiveLine
+from search_space import Architecture
+from supernet import Store
+
+
+def listed(job: Job, known: Mapping[int, Record]) -> list[Record]:
+    """The short list of a run, of what is known so far."""
+    size = job.config.short_list
+    return short_list(known, job.constrained.objectives, job.config.space, size=size)
+
+
+def tryout(job: Job, store: Store) -> None:
+    """Train the short list alone, unless that is done or the user wants none."""
+    config = job.config
+    if not config.short_list:
+        return
+    study = load_study(job.folder.journal)
+    candidates = listed(job, records(study))
+    hashes = [record.hash for record in candidates]
+    if not candidates or tried_out(study) == hashes:
+        job.console.print("short list: tried already", highlight=False)
+        return
+    architectures = [Architecture.model_validate(record.architecture) for record in candidates]
+    plan = tryout_of(job)
+    for architecture in architectures:
+        plan.enter(architecture, store)
+    steps = planned_steps(config.tryout, len(architectures))
+    with (
+        job.clock.measuring("tryout_seconds"),
+        LiveLine(job.console, f"trying {len(architectures)} alone", total=steps) as line,
+    ):
+        show = _Shown(line, steps)
+
+        def keep(architecture: Architecture, tried: Tried) -> None:
+            keep_tried(study, architecture.hash, tried)
+            show.tried(tried)
+            if tried.error:
+                job.console.print(
+                    f"[yellow]{architecture.hash} leaves the short list: {escape(tried.error)}",
+                    highlight=False,
+                )
+
+        if job.execution.workers == 0:
+            halve(plan, architectures, stop=job.stop, on_step=show.trained, on_tried=keep)
+        else:
+            halve_on_ray(
+                plan,
+                architectures,
+                workers=job.execution.workers,
+                threads=config.threads,
+                address=job.execution.ray_address,
+                stop=job.stop,
+                on_step=show.trained,
+                on_tried=keep,
+            )
+    finish_tryout(study, hashes)
+
+
+def tryout_of(job: Job) -> Tryout:
+    """What the tryout of a run works with."""
+    return Tryout(
+        folder=job.folder.tried.resolve(),
+        settings=job.config.tryout,
+        data=job.data,
+        images=job.images,
+        labels=job.labels,
+        image_size=job.config.proxy_size,
+        batch_size=job.config.batch_size,
+        seed=job.config.seed,
+        device=job.config.device,
+        loader_workers=job.execution.loader_workers,
+    )
+
+
+class _Shown:
+    """What the live line says of a tryout: training steps done, and the best so far."""
+
+    def __init__(self, line: LiveLine, planned: int) -> None:
+        self._line, self._planned = line, planned
+        self._done, self._best = 0, Tried(steps=0)
+
+    def trained(self, steps: int) -> None:
+        """More steps are done."""
+        self._done += steps
+        self._show()
+
+    def tried(self, tried: Tried) -> None:
+        """A rung is done."""
+        if (tried.accuracy or 0) > (self._best.accuracy or 0):
+            self._best = tried
+        self._show()
+
+    def _show(self) -> None:
+        best = self._best
+        text = "" if best.accuracy is None else f"best {best.accuracy:.1%} after {best.steps} steps"
+        self._line.update(min(self._done, self._planned), text)

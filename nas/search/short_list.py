@@ -1,0 +1,68 @@
+"""The short list: which architectures of a search are tried by training them alone.
+
+Inherited accuracy proposes; it does not choose. What it prefers may be what the supernet has
+learned first. So half of the list is the front, spread over cost, and half is what else scored well
+and differs from it in its operators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import ceil
+
+from nas.objectives.objective import Objective
+from nas.search.front import evaluated, pareto_front
+from nas.search.trials import Record, trials_table
+from search_space import Architecture, SearchSpace
+from search_space.encoding import is_size
+
+
+def short_list(
+    records: Mapping[int, Record],
+    objectives: Sequence[Objective],
+    space: SearchSpace,
+    *,
+    size: int,
+) -> list[Record]:
+    """So many evaluated architectures, the most accurate first; all if there are no more.
+
+    Args:
+        records: Of the search, by number.
+        objectives: Of the run.
+        space: That was searched.
+        size: Of the list.
+    """
+    trials = trials_table(records, objectives)
+    rows = evaluated(trials).sort_values(["accuracy", "macs"], ascending=[False, True])
+    front = pareto_front(trials, objectives)  # ascending in MACs
+    chosen = _spread([int(number) for number in front["number"]], ceil(size / 2))
+    operators = {int(number): _operators(space, records[int(number)]) for number in rows["number"]}
+    # By score, but first of all what differs from everything chosen in a third of its operators.
+    wanted = min(size, len(operators))
+    for least in range(max(map(len, operators.values()), default=0) // 3, -1, -1):
+        for number, own in operators.items():
+            unlike = all(_distance(own, operators[other]) >= least for other in chosen)
+            if len(chosen) < wanted and number not in chosen and unlike:
+                chosen.append(number)
+    return [records[number] for number in operators if number in chosen]
+
+
+def _spread(numbers: Sequence[int], count: int) -> list[int]:
+    """So many of a sequence, evenly spread, the last and the first among them."""
+    if len(numbers) <= count:
+        return list(numbers)
+    if count == 1:
+        return [numbers[-1]]
+    step = (len(numbers) - 1) / (count - 1)
+    return [numbers[round(place * step)] for place in range(count)]
+
+
+def _operators(space: SearchSpace, record: Record) -> tuple[object, ...]:
+    """The genes of an architecture that are no sizes."""
+    genotype = space.genotype(Architecture.model_validate(record.architecture))
+    return tuple(value for gene, value in genotype.items() if not is_size(gene))
+
+
+def _distance(one: Sequence[object], other: Sequence[object]) -> int:
+    """How many operators differ."""
+    return sum(a != b for a, b in zip(one, other, strict=True))

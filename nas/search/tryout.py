@@ -1,0 +1,186 @@
+"""The tryout: the short list trained alone, by successive halving, before anything is chosen.
+
+Each candidate begins with the weights that it inherits. What a rung gives, weights and accuracy, is
+one file of the candidate's own, so that a process may be killed at any moment; within a rung its
+training has a state of its own, too. Here rungs are climbed in this process, one after the other;
+`nas.search.ray_tryout` has Ray Tune do it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from nas.data import Data
+from nas.search.settings import TryoutSettings
+from nas.search.trials import Tried
+from nas.training.accuracy import count_correct
+from nas.training.alone import Recipe, train_alone
+from nas.training.checkpoint import load_checkpoint, save_checkpoint
+from nas.utilities.errors import Diverged
+from nas.utilities.interrupt import StopRequest
+from search_space import Architecture
+from supernet import Network, Store
+
+logger = logging.getLogger(__name__)
+
+OnStep = Callable[[int], None]
+"""Called after training steps, with how many they were."""
+
+OnTried = Callable[[Architecture, Tried], None]
+"""Called when a candidate has come to the end of a rung, or has failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tryout:
+    """All that a process needs to train candidates.
+
+    Attributes:
+        folder: Where what rungs give is kept.
+        settings: How long the rungs are, and how they train.
+        data: To train on.
+        images: Of the search split, uint8 (N, 3, S, S).
+        labels: Likewise, int64 (N,).
+        image_size: Side in pixels of training.
+        batch_size: Images in a training step.
+        seed: Of the run.
+        device: Where to train.
+        loader_workers: Processes that load images.
+    """
+
+    folder: Path
+    settings: TryoutSettings
+    data: Data
+    images: Tensor
+    labels: Tensor
+    image_size: int
+    batch_size: int
+    seed: int
+    device: str
+    loader_workers: int = 0
+
+    def enter(self, architecture: Architecture, store: Store) -> None:
+        """Let a candidate begin with the weights that it inherits, unless it has begun."""
+        path = self._path(architecture)
+        if not path.exists():
+            weights = store.extract(architecture).cpu().state_dict()
+            save_checkpoint(path, step=0, identity={"accuracies": {}}, tensors=weights)
+
+    def climb(
+        self, architecture: Architecture, rung: int, *, stop: StopRequest, on_step: OnStep
+    ) -> Tried:
+        """Train a candidate that has come through the rung before, unless that was done.
+
+        Raises:
+            Interrupted: If a stop was requested; the state was saved.
+            InputError: If a file of the tryout is damaged.
+        """
+        path, steps = self._path(architecture), self.settings.milestones[rung]
+        known = load_checkpoint(path)
+        accuracies: dict[str, float] = known.identity["accuracies"]
+        if str(steps) in accuracies:
+            return Tried(steps=steps, accuracy=accuracies[str(steps)])
+        network = Network(
+            architecture,
+            num_classes=self.data.num_classes,
+            drop_path_rate=self.settings.drop_path,
+        )
+        network.load_state_dict(known.tensors)
+        state = path.with_name(f".{path.stem}.state.safetensors")
+        try:
+            train_alone(
+                network.to(self.device),
+                data=self.data,
+                recipe=self._recipe(rung),
+                state=state,
+                stop=stop,
+                on_progress=lambda step, loss: on_step(1),
+                loader_workers=self.loader_workers,
+            )
+        except Diverged as error:
+            logger.warning("%s left the short list: %s", architecture.hash, error)
+            return Tried(steps=known.step, error=str(error))
+        correct = count_correct(
+            network, self.images, self.labels, mean=self.data.mean, std=self.data.std
+        )
+        accuracy = correct / len(self.labels)
+        save_checkpoint(
+            path,
+            step=steps,
+            identity={"accuracies": {**accuracies, str(steps): accuracy}},
+            tensors=network.cpu().state_dict(),
+        )
+        state.unlink(missing_ok=True)
+        return Tried(steps=steps, accuracy=accuracy)
+
+    def weights(self, architecture: Architecture) -> Mapping[str, Tensor]:
+        """What a candidate has learned so far.
+
+        Raises:
+            InputError: If its file cannot be read.
+        """
+        return load_checkpoint(self._path(architecture)).tensors
+
+    def _path(self, architecture: Architecture) -> Path:
+        return self.folder / f"{architecture.hash}.safetensors"
+
+    def _recipe(self, rung: int) -> Recipe:
+        milestones = (0, *self.settings.milestones)
+        return Recipe(
+            start="supernet",
+            steps=milestones[rung + 1] - milestones[rung],
+            batch_size=self.batch_size,
+            lr=self.settings.lr,
+            drop_path=self.settings.drop_path,
+            augment="light",
+            image_size=self.image_size,
+            seed=(self.seed + rung + 1) % (1 << 32),  # each rung sees images of its own
+            device=self.device,
+        )
+
+
+def halve(
+    tryout: Tryout,
+    candidates: Sequence[Architecture],
+    *,
+    stop: StopRequest,
+    on_step: OnStep,
+    on_tried: OnTried,
+) -> None:
+    """Successive halving in this process: all climb a rung, the best of them the next.
+
+    Args:
+        tryout: Which they have entered.
+        candidates: Of equally accurate ones the earlier goes on.
+        stop: Looked at after every step.
+        on_step: See `OnStep`.
+        on_tried: See `OnTried`.
+
+    Raises:
+        Interrupted: If a stop was requested; the same call goes on.
+    """
+    climbing = list(candidates)
+    for rung in range(tryout.settings.rungs):
+        accuracies: dict[str, float] = {}
+        for candidate in climbing:
+            tried = tryout.climb(candidate, rung, stop=stop, on_step=on_step)
+            on_tried(candidate, tried)
+            if tried.accuracy is not None:
+                accuracies[candidate.hash] = tried.accuracy
+        survivors = [candidate for candidate in climbing if candidate.hash in accuracies]
+        survivors.sort(key=lambda candidate: -accuracies[candidate.hash])
+        climbing = survivors[: math.ceil(len(survivors) / tryout.settings.reduction)]
+
+
+def planned_steps(settings: TryoutSettings, candidates: int) -> int:
+    """Training steps of a tryout of so many candidates in which none fails."""
+    steps, before = 0, 0
+    for milestone in settings.milestones:
+        steps += candidates * (milestone - before)
+        candidates, before = math.ceil(candidates / settings.reduction), milestone
+    return steps

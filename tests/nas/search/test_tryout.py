@@ -1,0 +1,216 @@
+"""Successive halving of a short list, in this process and on Ray Tune."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_runs import NANO
+
+import nas.search.tryout
+from nas.data import Data, load_data, materialise
+from nas.search.settings import TryoutSettings
+from nas.search.trials import Tried
+from nas.search.tryout import Tryout, halve, planned_steps
+from nas.utilities.errors import Diverged, InputError
+from nas.utilities.interrupt import Interrupted, StopRequest
+from search_space import Architecture
+from supernet import Store
+
+SETTINGS = TryoutSettings(first_rung=2, reduction=2, rungs=3)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Data:
+    return load_data("digits", image_size=32, seed=0)
+
+
+@pytest.fixture(scope="module")
+def store() -> Store:
+    return Store(NANO, num_classes=10, seed=3)
+
+
+@pytest.fixture(scope="module")
+def candidates() -> list[Architecture]:
+    rng = random.Random(5)
+    return [NANO.sample(rng) for _ in range(4)]
+
+
+def prepared(
+    path: Path, digits: Data, store: Store, candidates: list[Architecture], **changes: Any
+) -> Tryout:
+    images, labels = materialise(digits.search, limit=40, seed=0)
+    tryout = Tryout(
+        folder=path,
+        settings=SETTINGS,
+        data=digits,
+        images=images,
+        labels=labels,
+        image_size=32,
+        batch_size=8,
+        seed=0,
+        device="cpu",
+        **changes,
+    )
+    for candidate in candidates:
+        tryout.enter(candidate, store)
+    return tryout
+
+
+def run(tryout: Tryout, candidates: list[Architecture], stop: StopRequest | None = None) -> Any:
+    told: list[tuple[str, Tried]] = []
+    steps: list[int] = []
+    halve(
+        tryout,
+        candidates,
+        stop=stop or StopRequest(),
+        on_step=steps.append,
+        on_tried=lambda candidate, tried: told.append((candidate.hash, tried)),
+    )
+    return told, sum(steps)
+
+
+def test_half_of_each_rung_climbs_the_next_and_is_the_better_half(
+    tmp_path: Path, digits: Data, store: Store, candidates: list[Architecture]
+) -> None:
+    told, steps = run(prepared(tmp_path, digits, store, candidates), candidates)
+    rungs = {rung: {h: t.accuracy for h, t in told if t.steps == rung} for rung in (2, 4, 8)}
+    assert [len(reached) for reached in rungs.values()] == [4, 2, 1]
+    for before, after in ((2, 4), (4, 8)):
+        left = [a for h, a in rungs[before].items() if h not in rungs[after]]
+        assert min(rungs[before][h] for h in rungs[after]) >= max(left)
+    assert steps == planned_steps(SETTINGS, 4) == 4 * 2 + 2 * 2 + 1 * 4
+
+
+def test_candidates_begin_with_what_they_inherit(
+    tmp_path: Path, digits: Data, store: Store, candidates: list[Architecture]
+) -> None:
+    tryout = prepared(tmp_path, digits, store, candidates)
+    for name, tensor in store.subnet(candidates[0]).state_dict().items():
+        assert torch.equal(tryout.weights(candidates[0])[name], tensor)
+    before = {n: t.clone() for n, t in tryout.weights(candidates[0]).items()}
+    run(tryout, candidates)
+    assert any(not torch.equal(t, before[n]) for n, t in tryout.weights(candidates[0]).items())
+
+
+def test_a_tryout_that_is_stopped_anywhere_comes_to_the_same_end_and_trains_nothing_twice(
+    tmp_path: Path, digits: Data, store: Store, candidates: list[Architecture]
+) -> None:
+    whole = prepared(tmp_path / "whole", digits, store, candidates)
+    told, planned = run(whole, candidates)
+    tryout, trained = prepared(tmp_path / "parts", digits, store, candidates), 0
+    again: list[tuple[str, Tried]] = []
+    for _ in range(planned + 2):
+        stop = StopRequest()
+
+        def one(steps: int, stop: StopRequest = stop) -> None:
+            nonlocal trained
+            trained += steps
+            stop.requested = True
+
+        try:
+            again.clear()
+            halve(
+                prepared(tmp_path / "parts", digits, store, candidates),
+                candidates,
+                stop=stop,
+                on_step=one,
+                on_tried=lambda candidate, tried: again.append((candidate.hash, tried)),
+            )
+            break
+        except Interrupted:
+            pass
+    assert again == told
+    assert trained == planned
+    for candidate in candidates:
+        for name, tensor in tryout.weights(candidate).items():
+            assert torch.equal(tensor, whole.weights(candidate)[name])
+    assert not list((tmp_path / "parts").glob(".*"))
+
+
+def test_what_diverges_leaves_the_list_and_is_named(
+    tmp_path: Path,
+    digits: Data,
+    store: Store,
+    candidates: list[Architecture],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    train = nas.search.tryout.train_alone
+
+    def diverging(network: Any, **rest: Any) -> None:
+        if network.architecture.hash == candidates[1].hash:
+            raise Diverged("`lr` 0.001: the loss is nan at step 1; try a lower rate")
+        train(network, **rest)
+
+    monkeypatch.setattr(nas.search.tryout, "train_alone", diverging)
+    told, _ = run(prepared(tmp_path, digits, store, candidates), candidates)
+    ((tried),) = [tried for name, tried in told if name == candidates[1].hash]
+    assert tried.accuracy is None
+    assert "the loss is nan" in tried.error
+    assert [tried.steps for _, tried in told][-1] == 8
+
+
+def test_a_damaged_file_is_named(
+    tmp_path: Path, digits: Data, store: Store, candidates: list[Architecture]
+) -> None:
+    tryout = prepared(tmp_path, digits, store, candidates)
+    path = tmp_path / f"{candidates[2].hash}.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InputError, match=candidates[2].hash):
+        run(tryout, candidates)
+
+
+@pytest.mark.slow
+def test_ray_tune_gives_what_this_process_gives_at_each_rung(
+    tmp_path: Path, digits: Data, store: Store, candidates: list[Architecture]
+) -> None:
+    from nas.search.ray_tryout import halve_on_ray
+
+    here = prepared(tmp_path / "here", digits, store, candidates)
+    told, _ = run(here, candidates)
+    there = prepared(tmp_path / "there", digits, store, candidates)
+    found: list[tuple[str, Tried]] = []
+    for _ in range(2):  # the second time everything is read from the files
+        found.clear()
+        steps: list[int] = []
+        halve_on_ray(
+            there,
+            candidates,
+            workers=2,
+            threads=torch.get_num_threads(),
+            stop=StopRequest(),
+            on_step=steps.append,
+            on_tried=lambda candidate, tried: found.append((candidate.hash, tried)),
+        )
+    assert sum(steps) == 0
+    reached = dict(found)
+    assert reached.keys() == {candidate.hash for candidate in candidates}
+    assert 8 in {tried.steps for tried in reached.values()}
+    known = {(name, tried.steps): tried.accuracy for name, tried in told}
+    for name, tried in found:
+        assert known.get((name, tried.steps), tried.accuracy) == tried.accuracy
+    first = load_file(tmp_path / "there" / f"{candidates[0].hash}.safetensors")
+    assert first.keys() == store.subnet(candidates[0]).state_dict().keys()
+
+
+@pytest.mark.slow
+def test_ray_tune_stops_when_asked_and_names_a_damaged_file(
+    tmp_path: Path, digits: Data, store: Store, candidates: list[Architecture]
+) -> None:
+    from nas.search.ray_tryout import halve_on_ray
+
+    tryout = prepared(tmp_path, digits, store, candidates)
+    stop = StopRequest()
+
+    def tried(candidate: Architecture, tried: Tried) -> None:
+        stop.requested = True
+
+    how: dict[str, Any] = {"workers": 1, "threads": 1, "on_step": lambda steps: None}
+    with pytest.raises(Interrupted):
+        halve_on_ray(tryout, candidates, stop=stop, on_tried=tried, **how)
+    path = tmp_path / f"{candidates[3].hash}.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InputError, match=candidates[3].hash):
+        halve_on_ray(tryout, candidates, stop=StopRequest(), on_tried=lambda *_: None, **how)
