@@ -256,7 +256,7 @@ def main() -> None:
     truth = commands.add_parser("truth", help="train architectures alone")
     truth.add_argument("--space", choices=PRESETS, default="tiny")
     truth.add_argument("--budget", default="300MFLOPs")
-    truth.add_argument("--count", type=int, default=44)
+    truth.add_argument("--count", type=int, default=40)
     truth.add_argument("--seeds", type=int, default=2)
     truth.add_argument("--steps", type=int, default=540)
     truth.add_argument("--long", type=int, default=8, help="so many also three times as long")

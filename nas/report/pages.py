@@ -137,8 +137,7 @@ def _trials(rows: pd.DataFrame, run: RunSummary) -> str:
 
 def _heads(run: RunSummary) -> list[str]:
     costs = [objective.label for objective in run.costs]
-    accuracies = ["alone", "inherited"] if run.short_list else ["accuracy"]
-    return ["trial", *accuracies, *costs, "from", "architecture"]
+    return ["trial", *run.accuracy_labels, *costs, "from", "architecture"]
 
 
 def _cells(row: pd.Series, run: RunSummary) -> list[str]:

@@ -146,20 +146,26 @@ class RunSummary:
             "training by itself, from those weights, which the short list had"
         )
 
-    def accuracies(self, row: pd.Series | Mapping[str, Any]) -> dict[str, str]:
-        """What is known of a trial's accuracy, by its label.
+    @property
+    def accuracy_labels(self) -> tuple[str, ...]:
+        """What there is to be known of a trial's accuracy.
 
-        That is what was inherited and, with a short list, what training alone gave. `accuracy` of
-        the row is the inherited one.
+        What was inherited and, with a short list, what training alone gave in how many steps.
+        """
+        return ("alone", "steps alone", "inherited") if self.short_list else ("accuracy",)
+
+    def accuracies(self, row: pd.Series | Mapping[str, Any]) -> dict[str, str]:
+        """What is known of a trial's accuracy, by the labels `accuracy_labels`.
+
+        `accuracy` of the row is the inherited one.
         """
         inherited = self.accuracy_with_error(row["accuracy"])
         if not self.short_list:
             return {"accuracy": inherited}
-        alone = "not tried"
+        alone, steps = "not tried", ""
         if not math.isnan(row["tried"]):
-            steps = int(row["tried_steps"])
-            alone = f"{self.accuracy_with_error(row['tried'])} ({steps:,} steps)"
-        return {"alone": alone, "inherited": inherited}
+            alone, steps = self.accuracy_with_error(row["tried"]), f"{int(row['tried_steps']):,}"
+        return {"alone": alone, "steps alone": steps, "inherited": inherited}
 
     def warning(self, trials: pd.DataFrame) -> str:
         """What a reader must know before all else: that nothing was learned. Empty if not so.

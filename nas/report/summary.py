@@ -54,8 +54,9 @@ def summary_table(trials: pd.DataFrame, run: RunSummary) -> Table:
 def _rows(run: RunSummary) -> dict[str, Callable[[pd.Series], str]]:
     """What is told of each architecture: a label, and how to read it off a trial."""
     rows: dict[str, Callable[[pd.Series], str]] = {"trial": lambda row: str(row["number"])}
-    for label in ("alone", "inherited") if run.short_list else ("accuracy",):
-        rows[f"{label} at {run.proxy_size} px"] = partial(_accuracy, run, label)
+    for label in run.accuracy_labels:
+        title = label if label == "steps alone" else f"{label} at {run.proxy_size} px"
+        rows[title] = partial(_accuracy, run, label)
     for objective in run.costs:
         if objective.device is None:
             title = objective.title(run.image_size)

@@ -24,6 +24,7 @@ SMALL: dict[str, Any] = {
     "seed": 2,
     "steps": 4,
     "trials": 6,
+    "short_list": 0,
     "workers": 0,
     "progress": False,
 }

@@ -29,7 +29,9 @@ def tryout(job: Job, store: Store) -> None:
     study = load_study(job.folder.journal)
     candidates = listed(job, records(study))
     hashes = [record.hash for record in candidates]
-    if not candidates or tried_out(study) == hashes:
+    if not candidates:  # nothing was evaluated, or all is too slow
+        return
+    if tried_out(study) == hashes:
         job.console.print("short list: tried already", highlight=False)
         return
     architectures = [Architecture.model_validate(record.architecture) for record in candidates]

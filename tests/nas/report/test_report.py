@@ -793,7 +793,8 @@ def test_tables_pages_and_cards_say_which_accuracy_is_which(
 ) -> None:
     run, trials = summary_of(short_list=3), table(*TRIED, limited=())
     shown = render(trials, run, 200)
-    assert re.search(r"alone at 64 px +80.0 ± 2.0 % +75.0 ± 2.2 % ", shown)
+    assert re.search(r"alone at 64 px +80.0 ± 2.0 % +75.0 ± 2.2 %", shown)
+    assert re.search(r"steps alone +180 +60 ", shown)
     assert re.search(r"inherited at 64 px +60.0 ± 2.4 % +70.0 ± 2.3 %", shown)
     write_report(tmp_path, trials, run)
     page = (tmp_path / "report.html").read_text()

@@ -39,6 +39,8 @@ OTHER_VALUES: dict[str, Any] = {
     "trials": 33,
     "search_images": 44,
     "threads": 2,
+    "short_list": 3,
+    "tryout": {"first_rung": 5},
     "search": {"patience": 5},
     "draws": {"walk": 9},
 }

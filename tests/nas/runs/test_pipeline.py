@@ -1,5 +1,6 @@
 import json
 import logging
+import math
 import re
 import shutil
 import signal
@@ -10,10 +11,12 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from safetensors.torch import load_file
 from small_runs import NANO, ROOT, SMALL, command, fake_table, finish, start, wait_for
 
 import nas.search.workers
+from nas import open_run
 from nas.latency.conditions import LatencyConditions
 from nas.latency.measure import Latency
 from nas.latency.profile import ProfilingEffort, profile
@@ -522,3 +525,78 @@ def test_retraining_that_is_stopped_goes_on_where_it_was(copy: Path) -> None:
     assert done.status == 0, done.err
     assert (copy / "retrain" / "1" / "metrics.json").exists()
     assert "from scratch 1/24" not in done.out
+
+
+TRYING = ("search", *SMALL, "--short-list", "3", "--steps", "9", "--trials", "6")
+"""The command of a run that trains three alone: for a step, then one of them for three and nine."""
+
+
+@pytest.mark.slow
+def test_what_was_trained_alone_is_ranked_and_exported_with_those_weights(tmp_path: Path) -> None:
+    outcome = command(*TRYING, "--out", tmp_path / "run")
+    assert outcome.status == 0, outcome.err
+    folder = RunFolder(tmp_path / "run")
+    trials = pd.read_csv(folder.path / "trials.csv")
+    tried = trials[trials["state"] == "evaluated"].dropna(subset="tried")
+    assert sorted(tried["tried_steps"]) == [1, 1, 9]
+    front = pd.read_csv(folder.path / "pareto.csv")
+    assert set(front["hash"]) <= set(tried["hash"])
+    run = open_run(folder.path)
+    assert run.best["accuracy"] == tried["tried"].max() == front["accuracy"].max()
+    for rank, row in run.front.iterrows():
+        assert run.architecture(rank).hash == row["hash"]
+        own = load_file(folder.tried / f"{row['hash']}.safetensors")
+        for name, tensor in run.network(rank).state_dict().items():
+            assert torch.equal(tensor, own[name])
+    card = (folder.best / "README.md").read_text()
+    assert f"trained alone for {run.best['tried_steps']:.0f} steps" in " ".join(card.split())
+    assert "alone at 32 px" in outcome.out
+
+    again = command(*TRYING, "--out", folder.path)
+    assert again.status == 0, again.err
+    assert "short list: tried already" in again.out
+    assert pd.read_csv(folder.path / "trials.csv").equals(trials)
+
+
+@pytest.mark.slow
+def test_what_is_too_slow_leaves_the_short_list_before_it_is_trained(tmp_path: Path) -> None:
+    methods = LatencyMethods(profile=table_by_formula, meter=Clock(990.0, 20.0))
+    flags = ("--short-list", "2", "--steps", "9", "--latency", "900ms", "--trials", "4")
+    outcome = command(*AT_64, *flags, "--out", tmp_path / "run", methods=methods)
+    assert outcome.status == 0, outcome.err
+    trials = pd.read_csv(tmp_path / "run" / "trials.csv")
+    (slow,) = trials[trials["state"] == "infeasible"].to_dict("records")
+    assert math.isnan(slow["tried"])
+    tried = trials[trials["state"] == "evaluated"].dropna(subset="tried")
+    assert len(tried) == 2
+    assert (tried["latency_cpu_measured_ms"] == 20.0).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_a_tryout_that_is_stopped_goes_on_where_it_was(
+    tmp_path: Path, sent: signal.Signals, workers: str
+) -> None:
+    arguments = (
+        *(ROOT / "run_search.py", *SMALL, "--short-list", "4", "--steps", "36", "--trials", "6"),
+        *("--workers", workers, "--out", tmp_path / "run"),
+    )
+    folder = RunFolder(tmp_path / "run")
+    status, _ = stopped(start(*arguments), "trying 4 alone ", sent)
+    assert status == (-9 if sent == signal.SIGKILL else 130)
+    assert not folder.best.exists()
+    done = finish(start(*arguments))
+    assert done.status == 0, done.err
+    trials = pd.read_csv(folder.path / "trials.csv")
+    assert len(trials[trials["state"] == "evaluated"].dropna(subset="tried")) == 4
+    assert trials["tried_steps"].max() == 36
+    assert folder.best.exists()
+    assert not [name for name in files(folder.path) if "/." in name or ".tmp" in name]
+
+
+def test_a_short_list_longer_than_what_is_evaluated_is_refused(tmp_path: Path) -> None:
+    outcome = command(*SMALL_RUN, "--short-list", "7", "--out", tmp_path / "run")
+    assert outcome.status == 2
+    assert "--short-list 7 is longer than what is evaluated: 6" in outcome.err
+    assert not (tmp_path / "run").exists()
