@@ -46,7 +46,7 @@ def search(
     search_images: int | None = None,
     short_list: int | None = None,
     sampler: str = "nsga2",
-    strategy: str = "progressive",
+    strategy: str = "blockwise",
     seed: int = 0,
     device: str | None = None,
     workers: int | None = None,
@@ -85,7 +85,7 @@ def search(
         search_images: Images of the search split that each is evaluated on.
         short_list: Architectures that are tried by training them alone, from the weights that they
             inherit, before one is called best; 0 for none.
-        strategy: How the supernet is trained: `"progressive"`, `"sandwich"` or `"single-path"`.
+        strategy: How the supernet is trained: `"blockwise"`, `"sandwich"` or `"single-path"`.
         sampler: Who proposes: `"nsga2"`, `"tpe"` or `"random"`.
         seed: Of everything random.
         device: `"cpu"`, `"cuda"` or `"cuda:N"`; `"cuda"` where there is one.

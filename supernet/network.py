@@ -74,10 +74,9 @@ class NetworkStage(nn.Module):
 
 
 class StageMaps(NamedTuple):
-    """What passes a stage, each (B, H, W, C): before its entry, behind it, and at its end."""
+    """What passes a stage, each (B, H, W, C): before its entry, and at its end."""
 
     given: Tensor
-    entered: Tensor
     mixed: Tensor
 
 
@@ -127,11 +126,13 @@ class Network(nn.Module):
         depth = sum(stage.depth for stage in stages)
         rates = iter([drop_path_rate * i / max(depth - 1, 1) for i in range(depth)])
         self.stages = nn.ModuleList()
+        self.widths_given: list[int] = []  # to each stage
         self.feature_info: list[dict[str, Any]] = []
         inputs = stem.width_of(stages[0].width)
         reduction = stem.stride
         for index, stage in enumerate(stages):
             drop_paths = [next(rates) for _ in range(stage.depth)]
+            self.widths_given.append(inputs)
             self.stages.append(NetworkStage(stage, inputs, architecture.norm_eps, drop_paths))
             inputs = stage.width
             reduction *= 2 if index else 1
@@ -185,9 +186,8 @@ class Network(nn.Module):
         passed: list[StageMaps] = []
         for stage in self.stages:
             assert isinstance(stage, NetworkStage)
-            entered = stage.enter(x)
-            mixed = stage.mix(entered)
-            passed.append(StageMaps(x, entered, mixed))
+            mixed = stage(x)
+            passed.append(StageMaps(x, mixed))
             x = mixed
         return self.forward_head(self.expand(x)), passed
 
@@ -266,11 +266,9 @@ class Network(nn.Module):
         """How each parameter trains, by its name: as its module says."""
         return parameter_settings(self)
 
-    def entry_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Names and parameters of what the stages begin with: pooling, positions, class token."""
-        for index, stage in enumerate(self.stages):
-            assert isinstance(stage, NetworkStage)
-            yield from stage.entry.named_parameters(f"stages.{index}.entry")
+    def stage_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The parameters of the stages, by their names in the network: all but stem and head."""
+        yield from self.stages.named_parameters(prefix="stages")
 
     def get_classifier(self) -> nn.Module:
         """The classifier."""

@@ -1,4 +1,4 @@
-"""The loss terms of a lesson: from labels, and from what a teacher knows."""
+"""The losses of lessons: from labels, and from what a teacher knows."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from nas.training.loop import autocast
 from supernet import Network
-from supernet.network import NetworkStage, StageMaps
+from supernet.network import StageMaps
 
 
 class Outputs(NamedTuple):
@@ -36,35 +36,24 @@ def answer_loss(scores: Tensor, answers: Tensor) -> Tensor:
     return F.cross_entropy(scores, answers.softmax(dim=1))
 
 
-def map_distance(maps: list[StageMaps], teacher: list[StageMaps]) -> Tensor:
-    """Mean square distance of the channels that two networks' maps share, normalised per token.
+def stage_errors(network: Network, teacher: list[StageMaps]) -> Tensor:
+    """How far each stage is from what a teacher's gives for what it is given; the mean of them.
 
-    The mean is over the stages whose maps have the same tokens in both. After DNA (Li et al.,
-    2020), whose blocks learn a teacher's maps.
-    """
-    distances = []
-    for one, other in zip(maps, teacher, strict=True):
-        if one.mixed.shape[:3] == other.mixed.shape[:3]:  # not so between a map and a sequence
-            shared = (min(one.mixed.shape[3], other.mixed.shape[3]),)
-            mine, theirs = (m.mixed[..., : shared[0]].float() for m in (one, other))
-            distances.append(F.mse_loss(F.layer_norm(mine, shared), F.layer_norm(theirs, shared)))
-    return torch.stack(distances).mean() if distances else maps[0].mixed.new_zeros(())
+    A stage is given as many channels of the teacher's map as it takes, and its own map is compared
+    with the same channels of the teacher's: mean square error relative to their variance. After
+    DNA (Li et al., 2020, section 3.2).
 
-
-def pooling_error(network: Network, teacher: list[StageMaps]) -> Tensor:
-    """How far entries are from what a teacher's give for the same maps, relative to its variance.
-
-    `network` has the teacher's widths; the mean is over the stages that begin with a pooling. Where
-    none does there is nothing to learn: 0, without a gradient.
+    Args:
+        network: On a map, of no more channels than the teacher anywhere.
+        teacher: What passed the teacher's stages.
     """
     errors = []
     with autocast(teacher[0].given.device):
-        for stage, spec, maps in zip(
-            network.stages, network.architecture.stages, teacher, strict=True
+        for stage, inputs, spec, maps in zip(
+            network.stages, network.widths_given, network.architecture.stages, teacher, strict=True
         ):
-            if spec.pooling is not None:
-                assert isinstance(stage, NetworkStage)
-                wanted = maps.entered.float()
-                error = F.mse_loss(stage.enter(maps.given).float(), wanted)
-                errors.append(error / wanted.var().clamp(min=1e-6))
-    return torch.stack(errors).mean() if errors else teacher[0].given.new_zeros(())
+            given = maps.given[..., :inputs].contiguous()
+            wanted = maps.mixed[..., : spec.width].float()
+            error = F.mse_loss(stage(given).float(), wanted)
+            errors.append(error / wanted.var().clamp(min=1e-6))
+    return torch.stack(errors).mean()

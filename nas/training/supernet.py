@@ -15,16 +15,10 @@ from nas.data import Data
 from nas.objectives.constrained_space import ConstrainedSpace
 from nas.training.accuracy import SubnetEvaluator
 from nas.training.checkpoint import save_checkpoint
-from nas.training.distillation import (
-    Outputs,
-    answer_loss,
-    label_loss,
-    map_distance,
-    pooling_error,
-)
+from nas.training.distillation import Outputs, answer_loss, label_loss, stage_errors
 from nas.training.loop import CHECKPOINT_SECONDS, autocast, train
 from nas.training.settings import SupernetTraining
-from nas.training.strategies import Course, Lesson, PoolingLesson
+from nas.training.strategies import Course, Lesson, StageLesson
 from nas.utilities.interrupt import StopRequest
 from search_space import Architecture
 from supernet import Network, Store, StoreAdamW
@@ -125,7 +119,9 @@ def train_supernet(
         loader_workers=loader_workers,
         checkpoint_seconds=checkpoint_seconds,
     )
-    save_checkpoint(checkpoint, step=settings.steps, identity=identity, tensors=store.state_dict())
+    save_checkpoint(
+        checkpoint, step=settings.steps, identity=identity, tensors=store.state_of_space()
+    )
     state.unlink(missing_ok=True)
 
 
@@ -150,7 +146,7 @@ class SupernetLearner:
             clip_norm=settings.clip_norm,
             most_catching_up=settings.most_catching_up,
         )
-        self.lessons: list[Lesson | PoolingLesson] = []  # of the losses of the last step
+        self.lessons: list[Lesson | StageLesson] = []  # of the losses of the last step
         self._learning: list[Network] = []
         self._beside: list[tuple[str, Tensor]] = []
 
@@ -167,12 +163,15 @@ class SupernetLearner:
             return known[teacher.hash]
 
         for lesson in self.strategy.plan(self.course, step):
-            if isinstance(lesson, PoolingLesson):
-                yield from self._pooling_loss(lesson, taught_by)
-                continue
             # The teacher first: both run in training mode, and write the statistics of the batch.
             teacher = taught_by(lesson.teacher) if lesson.teacher is not None else None
             network = self.store.subnet(lesson.subnet)
+            if isinstance(lesson, StageLesson):
+                assert teacher is not None
+                self._beside += network.stage_parameters()
+                self.lessons.append(lesson)
+                yield stage_errors(network.train(), teacher.maps)
+                continue
             self._learning.append(network)
             outputs = self._outputs(network, images)
             if teacher is None:
@@ -201,18 +200,6 @@ class SupernetLearner:
             scores, maps = network.train().forward_with_maps(images)
         return Outputs(scores.float(), maps)
 
-    def _pooling_loss(
-        self, lesson: PoolingLesson, taught_by: Callable[[Architecture], Outputs]
-    ) -> Iterator[Tensor]:
-        if lesson.weight == 0:
-            return
-        network = self.store.subnet(lesson.poolings).train()
-        loss = lesson.weight * pooling_error(network, taught_by(lesson.teacher).maps)
-        self._beside += network.entry_parameters()
-        if loss.requires_grad:  # not so where the space pools nothing
-            self.lessons.append(lesson)
-            yield loss
-
 
 def lesson_loss(
     lesson: Lesson, outputs: Outputs, labels: Tensor, teacher: Outputs | None
@@ -231,9 +218,6 @@ def lesson_loss(
     if lesson.answers:
         assert teacher is not None
         terms.append(lesson.answers * answer_loss(outputs.scores, teacher.scores))
-    if lesson.maps:
-        assert teacher is not None
-        terms.append(lesson.maps * map_distance(outputs.maps, teacher.maps))
     return torch.stack(terms).sum()
 
 

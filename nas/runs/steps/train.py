@@ -25,6 +25,7 @@ def train(job: Job) -> None:
         num_classes=job.data.num_classes,
         device=job.config.device,
         seed=job.config.seed,
+        beside=job.config.strategy.beside(job.config.space),
     )
     monitor = SubnetEvaluator(
         store,

@@ -18,20 +18,20 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 
-from nas.training.strategies.progressive import Progressive
+from nas.training.strategies.blockwise import Blockwise
 from nas.training.strategies.sandwich import Sandwich
 from nas.training.strategies.single_path import SinglePath
-from nas.training.strategies.strategy import Course, Lesson, PoolingLesson, Strategy
+from nas.training.strategies.strategy import Course, Lesson, StageLesson, Strategy
 from search_space.architecture import first_error
 
 STRATEGIES: dict[str, type[Strategy]] = {
-    "progressive": Progressive,
+    "blockwise": Blockwise,
     "single-path": SinglePath,
     "sandwich": Sandwich,
 }
 """Every strategy by the name that the user gives."""
 
-DEFAULT_STRATEGY = Progressive()
+DEFAULT_STRATEGY = Blockwise()
 
 
 def strategy_of(value: object) -> Strategy:
@@ -63,12 +63,12 @@ __all__ = [
     "DEFAULT_STRATEGY",
     "STRATEGIES",
     "AnyStrategy",
+    "Blockwise",
     "Course",
     "Lesson",
-    "PoolingLesson",
-    "Progressive",
     "Sandwich",
     "SinglePath",
+    "StageLesson",
     "Strategy",
     "strategy_of",
 ]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from search_space import Architecture
+from search_space import Architecture, SearchSpace
 
 if TYPE_CHECKING:
     from nas.objectives.constrained_space import ConstrainedSpace
@@ -27,38 +27,37 @@ class Lesson:
 
     Attributes:
         subnet: Who learns.
-        teacher: Whose answers and maps it learns from; None where it learns from labels alone.
+        teacher: Whose answers it learns from; None where it learns from labels alone.
         labels: Weight of the cross-entropy with the labels.
         answers: Weight of the cross-entropy with the teacher's answers.
-        maps: Weight of the distance from the teacher's maps.
     """
 
     subnet: Architecture
     teacher: Architecture | None = None
     labels: float = 1.0
     answers: float = 0.0
-    maps: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.teacher is None and (self.answers or self.maps):
-            raise ValueError("answers and maps to learn from need a teacher")
-        if not (self.labels or self.answers or self.maps):
+        if self.teacher is None and self.answers:
+            raise ValueError("answers to learn from need a teacher")
+        if not (self.labels or self.answers):
             raise ValueError("every weight is 0: there is nothing to learn from")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PoolingLesson:
-    """A step of poolings alone: they learn to give what a teacher's give for the same maps.
+class StageLesson:
+    """A step in which each stage of a subnet learns from a teacher by itself.
+
+    It is given what the teacher's stage is given, and learns to give what that gives, as far as the
+    two share channels. Stem and head learn nothing.
 
     Attributes:
-        poolings: A network with the teacher's widths, whose poolings learn.
-        teacher: Whose poolings they learn from.
-        weight: Of their error.
+        subnet: Whose stages learn; on a map, as the teacher is, with as many stages.
+        teacher: Whose maps they learn.
     """
 
-    poolings: Architecture
+    subnet: Architecture
     teacher: Architecture
-    weight: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +65,8 @@ class Course:
     """What a strategy knows of the training that it plans.
 
     Attributes:
-        constrained: The space under its limits: every subnet that is trained must meet them.
+        constrained: The space under its limits: every subnet that is trained must meet them, but
+            for those that only teach.
         steps: Of the whole training.
         seed: Of everything random.
     """
@@ -103,8 +103,15 @@ class Strategy(BaseModel, ABC):
 
     name: str
 
+    def beside(self, space: SearchSpace) -> Sequence[Architecture]:
+        """Networks that are no members of the space but take part in training its weights.
+
+        Their stages, where they have the kinds of parts that the space has, share its weights.
+        """
+        return ()
+
     @abstractmethod
-    def plan(self, course: Course, step: int) -> Sequence[Lesson | PoolingLesson]:
+    def plan(self, course: Course, step: int) -> Sequence[Lesson | StageLesson]:
         """The lessons of a step (from 0), at least one; a function of its arguments alone.
 
         They are given in this order. The outputs of a lesson without a teacher serve those behind
