@@ -40,8 +40,8 @@ def search(
     quick: bool = False,
     steps: int | None = None,
     epochs: int | None = None,
-    batch_size: int = 64,
-    lr: float = 7e-4,
+    batch_size: int | None = None,
+    lr: float | None = None,
     trials: int | None = None,
     search_images: int | None = None,
     short_list: int | None = None,
@@ -79,8 +79,9 @@ def search(
         quick: Shrink everything: a look within 90 seconds.
         steps: Training steps of the supernet.
         epochs: The same, in passes over the train split.
-        batch_size: Images in a step.
-        lr: Peak learning rate.
+        batch_size: Images in a step; by default 16 for digits, else 64.
+        lr: Peak learning rate; by default 7e-4 for batches of 64, and for others in proportion to
+            the root of their size.
         trials: Architectures to evaluate.
         search_images: Images of the search split that each is evaluated on.
         short_list: Architectures that are tried by training them alone, from the weights that they
@@ -159,9 +160,10 @@ def retrain(
         top: How many architectures.
         name: Folder in the run's for this recipe's results.
         start: From fresh weights, or from the inherited ones (the flag `--from`).
-        steps: Training steps; by default as many as the supernet had.
+        steps: Training steps; by default so many that the network sees twice as many images as
+            the supernet did.
         epochs: The same, in passes over the train split.
-        batch_size: Images in a step; by default as in the run.
+        batch_size: Images in a step; 64 by default.
         lr: Peak learning rate.
         drop_path: Stochastic depth.
         augment: `"full"` adds RandAugment, mixup, cutmix and erasing, for long trainings.

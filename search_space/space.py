@@ -292,22 +292,9 @@ class SearchSpace(Spec):
             )
             yield from map(self.assembled, product(*options))
 
-    def sample(self, rng: random.Random, *, operator_chance: float = 1.0) -> Architecture:
-        """An architecture with every gene drawn uniformly.
-
-        Args:
-            rng: Decides.
-            operator_chance: Chance that a gene which is no size is drawn; else it keeps its
-                default.
-        """
-        return self.decode(
-            {
-                gene: rng.choice(choices)
-                if operator_chance >= 1 or encoding.is_size(gene) or rng.random() < operator_chance
-                else choices[0]
-                for gene, choices in self.genes.items()
-            }
-        )
+    def sample(self, rng: random.Random) -> Architecture:
+        """An architecture with every gene drawn uniformly."""
+        return self.decode({gene: rng.choice(choices) for gene, choices in self.genes.items()})
 
     def mutate(self, architecture: Architecture, rng: random.Random) -> Architecture:
         """A different architecture: one gene drawn anew, and each other one with chance 1/genes.

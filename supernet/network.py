@@ -104,6 +104,7 @@ class Network(nn.Module):
         num_classes: Outputs of the classifier; 0 for none.
         in_chans: Channels of the image.
         drop_path_rate: Stochastic depth of the last block; earlier ones rise to it linearly.
+        draw: Whether to draw the weights; else they are whatever memory holds.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class Network(nn.Module):
         num_classes: int = 1000,
         in_chans: int = 3,
         drop_path_rate: float = 0.0,
+        draw: bool = True,
     ) -> None:
         super().__init__()
         architecture = architecture.canonical()
@@ -143,7 +145,8 @@ class Network(nn.Module):
         self.expand = ExpandedFeatures(inputs, expansion) if expansion else nn.Identity()
         self.num_features = self.head_hidden_size = expansion or inputs
         self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-        self.init_weights()
+        if draw:
+            self.init_weights()
 
     def forward_features(self, image: Tensor) -> Tensor:
         """(B, in_chans, H, W) → the last stage's map (B, H', W', C)."""
@@ -314,4 +317,5 @@ def skeleton(
             num_classes=num_classes,
             in_chans=in_chans,
             drop_path_rate=drop_path_rate,
+            draw=False,
         )

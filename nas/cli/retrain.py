@@ -38,12 +38,12 @@ def add(commands: Commands) -> None:
         help="fresh weights, or the inherited ones",
     )
     parser.add_argument(
-        "--steps", type=positive, help="training steps; by default as many as the supernet had"
+        "--steps",
+        type=positive,
+        help="training steps; by default so many that it sees twice as many images as the supernet",
     )
     parser.add_argument("--epochs", type=positive, help="the same, in passes over the train split")
-    parser.add_argument(
-        "--batch-size", type=positive, help="images in a step; by default as in the run"
-    )
+    parser.add_argument("--batch-size", type=positive, help="images in a step; 64 by default")
     parser.add_argument("--lr", type=rate, default=1e-3, help="peak learning rate")
     parser.add_argument("--drop-path", type=float, default=0.05, help="stochastic depth")
     parser.add_argument(

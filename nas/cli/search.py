@@ -81,8 +81,15 @@ def add(commands: Commands) -> None:
     )
     effort.add_argument("--steps", type=positive, help="training steps of the supernet")
     effort.add_argument("--epochs", type=positive, help="the same, in passes over the train split")
-    effort.add_argument("--batch-size", type=positive, default=64, help="images in a step")
-    effort.add_argument("--lr", type=rate, default=7e-4, help="peak learning rate")
+    effort.add_argument(
+        "--batch-size", type=positive, help="images in a step; 16 for digits, else 64"
+    )
+    effort.add_argument(
+        "--lr",
+        type=rate,
+        help="peak learning rate; by default 7e-4 for batches of 64, and for others in proportion "
+        "to the root of their size",
+    )
     effort.add_argument("--trials", type=positive, help="architectures to evaluate")
     effort.add_argument(
         "--search-images", type=positive, help="images of the search split for each evaluation"

@@ -255,9 +255,7 @@ class ConstrainedSpace:
     def _budget_binds(self) -> bool:
         return MACS.name in self.limits and self.reachable[MACS.name][1] > self.limits[MACS.name]
 
-    def sample(
-        self, rng: random.Random, *, at_least: float = 0.0, operator_chance: float = 1.0
-    ) -> Architecture:
+    def sample(self, rng: random.Random, *, at_least: float = 0.0) -> Architecture:
         """A random architecture that meets the limits, with at least that share of the budget.
 
         A budget that does not bind asks for no share.
@@ -269,11 +267,10 @@ class ConstrainedSpace:
         Args:
             rng: Decides.
             at_least: Share of the budget.
-            operator_chance: As in `SearchSpace.sample`.
         """
         floor = at_least * self.limits[MACS.name] if self._budget_binds else 0
         fallback: Architecture | None = None
-        for candidate in self._candidates(rng, operator_chance):
+        for candidate in self._candidates(rng):
             if self.admits(candidate):
                 if self.cost(candidate).macs >= floor:
                     return candidate
@@ -322,9 +319,9 @@ class ConstrainedSpace:
             f"{_rounded_up(nearest):g}ms"
         )
 
-    def _candidates(self, rng: random.Random, operator_chance: float) -> Iterator[Architecture]:
+    def _candidates(self, rng: random.Random) -> Iterator[Architecture]:
         for _ in range(self.settings.draws):
-            yield self.space.sample(rng, operator_chance=operator_chance)
+            yield self.space.sample(rng)
         # Tight limits: walk from the smallest architecture, which meets them, to others that do.
         current = self.smallest()
         for _ in range(self.settings.walk):

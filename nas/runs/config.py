@@ -141,15 +141,49 @@ class Effort:
     short_list: int
 
 
-DEFAULT = Effort(steps=540, trials=80, search_images=1000, short_list=8)
-"""Ten minutes on two CPU cores with the embedded data."""
+DEFAULT = Effort(steps=1080, trials=80, search_images=1000, short_list=8)
+"""Ten minutes on two CPU cores with the embedded data; the steps are those of `base` under two
+billion multiply-adds, and others where a step is cheaper (`default_steps`)."""
 
-QUICK = Effort(steps=40, trials=10, search_images=200, short_list=3)
+QUICK = Effort(steps=120, trials=10, search_images=200, short_list=3)
 """A look at how everything works, within 90 seconds on two CPU cores."""
 
-FIRST_RUNG = 1 / 9
-"""Of the supernet's steps, so many has the first rung of the tryout; with the default settings the
-last one ends at as many steps as the supernet had."""
+SMALL_BATCH, BATCH = 16, 64
+"""Images in a step of the embedded data, and of others.
+
+Before anything is learned, it is steps that count and not images: with the same images in batches
+of 16 the same supernet ranks better than in batches of 32, and in batches of 64 it learns next to
+nothing (docs/research.md). Whoever has many images has many steps."""
+
+BATCH_LR = 7e-4
+"""Peak learning rate of the supernet in batches of `BATCH`; others have it times the root of their
+share of that (Malladi et al., 2022, arXiv 2205.10287, whose rule is for Adam)."""
 
 DEFAULT_EPOCHS = 50
 """Passes over the train split of data that are not embedded, in the place of the default steps."""
+
+FIRST_RUNG = 1 / 20
+"""Of the supernet's steps, so many has the first rung of the tryout: with the default list and
+settings all rungs together have as many as the supernet."""
+
+_OVERHEAD = 2.2e9
+"""Multiply-adds that take as long as what a step costs beside them, as measured on two cores."""
+
+
+def default_steps(macs: float, *, image_size: int, proxy_size: int, batch_size: int) -> int:
+    """Training steps of the embedded data that take about as long on any space and budget.
+
+    Args:
+        macs: Of one image at `image_size` in the largest subnet that may be trained.
+        image_size: Side in pixels at which they are counted.
+        proxy_size: Side in pixels of training.
+        batch_size: Images in a step.
+    """
+    work = _work(macs, (proxy_size / image_size) ** 2 * batch_size)
+    default = _work(2e9, (64 / 224) ** 2 * SMALL_BATCH)
+    return max(1, round(DEFAULT.steps * (default + _OVERHEAD) / (work + _OVERHEAD)))
+
+
+def _work(macs: float, images: float) -> float:
+    """Multiply-adds of a step: a pass forward, one backward of twice that, and a teacher's."""
+    return 4 * macs * images

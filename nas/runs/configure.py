@@ -3,6 +3,7 @@
 The command line and `nas.search` both come through here, so that the same words mean the same run.
 """
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -18,20 +19,26 @@ from nas.latency.conditions import LatencyConditions
 from nas.latency.runtimes import check_runtime
 from nas.latency.table import LatencyTable
 from nas.objectives.limits import parse_limits
+from nas.objectives.objective import MACS
 from nas.runs.config import (
+    BATCH,
+    BATCH_LR,
     DEFAULT,
     DEFAULT_EPOCHS,
     FIRST_RUNG,
     QUICK,
+    SMALL_BATCH,
     RunConfig,
+    default_steps,
     limit_fields,
 )
 from nas.training.strategies import DEFAULT_STRATEGY
 from nas.utilities.devices import check_device, chip_name, devices_here
 from nas.utilities.errors import InputError
 from nas.utilities.units import parse_latency
-from search_space import PRESETS, ArchitectureError, SearchSpace
+from search_space import PRESETS, ArchitectureError, SearchSpace, total_cost
 from search_space.architecture import first_error
+from search_space.extremes import extreme
 
 MOST_WORKERS = 8
 """Evaluations at a time where the user asks for no number."""
@@ -69,8 +76,8 @@ def configure(
     quick: bool = False,
     steps: int | None = None,
     epochs: int | None = None,
-    batch_size: int = 64,
-    lr: float = 7e-4,
+    batch_size: int | None = None,
+    lr: float | None = None,
     trials: int | None = None,
     search_images: int | None = None,
     short_list: int | None = None,
@@ -96,8 +103,9 @@ def configure(
         quick: Shrink everything to a look.
         steps: Training steps of the supernet.
         epochs: The same, in passes over the train split.
-        batch_size: Images in a step.
-        lr: Peak learning rate.
+        batch_size: Images in a step; 16 for `digits`, else 64.
+        lr: Peak learning rate; by default 7e-4 for batches of 64, and in proportion to the root of
+            others.
         trials: Architectures to evaluate.
         search_images: Images of the search split that each is evaluated on.
         short_list: Architectures that are tried by training them alone; 0 for none.
@@ -122,6 +130,8 @@ def configure(
     check_timed_devices(limits_ms, tables, image_size, conditions)
 
     embedded = data == "digits"
+    if batch_size is None:
+        batch_size = SMALL_BATCH if embedded else BATCH
     if proxy_size is None:
         proxy_size = 64 if embedded else image_size
     sizes = {"image_size": (image_size, 32), "proxy_size": (proxy_size, 32)}
@@ -132,10 +142,20 @@ def configure(
     loaded = load_data(source, image_size=proxy_size, seed=seed)
     effort = QUICK if quick else DEFAULT
     per_epoch = max(1, round(loaded.epoch_size / batch_size))
-    if steps is None and epochs is None and (embedded or quick):
+    if steps is None and epochs is None and quick:
         steps = effort.steps
+    if steps is None and epochs is None and embedded:
+        most = total_cost(extreme(searched, lambda cost: -cost.macs), image_size=image_size).macs
+        steps = default_steps(
+            min(most, limited.get(MACS.name, most)),
+            image_size=image_size,
+            proxy_size=proxy_size,
+            batch_size=batch_size,
+        )
     if steps is None:
         steps = (DEFAULT_EPOCHS if epochs is None else epochs) * per_epoch
+    if lr is None:
+        lr = BATCH_LR * math.sqrt(batch_size / BATCH)
     trials = effort.trials if trials is None else trials
     if short_list is None:
         short_list = min(effort.short_list, trials)

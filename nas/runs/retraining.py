@@ -18,6 +18,7 @@ from nas.data.own_dataset import OWN_DATASET
 from nas.export.network import export_network, stage_rows
 from nas.objectives.objective import Objective
 from nas.report.cards import retrained_card
+from nas.runs.config import BATCH
 from nas.runs.configure import default_loader_workers, illegal_field
 from nas.runs.folder import RunFolder, logging_to
 from nas.training.accuracy import count_correct
@@ -31,6 +32,9 @@ from nas.utilities.interrupt import StopRequest, stop_on_signals
 from nas.utilities.progress import LiveLine
 from search_space import total_cost
 from supernet import Network, load_exported
+
+_IMAGES = 2
+"""Times as many images as the supernet saw, where the user asks for no number of steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +101,7 @@ def retrain_run(
     if train_size is None:
         train_size = config.proxy_size
     if batch_size is None:
-        batch_size = config.batch_size
+        batch_size = BATCH
     if batch_size < 1:
         raise InputError(f"`batch_size` {batch_size} is below 1")
     loaded = load_data(
@@ -111,7 +115,9 @@ def retrain_run(
     try:
         recipe = Recipe(
             start=start,
-            steps=config.steps if steps is None else steps,
+            steps=max(1, _IMAGES * config.steps * config.batch_size // batch_size)
+            if steps is None
+            else steps,
             batch_size=batch_size,
             lr=lr,
             drop_path=drop_path,

@@ -25,8 +25,8 @@ from supernet import Network, Store, StoreAdamW
 
 logger = logging.getLogger(__name__)
 
-MONITOR_EVERY = 50
-"""Steps between looks at current accuracies."""
+LOOKS = 12
+"""How often a training looks at current accuracies."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ def train_supernet(
         for lesson, value in zip(learner.lessons, losses, strict=True):
             if isinstance(lesson, Lesson) and lesson.teacher is None:
                 loss = value
-        if step % MONITOR_EVERY == 0 or step == settings.steps:
+        if step % max(1, settings.steps // LOOKS) == 0 or step == settings.steps:
             accuracies = {role: monitor.accuracy(a) for role, a in watched.items()}
             told = ", ".join(f"{role} {accuracy:.1%}" for role, accuracy in accuracies.items())
             logger.info("step %d/%d loss %.3f %s", step, settings.steps, loss, told)

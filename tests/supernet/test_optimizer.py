@@ -179,15 +179,34 @@ def test_a_weight_that_was_trained_in_half_of_the_steps_has_twice_the_rate(store
 def test_parts_beside_a_network_are_stepped_and_nothing_else_of_theirs(store: Store) -> None:
     optimizer = StoreAdamW(store)
     other = store.subnet(member(stage2_pooling="max_pool"))
-    entry = [(n, p) for n, p in other.entry_parameters() if ".max_pool." in n]
+    pooling = [(n, p) for n, p in other.stage_parameters() if ".max_pool." in n]
     backward(store.subnet(LARGEST), seed=0)
     backward(other, seed=1)
     before = copies(store.parameters)
-    optimizer.step([store.subnet(LARGEST)], lr=1e-2, beside=entry)
+    optimizer.step([store.subnet(LARGEST)], lr=1e-2, beside=pooling)
     largest = {name for name, _ in store.subnet(LARGEST).named_parameters()}
     for name, tensor in store.parameters.items():
         moved = not torch.equal(tensor, before[name])
-        assert moved == (name in largest or name in {n for n, _ in entry}), name
+        assert moved == (name in largest or name in {n for n, _ in pooling}), name
+
+
+def test_the_stages_of_a_network_are_stepped_without_its_stem_and_head(store: Store) -> None:
+    optimizer = StoreAdamW(store)
+    narrow = member(stage2_width=32)
+    backward(store.subnet(narrow), seed=0)
+    before = copies(store.parameters)
+    optimizer.step([], lr=1e-2, beside=store.subnet(narrow).stage_parameters())
+    for name, mask in used_by(store, narrow).items():
+        moved = store.parameters[name] != before[name]
+        assert moved.any() == (name.startswith("stages.") and mask.any()), name
+        assert not moved[~mask].any(), name
+
+
+def test_parameters_of_stages_have_their_names_in_the_network(store: Store) -> None:
+    network = store.subnet(LARGEST)
+    named, rest = dict(network.stage_parameters()), dict(network.named_parameters())
+    assert all(rest.pop(name) is parameter for name, parameter in named.items())
+    assert all(name.startswith(("stem.", "head.")) for name in rest)
 
 
 def test_gradients_are_zero_after_a_step_and_stay_attached(store: Store) -> None:

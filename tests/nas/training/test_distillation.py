@@ -1,26 +1,34 @@
-"""Each loss term against the formula of its paper, written out."""
+"""Each loss against the formula of its paper, written out."""
 
 import random
+from itertools import pairwise
 
 import pytest
 import torch
 from small_runs import NANO
 from torch import Tensor
 
-from nas.training.distillation import (
-    Outputs,
-    answer_loss,
-    label_loss,
-    map_distance,
-    pooling_error,
-)
-from search_space import PRESETS
+from nas.training.distillation import Outputs, answer_loss, label_loss, stage_errors
+from nas.training.strategies import Blockwise
+from search_space import PRESETS, Architecture
 from supernet import Network
 from supernet.network import StageMaps
 
+BASE = PRESETS["base"]
+TEACHER = Blockwise().beside(BASE)[0]
 
-def stage(mixed: Tensor) -> StageMaps:
-    return StageMaps(mixed, mixed, mixed)
+
+def network_of(architecture: Architecture, seed: int) -> Network:
+    torch.manual_seed(seed)
+    return Network(architecture, num_classes=2).train()
+
+
+def passed_by(network: Network) -> list[StageMaps]:
+    """What passes the stages of a network, as a teacher runs."""
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        _, passed = network.forward_with_maps(images)
+    return passed
 
 
 @pytest.fixture
@@ -49,55 +57,53 @@ def test_the_loss_on_answers_is_least_where_they_are_the_teachers(scores: Tensor
     assert own.grad.abs().max() < 1e-6
 
 
-def test_the_distance_of_maps_is_of_the_channels_that_both_have_normalised() -> None:
-    generator = torch.Generator().manual_seed(1)
-    maps = [torch.randn(2, 3, 3, channels, generator=generator) for channels in (4, 8)]
-    theirs = [torch.randn(2, 3, 3, channels, generator=generator) for channels in (6, 8)]
-    distances = []
-    for one, other in zip(maps, theirs, strict=True):
-        shared = min(one.shape[3], other.shape[3])
-        normalised = [
-            (m - m.mean(dim=3, keepdim=True))
-            / (m.var(dim=3, keepdim=True, unbiased=False) + 1e-5).sqrt()
-            for m in (one[..., :shared], other[..., :shared])
-        ]
-        distances.append((normalised[0] - normalised[1]).square().mean())
-    found = map_distance([stage(m) for m in maps], [stage(m) for m in theirs])
-    torch.testing.assert_close(found, sum(distances) / 2)
-
-
-def test_maps_of_other_tokens_are_not_compared() -> None:
-    here, there = torch.randn(2, 3, 3, 4), torch.randn(2, 1, 10, 4)
-    alone = map_distance([stage(here)], [stage(here * 2 + here.flip(3))])
-    with_another = map_distance(
-        [stage(here), stage(here)], [stage(here * 2 + here.flip(3)), stage(there)]
-    )
-    assert float(with_another) == float(alone) > 0
-    assert float(map_distance([stage(here)], [stage(there)])) == 0
-
-
-def test_the_error_of_poolings_is_relative_to_the_variance_of_what_they_should_give() -> None:
-    architecture = PRESETS["base"].scaled(0.0)
-    torch.manual_seed(0)
-    network = Network(architecture, num_classes=2).train()
-    with torch.no_grad():
-        _, passed = network.forward_with_maps(torch.randn(2, 3, 64, 64))
-    generator = torch.Generator().manual_seed(1)
-    wanted = [
-        maps._replace(entered=torch.randn(maps.entered.shape, generator=generator) * 3)
-        for maps in passed
-    ]
-    found = pooling_error(network, wanted)
+def test_the_error_of_stages_is_that_of_each_behind_the_teachers_map_before_it() -> None:
+    narrow = BASE.scaled(0.0)
+    taken = [32, 32, 64, 128]  # channels before each stage, the stem's among them
+    given = [32, 64, 128, 256]
+    assert given == [stage.width for stage in narrow.stages]
+    assert [stage.width for stage in TEACHER.stages] == [2 * width for width in given]
+    network, passed = network_of(narrow, seed=1), passed_by(network_of(TEACHER, seed=0))
+    before = [passed[0].given, *(maps.mixed for maps in passed[:-1])]
     errors = []
-    for index in range(1, 4):  # the first stage has no pooling
+    for index, stage in enumerate(network.stages):
         with torch.autocast("cpu", torch.bfloat16):
-            given = network.stages[index].enter(wanted[index].given).float()  # type: ignore[operator]
-        target = wanted[index].entered
-        errors.append((given - target).square().mean() / target.var())
-    torch.testing.assert_close(found, sum(errors) / 3)
-    found.backward()
-    moved = {name for name, p in network.named_parameters() if p.grad is not None}
-    assert moved == {name for name, _ in network.named_parameters() if ".entry." in name}
+            mine = stage(before[index][..., : taken[index]].contiguous()).float()
+        wanted = passed[index].mixed[..., : given[index]].float()
+        variance = (wanted - wanted.mean()).square().sum() / (wanted.numel() - 1)
+        errors.append((mine - wanted).square().mean() / variance)
+    assert all(abs(one - other) > 1e-3 for one, other in pairwise(errors))
+    torch.testing.assert_close(stage_errors(network, passed), sum(errors) / 4)
+
+
+def test_the_error_of_stages_teaches_all_of_each_stage_and_neither_stem_nor_head() -> None:
+    network, passed = network_of(BASE.scaled(0.0), seed=1), passed_by(network_of(TEACHER, seed=0))
+    stage_errors(network, passed).backward()
+    learned = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+    of_stages = {name for name, _ in network.named_parameters() if name.startswith("stages.")}
+    assert learned.keys() == of_stages
+    assert all(gradient.any() for gradient in learned.values())
+
+
+def test_stages_that_give_what_the_teachers_give_have_no_error() -> None:
+    teacher = network_of(TEACHER, seed=0)
+    assert stage_errors(teacher, passed_by(teacher)).item() == 0
+
+
+def test_the_error_of_a_stage_does_not_depend_on_the_channels_that_it_lacks() -> None:
+    network, passed = network_of(BASE.scaled(0.0), seed=1), passed_by(network_of(TEACHER, seed=0))
+    errors = stage_errors(network, passed)
+    others = [StageMaps(*(maps.clone() for maps in stage)) for stage in passed]
+    for stage, spec, taken in zip(others, BASE.scaled(0.0).stages, (32, 32, 64, 128), strict=True):
+        stage.given[..., taken:] = 7
+        stage.mixed[..., spec.width :] = 7
+    assert torch.equal(stage_errors(network, others), errors)
+
+
+def test_a_map_of_the_teacher_without_any_variance_gives_a_finite_error() -> None:
+    network, passed = network_of(BASE.scaled(0.0), seed=1), passed_by(network_of(TEACHER, seed=0))
+    flat = [stage._replace(mixed=torch.ones_like(stage.mixed)) for stage in passed]
+    assert stage_errors(network, flat).isfinite()
 
 
 def test_detached_outputs_are_the_same_values_and_teach_nothing_back() -> None:

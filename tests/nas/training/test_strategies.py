@@ -13,44 +13,48 @@ from nas.objectives.limits import Limits
 from nas.training.strategies import (
     DEFAULT_STRATEGY,
     STRATEGIES,
+    Blockwise,
     Course,
     Lesson,
-    PoolingLesson,
-    Progressive,
     Sandwich,
     SinglePath,
+    StageLesson,
     Strategy,
 )
-from nas.training.strategies.progressive import other_poolings
-from search_space import PRESETS, Architecture
+from search_space import PRESETS, Architecture, SearchSpace
+from search_space.coverage import corners
+from supernet.network import skeleton
 
-BASE = PRESETS["base"]
-Plan = Sequence[Lesson | PoolingLesson]
+BASE, PSVIT = PRESETS["base"], PRESETS["psvit"]
+Plan = Sequence[Lesson | StageLesson]
+
+every_preset = pytest.mark.parametrize("space", PRESETS.values(), ids=PRESETS.keys())
 
 
-def course_of(steps: int, *, seed: int = 0, macs: int = 2_000_000_000) -> Course:
-    """A training in `base` under a budget."""
+def course_of(
+    steps: int, *, seed: int = 0, macs: int = 2_000_000_000, space: SearchSpace = BASE
+) -> Course:
+    """A training under a budget, in `base` if in no other space."""
     constrained = ConstrainedSpace(
-        space=BASE, limits=Limits(macs=macs), image_size=224, num_classes=10
+        space=space, limits=Limits(macs=macs), image_size=224, num_classes=10
     )
     return Course(constrained=constrained, steps=steps, seed=seed)
 
 
-def plans(strategy: Strategy, steps: int, **course: int) -> list[Plan]:
+def plans(strategy: Strategy, steps: int, **course: Any) -> list[Plan]:
     """The plan of every step of a training."""
     known = course_of(steps, **course)
     return [strategy.plan(known, step) for step in range(steps)]
 
 
 def subnets(plan: Plan) -> list[Architecture]:
-    return [lesson.subnet for lesson in plan if isinstance(lesson, Lesson)]
+    return [lesson.subnet for lesson in plan]
 
 
-def new_poolings(architecture: Architecture) -> float:
-    """Share of the poolings that are not the default."""
-    genes = BASE.genotype(architecture)
-    poolings = [gene for gene in genes if gene.endswith(".pooling")]
-    return sum(genes[gene] != BASE.genes[gene][0] for gene in poolings) / len(poolings)
+def teacher_in(space: SearchSpace) -> Architecture:
+    """Who teaches by the blockwise strategy."""
+    (teacher,) = Blockwise().beside(space)
+    return teacher
 
 
 @pytest.fixture(params=STRATEGIES)
@@ -63,10 +67,16 @@ def test_every_strategy_is_known_by_its_name(strategy: Strategy) -> None:
 
 
 def test_every_subnet_of_every_step_is_within_the_limits(strategy: Strategy) -> None:
-    constrained = course_of(30).constrained
-    for plan in plans(strategy, 30):
-        assert subnets(plan)
-        assert all(constrained.admits(subnet) for subnet in subnets(plan))
+    constrained, beside = course_of(30).constrained, strategy.beside(BASE)
+    found = plans(strategy, 30)
+    assert all(found)
+    lessons = [lesson for plan in found for lesson in plan]
+    trained = [lesson.subnet for lesson in lessons if lesson.subnet not in beside]
+    teachers = [lesson.teacher for lesson in lessons if lesson.teacher not in (None, *beside)]
+    assert len(trained) > 10
+    for subnet in (*trained, *teachers):
+        assert subnet in BASE
+        assert constrained.admits(subnet)
 
 
 @pytest.mark.slow
@@ -85,103 +95,117 @@ def test_the_share_that_is_done_rises_to_one(strategy: Strategy) -> None:
     assert shares == sorted(set(shares))
 
 
-def test_progressive_trains_the_largest_alone_and_then_one_subnet_a_step_in_rounds() -> None:
-    found = plans(Progressive(), 90)
-    largest = course_of(90).largest
-    alone = (Lesson(subnet=largest),)  # from the labels, and from nothing else
-    assert all(plan == alone for plan in found[:30])
-    rounds = [found[start : start + 6] for start in range(30, 90, 6)]
-    assert all(few[0] == alone for few in rounds)
-    small = [few[1][0].subnet.hash for few in rounds]  # type: ignore[union-attr]
-    narrowest, cheapest = BASE.scaled(0.0).hash, course_of(90).smallest.hash
-    assert small == [narrowest, cheapest] * 5
-    random_ones = [subnet.hash for few in rounds for plan in few[2:] for subnet in subnets(plan)]
-    assert len(set(random_ones)) == len(random_ones) == 10 * 4
+def test_blockwise_begins_with_the_teacher_alone_which_later_has_a_step_of_every_round() -> None:
+    alone = (Lesson(subnet=teacher_in(BASE)),)  # from the labels, and from nothing else
+    found = plans(Blockwise(), 90)
+    of_the_teacher = [step for step, plan in enumerate(found) if plan == alone]
+    assert of_the_teacher == [*range(23), *range(23, 90, 6)]
+    assert all(subnets(plan) != [teacher_in(BASE)] for plan in found if plan != alone)
 
 
-def test_progressive_teaches_each_subnet_by_labels_answers_and_maps_and_poolings_beside() -> None:
-    largest = course_of(90).largest
-    taught = [plan for plan in plans(Progressive(), 90) if len(plan) > 1]
-    assert len(taught) == 50
-    for lesson, beside in taught:
-        assert isinstance(lesson, Lesson)
-        assert lesson.teacher == largest
-        assert (lesson.labels, lesson.answers, lesson.maps) == (0.5, 0.5, 1.0)
-        assert isinstance(beside, PoolingLesson)
-        assert (beside.teacher, beside.weight) == (largest, 1.0)
+def test_blockwise_teaches_stages_first_and_whole_subnets_in_the_end() -> None:
+    teacher, drawn = teacher_in(BASE), []
+    for step, plan in enumerate(plans(Blockwise(), 90)):
+        (lesson,) = plan
+        subnet = lesson.subnet
+        if subnet == teacher:
+            continue
+        drawn.append(subnet.hash)
+        if step < 23 + 0.35 * 90:
+            assert lesson == StageLesson(subnet=subnet, teacher=teacher)
+        else:
+            assert lesson == Lesson(subnet=subnet, teacher=teacher, labels=0.5, answers=0.5)
+    assert len(set(drawn)) == len(drawn) == 90 - 23 - 12
 
 
-@pytest.mark.parametrize("field", ["labels", "answers", "maps"])
-def test_progressives_weights_are_those_of_its_lessons(field: str) -> None:
-    strategy = Progressive.model_validate({field: 0.125, "poolings": 0.25})
-    lesson, beside = strategy.plan(course_of(90), 31)
-    assert getattr(lesson, field) == 0.125
-    assert isinstance(beside, PoolingLesson)
-    assert beside.weight == 0.25
+@pytest.mark.parametrize("field", ["labels", "answers"])
+def test_the_weights_of_blockwise_are_those_of_its_lessons(field: str) -> None:
+    (lesson,) = Blockwise.model_validate({field: 0.125}).plan(course_of(90), 60)
+    assert isinstance(lesson, Lesson)
+    other = {"labels": "answers", "answers": "labels"}[field]
+    assert (getattr(lesson, field), getattr(lesson, other)) == (0.125, 0.5)
 
 
-@pytest.mark.slow
-def test_progressive_draws_half_of_the_random_subnets_from_just_under_the_budget() -> None:
-    course = course_of(900)
-    budget = course.constrained.limits["macs"]
-    assert budget is not None
-
-    def share_in_band(strategy: Progressive) -> float:
-        drawn = [strategy.plan(course, step) for step in range(300, 900) if (step - 300) % 6 > 1]
-        macs = [course.constrained.cost(subnet).macs for plan in drawn for subnet in subnets(plan)]
-        assert len(macs) == 400
-        return sum(0.8 * budget <= some <= budget for some in macs) / len(macs)
-
-    from_the_band, by_chance = 0.5, share_in_band(Progressive(band_chance=0.0))
-    assert by_chance < 0.4
-    expected = from_the_band + (1 - from_the_band) * by_chance
-    assert share_in_band(Progressive()) == pytest.approx(expected, abs=0.07)
-    assert share_in_band(Progressive(band_chance=1.0)) == 1
-    assert share_in_band(Progressive(band=0.0)) == pytest.approx(by_chance, abs=0.07)
+def test_a_share_of_blockwise_may_be_all_or_nothing() -> None:
+    teacher = teacher_in(BASE)
+    assert all(subnets(plan) == [teacher] for plan in plans(Blockwise(alone=1.0), 12))
+    (first, *others) = plans(Blockwise(alone=0.0, stages=1.0), 6)
+    assert subnets(first) == [teacher]
+    assert all(isinstance(lesson, StageLesson) for plan in others for lesson in plan)
+    (_, *others) = plans(Blockwise(alone=0.0, stages=0.0), 6)
+    assert all(isinstance(lesson, Lesson) and lesson.teacher for plan in others for lesson in plan)
 
 
-@pytest.mark.slow
-def test_progressive_has_new_operators_in_few_places_at_first_and_everywhere_in_the_end() -> None:
-    trained = [subnets(plan)[0] for plan in plans(Progressive(), 600)]
-    few = [new_poolings(one) for one in trained[200:260]]
-    many = [new_poolings(one) for i, one in enumerate(trained) if i >= 510 and (i - 200) % 6 > 1]
-    assert sum(few) / len(few) < 0.25
-    # Of four kinds one is the default.
-    assert sum(many) / len(many) == pytest.approx(0.75, abs=0.1)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("changes", "step"),
+    ("changes", "first"),
     [
-        ({"alone": 0.5}, 200),
-        ({"round_length": 7}, 206),
-        ({"band": 0.5, "band_chance": 1.0}, 204),
-        ({"band_chance": 1.0}, 205),
-        ({"first_new": 1.0}, 202),
-        ({"all_new_by": 0.4}, 260),
+        ({"alone": 0.5}, 24),
+        ({"stages": 0.1}, 32),
+        ({"round_length": 7}, 29),
+        ({"labels": 0.25}, 55),
+        ({"answers": 0.25}, 55),
     ],
 )
-def test_each_number_of_progressive_changes_the_plan(changes: dict[str, Any], step: int) -> None:
-    course = course_of(600)
-    few = range(step, step + 8)
-    changed = Progressive.model_validate(changes)
-    assert any(changed.plan(course, s) != Progressive().plan(course, s) for s in few)
+def test_each_number_of_blockwise_changes_the_plan(changes: dict[str, Any], first: int) -> None:
+    course, changed = course_of(90), Blockwise.model_validate(changes)
+    differing = (s for s in range(90) if changed.plan(course, s) != Blockwise().plan(course, s))
+    assert next(differing) == first
 
 
-def test_every_pooling_that_the_largest_lacks_has_its_turn() -> None:
-    largest = BASE.scaled(1.0)
-    turns = [other_poolings(BASE, largest, step) for step in range(3)]
-    for stage in range(1, 4):
-        kinds = [turn.stages[stage].pooling for turn in turns]
-        assert {*kinds, largest.stages[stage].pooling} == set(BASE.stages[stage].pooling)
-        sizes = {(turn.stages[stage].width, turn.stages[stage].depth) for turn in turns}
-        assert sizes == {(largest.stages[stage].width, largest.stages[stage].depth)}
+@every_preset
+def test_the_teacher_is_no_member_of_the_space_and_has_its_largest_widths(
+    space: SearchSpace,
+) -> None:
+    teacher = teacher_in(space)
+    assert teacher not in space
+    assert teacher.stem == space.stem
+    for stage, choices in zip(teacher.stages, space.stages, strict=True):
+        assert stage.mixer.kind not in choices.mixer
+        assert stage.pooling not in choices.pooling
+        assert (stage.pooling is None) == (not choices.pooling)
+        assert stage.feed_forward is None
+        assert stage.width == max(choices.width)
+        assert stage.depth in choices.depth
+        assert not stage.class_token
+        assert stage.norm == choices.norm
+        assert stage.conv_norm == "layer"  # no statistics of whatever was trained last
 
 
-def test_a_step_of_progressive_with_a_teacher_counts_as_more_work() -> None:
-    first_half = Progressive(alone=0.5).share_done(50, 100)
-    assert first_half == pytest.approx(1 / 2.3)
+@every_preset
+def test_the_teacher_shares_stem_head_and_norms_of_stages_with_the_space_and_no_operator(
+    space: SearchSpace,
+) -> None:
+    own = {name for name, _ in skeleton(teacher_in(space), num_classes=10).named_parameters()}
+    of_space = {
+        name
+        for corner in corners(space)
+        for name, _ in skeleton(corner, num_classes=10).named_parameters()
+    }
+    norms = tuple(f"stages.{index}.norm." for index in range(len(space.stages)))
+    assert own & of_space == {name for name in own if name.startswith(("stem.", "head.", *norms))}
+    assert all(".mv2_se." in name for name in own - of_space)
+
+
+def test_subnets_behind_a_class_token_learn_as_a_whole_while_others_learn_by_stages() -> None:
+    teacher, behind = teacher_in(PSVIT), Counter[bool]()
+    for plan in plans(Blockwise(alone=0.0, stages=1.0), 60, macs=10**11, space=PSVIT):
+        (lesson,) = plan
+        subnet = lesson.subnet
+        if subnet == teacher:
+            continue
+        behind[subnet.stages[0].class_token] += 1
+        if subnet.stages[0].class_token:
+            assert lesson == Lesson(subnet=subnet, teacher=teacher, labels=0.5, answers=0.5)
+        else:
+            assert lesson == StageLesson(subnet=subnet, teacher=teacher)
+    assert min(behind[True], behind[False]) > 10
+
+
+@pytest.mark.parametrize("strategy", [SinglePath(), Sandwich()], ids=lambda one: one.name)
+def test_strategies_whose_teachers_are_members_have_nothing_beside_the_space(
+    strategy: Strategy,
+) -> None:
+    assert strategy.beside(BASE) == ()
 
 
 def test_single_path_trains_one_subnet_a_step_from_the_labels_alone() -> None:
@@ -212,7 +236,7 @@ def test_the_sandwich_is_the_largest_by_labels_and_the_others_by_its_answers() -
         for lesson in taught:
             assert isinstance(lesson, Lesson)
             assert lesson.teacher == course.largest
-            assert (lesson.labels, lesson.answers, lesson.maps) == (0.0, 1.0, 0.0)
+            assert (lesson.labels, lesson.answers) == (0.0, 1.0)
         small, *random_ones = subnets(taught)
         assert small == course.smallest
         middles += [subnet.hash for subnet in random_ones]
@@ -232,9 +256,8 @@ def test_the_numbers_of_the_sandwich_are_those_of_its_lessons() -> None:
 
 def test_a_lesson_without_a_teacher_has_labels_alone() -> None:
     subnet = BASE.scaled(0.0)
-    for wrong in ({"answers": 0.5}, {"maps": 1.0}):
-        with pytest.raises(ValueError, match="need a teacher"):
-            Lesson(subnet=subnet, **wrong)
+    with pytest.raises(ValueError, match="need a teacher"):
+        Lesson(subnet=subnet, answers=0.5)
     with pytest.raises(ValueError, match="nothing to learn from"):
         Lesson(subnet=subnet, teacher=subnet, labels=0.0)
 
@@ -248,8 +271,8 @@ def test_a_configuration_holds_the_strategy_with_all_its_numbers(strategy: Strat
     assert small_config(strategy=strategy.name) == config
 
 
-def test_by_default_the_largest_teaches_progressively() -> None:
-    assert small_config().strategy == DEFAULT_STRATEGY == Progressive()
+def test_by_default_stages_learn_from_a_teacher_beside_the_space() -> None:
+    assert small_config().strategy == DEFAULT_STRATEGY == Blockwise()
 
 
 def test_a_changed_number_of_a_strategy_survives_json() -> None:
@@ -262,13 +285,15 @@ def test_a_changed_number_of_a_strategy_survives_json() -> None:
 @pytest.mark.parametrize(
     ("value", "told"),
     [
-        ("fairnas", "'fairnas' is none of progressive, single-path, sandwich"),
-        ({"random_subnets": 2}, "None is none of progressive"),
-        (3, "None is none of progressive"),
+        ("fairnas", "'fairnas' is none of blockwise, single-path, sandwich"),
+        ({"random_subnets": 2}, "None is none of blockwise"),
+        (3, "None is none of blockwise"),
         ({"name": "sandwich", "random_subnets": -1}, "random_subnets"),
         ({"name": "single-path", "answers": 0.5}, "answers"),
-        ({"name": "progressive", "band": 1.5}, "band"),
-        ({"name": "progressive", "round_length": 1}, "round_length"),
+        ({"name": "blockwise", "alone": 1.5}, "alone"),
+        ({"name": "blockwise", "stages": -0.1}, "stages"),
+        ({"name": "blockwise", "round_length": 1}, "round_length"),
+        ({"name": "blockwise", "answers": -1.0}, "answers"),
     ],
 )
 def test_a_strategy_that_cannot_be_is_refused_by_name(value: object, told: str) -> None:
