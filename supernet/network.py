@@ -53,16 +53,8 @@ class NetworkStage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, inputs) → (B, H', W', C)."""
-        return self.mix(self.enter(x))
-
-    def enter(self, x: Tensor) -> Tensor:
-        """Pooling, positions and class token: (B, H, W, inputs) → (B, H', W', C)."""
         for module in self.entry.values():
             x = module(x)
-        return x
-
-    def mix(self, x: Tensor) -> Tensor:
-        """The blocks and the closing norm: (B, H', W', C) → the same shape."""
         maps: AttentionMaps | None = None
         for block in self.blocks:
             if self.grad_checkpointing and self.training:

@@ -251,32 +251,19 @@ class ConstrainedSpace:
         )
         return middle or self.smallest()
 
-    @cached_property
-    def _budget_binds(self) -> bool:
-        return MACS.name in self.limits and self.reachable[MACS.name][1] > self.limits[MACS.name]
-
-    def sample(self, rng: random.Random, *, at_least: float = 0.0) -> Architecture:
-        """A random architecture that meets the limits, with at least that share of the budget.
-
-        A budget that does not bind asks for no share.
+    def sample(self, rng: random.Random) -> Architecture:
+        """A random architecture that meets the limits.
 
         Draws at most `settings.draws` times; then walks from the smallest architecture to others
-        within the limits, so that it always ends: what it returns meets the limits, and the share
-        if it was found.
+        within the limits, so that it always ends.
 
         Args:
             rng: Decides.
-            at_least: Share of the budget.
         """
-        floor = at_least * self.limits[MACS.name] if self._budget_binds else 0
-        fallback: Architecture | None = None
         for candidate in self._candidates(rng):
             if self.admits(candidate):
-                if self.cost(candidate).macs >= floor:
-                    return candidate
-                if fallback is None or self.cost(candidate).macs > self.cost(fallback).macs:
-                    fallback = candidate
-        return fallback or self.smallest()
+                return candidate
+        return self.smallest()
 
     def check(self) -> list[str]:
         """Check that the closed-form limits can be met.

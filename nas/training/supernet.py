@@ -36,14 +36,12 @@ class Progress:
     Attributes:
         step: Steps done.
         steps: Steps to do.
-        share: Share of the work that is done, 0 to 1; steps may differ in work.
         loss: Of the last subnet that learned from labels alone, in this process; NaN before that.
         accuracies: On some of the search split, by the subnet's role; from the last look.
     """
 
     step: int
     steps: int
-    share: float
     loss: float
     accuracies: Mapping[str, float]
 
@@ -101,10 +99,7 @@ def train_supernet(
             accuracies = {role: monitor.accuracy(a) for role, a in watched.items()}
             told = ", ".join(f"{role} {accuracy:.1%}" for role, accuracy in accuracies.items())
             logger.info("step %d/%d loss %.3f %s", step, settings.steps, loss, told)
-        share = settings.strategy.share_done(step, settings.steps)
-        on_progress(
-            Progress(step=step, steps=settings.steps, share=share, loss=loss, accuracies=accuracies)
-        )
+        on_progress(Progress(step=step, steps=settings.steps, loss=loss, accuracies=accuracies))
 
     identity = settings.model_dump(mode="json", include=set(SupernetTraining.model_fields))
     train(

@@ -45,7 +45,7 @@ def train(job: Job) -> None:
     def show(progress: Progress) -> None:
         current = " ".join(f"{k} {v:.0%}" for k, v in progress.accuracies.items())
         loss = "" if math.isnan(progress.loss) else f"loss {progress.loss:.2f} "
-        line.update(progress.step, f"{loss}{current}".rstrip(), share=progress.share)
+        line.update(progress.step, f"{loss}{current}".rstrip())
 
     with line, job.clock.measuring("supernet_seconds"):
         train_supernet(

@@ -19,9 +19,9 @@ compared later is their accuracy, not how well they imitate.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field, NonNegativeFloat, model_validator
 
 from nas.training.strategies.strategy import Course, Lesson, Share, StageLesson, Strategy
 from search_space import Architecture, InvertedResidual, SearchSpace, Stage
@@ -48,6 +48,12 @@ class Blockwise(Strategy):
     labels: NonNegativeFloat = 0.5
     answers: NonNegativeFloat = 0.5
 
+    @model_validator(mode="after")
+    def _something_is_learned(self) -> Self:
+        if not (self.labels or self.answers):
+            raise ValueError("labels and answers are both 0: whole subnets would learn nothing")
+        return self
+
     def beside(self, space: SearchSpace) -> tuple[Architecture, ...]:
         """The teacher."""
         return (teacher_of(space),)
@@ -66,13 +72,13 @@ class Blockwise(Strategy):
 
 
 def teacher_of(space: SearchSpace) -> Architecture:
-    """An inverted residual network of a space's largest widths and middle depths, on a map."""
-    middle, largest = (space.scaled_genotype(fraction) for fraction in (0.5, 1.0))
+    """An inverted residual network of a space's largest widths and least depths, on a map."""
+    least, largest = (space.scaled_genotype(fraction) for fraction in (0.0, 1.0))
     stages = tuple(
         Stage(
             pooling="mv2_se" if choices.pooling else None,
             width=int(largest[f"stage{number}.width"]),
-            depth=int(middle[f"stage{number}.depth"]),
+            depth=int(least[f"stage{number}.depth"]),
             mixer=InvertedResidual(expansion=EXPANSION),
             feed_forward=None,
             conv_norm="layer",  # running statistics would be of whatever was trained last

@@ -117,7 +117,3 @@ class Strategy(BaseModel, ABC):
         They are given in this order. The outputs of a lesson without a teacher serve those behind
         it that learn from its subnet; any other teacher is run once more and learns nothing.
         """
-
-    def share_done(self, step: int, steps: int) -> float:
-        """The share of the work, 0 to 1, that the first `step` of `steps` are; for showing it."""
-        return step / steps

@@ -88,13 +88,6 @@ def test_a_plan_is_a_function_of_seed_and_step(strategy: Strategy) -> None:
     assert forwards != plans(strategy, 24, seed=1)
 
 
-def test_the_share_that_is_done_rises_to_one(strategy: Strategy) -> None:
-    shares = [strategy.share_done(step, 30) for step in range(31)]
-    assert shares[0] == 0
-    assert shares[-1] == pytest.approx(1)
-    assert shares == sorted(set(shares))
-
-
 def test_blockwise_begins_with_the_teacher_alone_which_later_has_a_step_of_every_round() -> None:
     alone = (Lesson(subnet=teacher_in(BASE)),)  # from the labels, and from nothing else
     found = plans(Blockwise(), 90)

@@ -453,7 +453,7 @@ def test_a_finished_training_leaves_its_checkpoint_and_nothing_else(
     assert checkpoint.step == 6
     assert checkpoint.identity == small_training().model_dump(mode="json")
     last = shown[-1]
-    assert (last.step, last.steps, last.share) == (6, 6, 1)
+    assert (last.step, last.steps) == (6, 6)
     assert last.accuracies.keys() == {"largest", "smallest", "random"}
     assert all(0 <= accuracy <= 1 for accuracy in last.accuracies.values())
 
