@@ -5,7 +5,8 @@ from pydantic import ValidationError
 from small_runs import small_config
 
 from nas.objectives.limits import Limits
-from nas.runs.config import DEFAULT, QUICK, RunConfig, limit_fields
+from nas.runs.config import DEFAULT, QUICK, RunConfig, default_steps, limit_fields
+from nas.runs.configure import configure
 from search_space import PRESETS
 
 OTHER_VALUES: dict[str, Any] = {
@@ -122,3 +123,25 @@ def test_quick_is_less_work_than_the_default() -> None:
         assert quick[1] <= default[1]
     assert QUICK.steps < DEFAULT.steps / 5
     assert QUICK.trials < DEFAULT.trials / 5
+
+
+def test_default_steps_take_as_long_on_any_space_and_budget() -> None:
+    at = {"image_size": 224, "proxy_size": 64, "batch_size": 16}
+    assert default_steps(2e9, **at) == DEFAULT.steps
+    assert default_steps(3e8, **at) > default_steps(1e9, **at) > DEFAULT.steps
+    assert default_steps(8e9, **at) < DEFAULT.steps
+    larger = {**at, "proxy_size": 128}
+    assert default_steps(2e9, **larger) == default_steps(8e9, **at)
+    batches = {**at, "batch_size": 64}
+    assert default_steps(2e9, **batches) == default_steps(8e9, **at)
+
+
+def test_what_is_not_asked_for_is_small_batches_of_digits_and_a_rate_that_suits_them() -> None:
+    few = configure(budget="200MFLOPs", space="nano").config
+    assert (few.batch_size, few.lr) == (16, pytest.approx(3.5e-4))
+    assert few.tryout.first_rung == round(few.steps / 20)
+    assert few.short_list == 8
+    more = configure(budget="200MFLOPs", space="nano", batch_size=64, trials=5).config
+    assert more.lr == pytest.approx(7e-4)
+    assert more.steps < few.steps
+    assert more.short_list == 5
