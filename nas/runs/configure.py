@@ -32,6 +32,7 @@ from nas.runs.config import (
     default_steps,
     limit_fields,
 )
+from nas.search.settings import DEFAULT_TRYOUT
 from nas.training.strategies import DEFAULT_STRATEGY
 from nas.utilities.devices import check_device, chip_name, devices_here
 from nas.utilities.errors import InputError
@@ -181,7 +182,10 @@ def configure(
         strategy=strategy,
         trials=trials,
         short_list=short_list,
-        tryout={"first_rung": max(1, round(FIRST_RUNG * steps))},
+        tryout={
+            "first_rung": max(1, round(FIRST_RUNG * steps)),
+            "lr": DEFAULT_TRYOUT.lr * math.sqrt(batch_size / BATCH),
+        },
         search_images=effort.search_images if search_images is None else search_images,
         threads=threads,
     )

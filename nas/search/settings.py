@@ -38,7 +38,8 @@ class TryoutSettings(BaseModel):
         reduction: Of so many candidates one reaches the next rung, at whose end it was trained for
             so many times as many steps.
         rungs: How many rungs there are.
-        lr: Peak learning rate.
+        lr: Peak learning rate; a run has it in proportion to the root of its batches, and this for
+            batches of 64.
         drop_path: Stochastic depth of the last block.
     """
 
