@@ -80,7 +80,7 @@ def search(
         steps: Training steps of the supernet.
         epochs: The same, in passes over the train split.
         batch_size: Images in a step; by default 16 for digits, else 64.
-        lr: Peak learning rate; by default 7e-4 for batches of 64, and for others in proportion to
+        lr: Peak learning rate; by default 5e-4 for batches of 64, and for others in proportion to
             the root of their size.
         trials: Architectures to evaluate.
         search_images: Images of the search split that each is evaluated on.

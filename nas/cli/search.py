@@ -87,7 +87,7 @@ def add(commands: Commands) -> None:
     effort.add_argument(
         "--lr",
         type=rate,
-        help="peak learning rate; by default 7e-4 for batches of 64, and for others in proportion "
+        help="peak learning rate; by default 5e-4 for batches of 64, and for others in proportion "
         "to the root of their size",
     )
     effort.add_argument("--trials", type=positive, help="architectures to evaluate")

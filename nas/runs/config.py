@@ -141,7 +141,7 @@ class Effort:
     short_list: int
 
 
-DEFAULT = Effort(steps=1080, trials=80, search_images=1000, short_list=8)
+DEFAULT = Effort(steps=1100, trials=80, search_images=600, short_list=8)
 """Ten minutes on two CPU cores with the embedded data; the steps are those of `base` under two
 billion multiply-adds, and others where a step is cheaper (`default_steps`)."""
 
@@ -155,16 +155,16 @@ Before anything is learned, it is steps that count and not images: with the same
 of 16 the same supernet ranks better than in batches of 32, and in batches of 64 it learns next to
 nothing (docs/research.md). Whoever has many images has many steps."""
 
-BATCH_LR = 7e-4
+BATCH_LR = 5e-4
 """Peak learning rate of the supernet in batches of `BATCH`; others have it times the root of their
 share of that (Malladi et al., 2022, arXiv 2205.10287, whose rule is for Adam)."""
 
 DEFAULT_EPOCHS = 50
 """Passes over the train split of data that are not embedded, in the place of the default steps."""
 
-FIRST_RUNG = 1 / 20
+FIRST_RUNG = 1 / 30
 """Of the supernet's steps, so many has the first rung of the tryout: with the default list and
-settings all rungs together have as many as the supernet."""
+settings all rungs together have two thirds as many as the supernet."""
 
 _OVERHEAD = 2.2e9
 """Multiply-adds that take as long as what a step costs beside them, as measured on two cores."""

@@ -56,7 +56,8 @@ class SupernetTraining(TrainingSettings):
     """
 
     batch_size: PositiveInt = 64
-    lr: Rate = 7e-4
+    lr: Rate = 5e-4
     seed: Seed = 0
+    warmup_share: Share = 0.03
     most_catching_up: Annotated[float, Field(ge=1)] = 3.0
     strategy: AnyStrategy = DEFAULT_STRATEGY

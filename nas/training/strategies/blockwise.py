@@ -42,8 +42,8 @@ class Blockwise(Strategy):
     """
 
     name: Literal["blockwise"] = "blockwise"
-    alone: Share = 0.25
-    stages: Share = 0.35
+    alone: Share = 0.35
+    stages: Share = 0.3
     round_length: Annotated[int, Field(ge=2)] = 6
     labels: NonNegativeFloat = 0.5
     answers: NonNegativeFloat = 0.5

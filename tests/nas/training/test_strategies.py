@@ -57,6 +57,10 @@ def teacher_in(space: SearchSpace) -> Architecture:
     return teacher
 
 
+QUARTER = Blockwise(alone=0.25, stages=0.35)
+"""Parts that end at round numbers of steps."""
+
+
 @pytest.fixture(params=STRATEGIES)
 def strategy(request: pytest.FixtureRequest) -> Strategy:
     return STRATEGIES[request.param].model_validate({})
@@ -90,7 +94,7 @@ def test_a_plan_is_a_function_of_seed_and_step(strategy: Strategy) -> None:
 
 def test_blockwise_begins_with_the_teacher_alone_which_later_has_a_step_of_every_round() -> None:
     alone = (Lesson(subnet=teacher_in(BASE)),)  # from the labels, and from nothing else
-    found = plans(Blockwise(), 90)
+    found = plans(QUARTER, 90)
     of_the_teacher = [step for step, plan in enumerate(found) if plan == alone]
     assert of_the_teacher == [*range(23), *range(23, 90, 6)]
     assert all(subnets(plan) != [teacher_in(BASE)] for plan in found if plan != alone)
@@ -98,7 +102,7 @@ def test_blockwise_begins_with_the_teacher_alone_which_later_has_a_step_of_every
 
 def test_blockwise_teaches_stages_first_and_whole_subnets_in_the_end() -> None:
     teacher, drawn = teacher_in(BASE), []
-    for step, plan in enumerate(plans(Blockwise(), 90)):
+    for step, plan in enumerate(plans(QUARTER, 90)):
         (lesson,) = plan
         subnet = lesson.subnet
         if subnet == teacher:
@@ -113,7 +117,7 @@ def test_blockwise_teaches_stages_first_and_whole_subnets_in_the_end() -> None:
 
 @pytest.mark.parametrize("field", ["labels", "answers"])
 def test_the_weights_of_blockwise_are_those_of_its_lessons(field: str) -> None:
-    (lesson,) = Blockwise.model_validate({field: 0.125}).plan(course_of(90), 60)
+    (lesson,) = QUARTER.model_copy(update={field: 0.125}).plan(course_of(90), 60)
     assert isinstance(lesson, Lesson)
     other = {"labels": "answers", "answers": "labels"}[field]
     assert (getattr(lesson, field), getattr(lesson, other)) == (0.125, 0.5)
@@ -140,8 +144,8 @@ def test_a_share_of_blockwise_may_be_all_or_nothing() -> None:
     ],
 )
 def test_each_number_of_blockwise_changes_the_plan(changes: dict[str, Any], first: int) -> None:
-    course, changed = course_of(90), Blockwise.model_validate(changes)
-    differing = (s for s in range(90) if changed.plan(course, s) != Blockwise().plan(course, s))
+    course, changed = course_of(90), QUARTER.model_copy(update=changes)
+    differing = (s for s in range(90) if changed.plan(course, s) != QUARTER.plan(course, s))
     assert next(differing) == first
 
 
