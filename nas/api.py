@@ -159,7 +159,7 @@ def retrain(
         run: A run, or its folder.
         top: How many architectures.
         name: Folder in the run's for this recipe's results.
-        start: From fresh weights, or from the inherited ones (the flag `--from`).
+        start: From fresh weights, or from the exported ones (the flag `--from`).
         steps: Training steps; by default so many that the network sees twice as many images as
             the supernet did.
         epochs: The same, in passes over the train split.

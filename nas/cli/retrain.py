@@ -20,7 +20,7 @@ def add(commands: Commands) -> None:
         "retrain",
         help="train the exported architectures alone",
         description="Train the most accurate architectures of a run's front alone and measure them "
-        "on the test split, beside the weights inherited from the supernet.",
+        "on the test split, beside the weights that were exported.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
@@ -35,7 +35,7 @@ def add(commands: Commands) -> None:
         dest="start",
         choices=("scratch", "supernet"),
         default="scratch",
-        help="fresh weights, or the inherited ones",
+        help="fresh weights, or those that were exported",
     )
     parser.add_argument(
         "--steps",

@@ -89,7 +89,7 @@ def retrained_card(
     hash: str,
     costs: Sequence[tuple[str, str]],
     proxy_size: int,
-    inherited: float,
+    exported: float,
     retrained: float,
     test_images: int,
     recipe: Mapping[str, object],
@@ -101,7 +101,7 @@ def retrained_card(
     """Markdown for an architecture that was trained alone and measured on the test split."""
     figures = [
         {"": "accuracy after training alone", "value": percent(retrained)},
-        {"": "accuracy with the weights inherited from the supernet", "value": percent(inherited)},
+        {"": "accuracy with the weights that the search exported", "value": percent(exported)},
         *({"": what, "value": text} for what, text in costs),
     ]
     return f"""\

@@ -25,7 +25,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
-    """How the work is spread; results don't depend on it.
+    """How the work is spread; scores don't depend on it.
+
+    Which candidates of a short list are trained how long may depend on the number of workers.
 
     Attributes:
         workers: Ray actors that evaluate; 0 evaluates in this process without Ray.

@@ -45,7 +45,8 @@ class Retrained:
         rank: Its folder in `front/`, 1 being the most accurate in the search.
         hash: Of the architecture.
         costs: The value of each closed-form objective of the run, by name: `macs`, `params`.
-        inherited: Accuracy with the weights inherited from the supernet.
+        exported: Accuracy with the weights that it was exported with: inherited from the supernet
+            and, where there was a short list, trained alone for some steps.
         retrained: Accuracy after training alone.
         test_images: Size of the test split.
     """
@@ -53,7 +54,7 @@ class Retrained:
     rank: int
     hash: str
     costs: Mapping[str, float]
-    inherited: float
+    exported: float
     retrained: float
     test_images: int
 
@@ -226,10 +227,10 @@ class _Retraining:
         self, image_size: int, loader_workers: int, stop: StopRequest, console: Console
     ) -> Retrained:
         try:
-            inherited, about = load_exported(self.source)
+            exported, about = load_exported(self.source)
         except ValueError as error:
             raise InputError(f"{error}; run the search again to export it anew") from None
-        identity = identity_of(inherited.architecture, self.recipe)
+        identity = identity_of(exported.architecture, self.recipe)
         if (done := self._done(identity)) is not None:
             console.print(f"front/{self.source.name}: retrained already", highlight=False)
             return done
@@ -239,7 +240,7 @@ class _Retraining:
             self._check_same(load_checkpoint(self.state).identity, identity)
         recipe = self.recipe
         network = new_network(
-            inherited.architecture, recipe, num_classes=about.num_classes, inherited=inherited
+            exported.architecture, recipe, num_classes=about.num_classes, given=exported
         )
         title = f"front/{self.source.name} from {recipe.start}"
         with LiveLine(console, title, total=recipe.steps) as line:
@@ -263,7 +264,7 @@ class _Retraining:
             rank=int(self.source.name),
             hash=network.architecture.hash,
             costs={o.name: o.value(cost) for o in self.objectives if o.value is not None},
-            inherited=self._accuracy(inherited.to(recipe.device)),
+            exported=self._accuracy(exported.to(recipe.device)),
             retrained=self._accuracy(network),
             test_images=len(self.tested[1]),
         )
@@ -313,7 +314,7 @@ class _Retraining:
                 for o, text in _amounts(self.objectives, result)
             ],
             proxy_size=recipe.image_size,
-            inherited=result.inherited,
+            exported=result.exported,
             retrained=result.retrained,
             test_images=result.test_images,
             recipe=recipe.model_dump(mode="json"),
@@ -344,13 +345,13 @@ def _table(
         box=SIMPLE_HEAD,
     )
     known = [objective for objective in objectives if objective.name in results[0].costs]
-    for name in ("front", *(objective.label for objective in known), "inherited", "retrained"):
+    for name in ("front", *(objective.label for objective in known), "exported", "retrained"):
         table.add_column(name, justify="right")
     for result in results:
         table.add_row(
             str(result.rank),
             *(objective.cell(result.costs[objective.name]) for objective in known),
-            _with_error(result.inherited, images),
+            _with_error(result.exported, images),
             _with_error(result.retrained, images),
         )
     return table

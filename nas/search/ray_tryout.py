@@ -157,6 +157,10 @@ def _climb(config: Mapping[str, Any], tryout: Tryout, candidates: Sequence[Archi
     for rung in range(tryout.settings.rungs):
         report: dict[str, Any] = {"accuracy": 0.0, "error": "", "problem": ""}
         report["steps"] = tryout.settings.milestones[rung]
+        if not tryout.folder.is_dir():
+            told = f"{tryout.folder}: a machine of the cluster does not see it; all must, to train"
+            tune.report({**report, "problem": told, "trained": 0})
+            return
         try:
             tried = tryout.climb(candidate, rung, stop=StopRequest(), on_step=count)
         except InputError as error:

@@ -34,7 +34,7 @@ class Recipe(TrainingSettings):
     """How a network is trained alone.
 
     Attributes:
-        start: From fresh weights, or from those inherited from the supernet.
+        start: From fresh weights, or from those that the search exported.
         drop_path: Stochastic depth of the last block.
         augment: `full` for DeiT's augmentation, `light` for crops and flips alone.
         image_size: Side in pixels.
@@ -58,7 +58,7 @@ class Recipe(TrainingSettings):
 
 
 def new_network(
-    architecture: Architecture, recipe: Recipe, *, num_classes: int, inherited: Network
+    architecture: Architecture, recipe: Recipe, *, num_classes: int, given: Network
 ) -> Network:
     """The network that a recipe begins with, on the recipe's device.
 
@@ -66,12 +66,12 @@ def new_network(
         architecture: What to build.
         recipe: Says from which weights, how deep stochastically, and the seed of fresh weights.
         num_classes: Outputs of its classifier.
-        inherited: A network of that architecture with the weights of the supernet.
+        given: A network of that architecture with the weights that the search exported.
     """
     torch.manual_seed(recipe.seed)
     network = Network(architecture, num_classes=num_classes, drop_path_rate=recipe.drop_path)
     if recipe.start == "supernet":
-        network.load_state_dict(inherited.state_dict())
+        network.load_state_dict(given.state_dict())
     return network.to(recipe.device)
 
 

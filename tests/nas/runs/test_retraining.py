@@ -148,7 +148,7 @@ def test_the_most_accurate_of_the_front_are_trained_and_exported(
         assert result.hash == network.architecture.hash
         assert about.image_size == 32
         assert not same(network.state_dict(), inherited.state_dict())
-        assert 0 <= result.inherited <= 1
+        assert 0 <= result.exported <= 1
         assert 0 <= result.retrained <= 1
         metrics = json.loads((folder / "metrics.json").read_text())
         assert metrics["result"] == vars(result)
@@ -328,7 +328,7 @@ def test_a_state_that_cannot_be_read_is_refused_by_name(run: RunFolder, data: Da
 def test_results_are_shown_beside_the_inherited_accuracy(run: RunFolder) -> None:
     outcome = command("retrain", run.path, "--steps", "2", "--top", "1")
     assert outcome.status == 0
-    for part in ("inherited", "retrained", "test split of digits", "±"):
+    for part in ("exported", "retrained", "test split of digits", "±"):
         assert part in " ".join(outcome.out.split())
 
 

@@ -67,7 +67,7 @@ def train(
 ) -> tuple[dict[str, Tensor], list[tuple[int, float]]]:
     """The final weights, and the steps and losses that were shown."""
     if network is None:
-        network = new_network(ARCHITECTURE, recipe, num_classes=10, inherited=inherited())
+        network = new_network(ARCHITECTURE, recipe, num_classes=10, given=inherited())
     stop = StopRequest()
     shown: list[tuple[int, float]] = []
 
@@ -204,7 +204,7 @@ def test_a_loss_that_is_no_number_is_told_with_the_rate(tmp_path: Path, digits: 
 def test_a_network_from_the_supernet_begins_with_its_weights() -> None:
     given = inherited()
     from_supernet, from_scratch, again = (
-        new_network(ARCHITECTURE, changed(SHORT, start=start), num_classes=10, inherited=given)
+        new_network(ARCHITECTURE, changed(SHORT, start=start), num_classes=10, given=given)
         for start in ("supernet", "scratch", "scratch")
     )
     assert same(from_supernet.state_dict(), given.state_dict())
