@@ -100,7 +100,8 @@ class SplitLocalGlobalAttention(nn.Module):
         self, x: Tensor, borrowed: AttentionMaps | None
     ) -> tuple[Tensor, AttentionMaps | None]:
         """Mix the tokens of a map; see `LocalGlobalAttention.forward`."""
-        outputs, maps = [], AttentionMaps()
+        outputs: list[Tensor] = []
+        maps: AttentionMaps = {}
         for part, channels in zip(self.parts.values(), x.split(self.channels, -1), strict=True):
             y, lent = part(channels.contiguous(), borrowed)
             outputs.append(y)

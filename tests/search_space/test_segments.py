@@ -80,10 +80,12 @@ def test_the_fastest_has_the_smallest_sum_of_all(space: SearchSpace) -> None:
 
 
 @pytest.mark.slow
-def test_every_segment_of_base_is_in_the_published_table() -> None:
+def test_the_published_table_lacks_no_segment_of_base_but_of_mixers_that_joined_it_later() -> None:
     table = Path(__file__).parents[2] / "results/reference/latency/latency-base-cpu.json"
-    labels = json.loads(table.read_text())["segments"].keys()
-    assert {segment.label for segment in space_segments(PRESETS["base"])} == set(labels)
+    labels = set(json.loads(table.read_text())["segments"])
+    found = {segment.label for segment in space_segments(PRESETS["base"])}
+    assert labels <= found
+    assert all("depthwise" in label or "channels split" in label for label in found - labels)
 
 
 def test_a_depthwise_mixer_is_timed_by_its_kernel_and_norm_whatever_the_sharing() -> None:

@@ -408,7 +408,7 @@ def test_a_memory_is_a_hard_limit_and_an_objective_of_a_run(tmp_path: Path) -> N
     outcome = command(*AT_64, *flags)
     assert outcome.status == 0, outcome.err
     trials, front = (pd.read_csv(tmp_path / "run" / n) for n in ("trials.csv", "pareto.csv"))
-    assert trials.columns.tolist()[4:8] == ["macs", "params", "memory", "source"]
+    assert trials.columns.tolist()[4:8] == ["macs", "params", "memory", "tried"]
     assert trials["memory"].tolist() == [MEMORY[name] for name in trials["hash"]]
     assert (trials["memory"] > limit).tolist() == (trials["state"] == "infeasible").tolist()
     assert (trials["state"] == "evaluated").sum() == 8
@@ -573,8 +573,7 @@ def test_what_is_too_slow_leaves_the_short_list_before_it_is_trained(tmp_path: P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", ["0", "2"])
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(("workers", "sent"), [("0", signal.SIGKILL), ("2", signal.SIGINT)])
 def test_a_tryout_that_is_stopped_goes_on_where_it_was(
     tmp_path: Path, sent: signal.Signals, workers: str
 ) -> None:
@@ -590,7 +589,7 @@ def test_a_tryout_that_is_stopped_goes_on_where_it_was(
     assert done.status == 0, done.err
     trials = pd.read_csv(folder.path / "trials.csv")
     assert len(trials[trials["state"] == "evaluated"].dropna(subset="tried")) == 4
-    assert trials["tried_steps"].max() == 36
+    assert trials["tried_steps"].max() == 9  # the first rung has one step
     assert folder.best.exists()
     assert not [name for name in files(folder.path) if "/." in name or ".tmp" in name]
 
