@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import os
@@ -40,6 +41,9 @@ def start_ray(
         InputError: If the cluster cannot be reached, or never has the CPUs or GPUs for so many.
     """
     ray = _import_ray()
+    # Ray Tune leaves handles of actors in cycles. One that is collected when this process has
+    # started Ray again would take down the actor that has the same number there.
+    gc.collect()
     if address is None:
         ray.init(
             address="local",  # whatever cluster RAY_ADDRESS may name

@@ -1,4 +1,4 @@
-"""Successive halving of a short list, in this process and on Ray Tune."""
+"""Successive halving of a short list in this process; `tests/nas/runs` does it on Ray Tune."""
 
 import random
 from pathlib import Path
@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from small_runs import NANO
 
 import nas.search.tryout
@@ -160,57 +159,3 @@ def test_a_damaged_file_is_named(
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match=candidates[2].hash):
         run(tryout, candidates)
-
-
-@pytest.mark.slow
-def test_ray_tune_gives_what_this_process_gives_at_each_rung(
-    tmp_path: Path, digits: Data, store: Store, candidates: list[Architecture]
-) -> None:
-    from nas.search.ray_tryout import halve_on_ray
-
-    here = prepared(tmp_path / "here", digits, store, candidates)
-    told, _ = run(here, candidates)
-    there = prepared(tmp_path / "there", digits, store, candidates)
-    found: list[tuple[str, Tried]] = []
-    for _ in range(2):  # the second time everything is read from the files
-        found.clear()
-        steps: list[int] = []
-        halve_on_ray(
-            there,
-            candidates,
-            workers=2,
-            threads=torch.get_num_threads(),
-            stop=StopRequest(),
-            on_step=steps.append,
-            on_tried=lambda candidate, tried: found.append((candidate.hash, tried)),
-        )
-    assert sum(steps) == 0
-    reached = dict(found)
-    assert reached.keys() == {candidate.hash for candidate in candidates}
-    assert 8 in {tried.steps for tried in reached.values()}
-    known = {(name, tried.steps): tried.accuracy for name, tried in told}
-    for name, tried in found:
-        assert known.get((name, tried.steps), tried.accuracy) == tried.accuracy
-    first = load_file(tmp_path / "there" / f"{candidates[0].hash}.safetensors")
-    assert first.keys() == store.subnet(candidates[0]).state_dict().keys()
-
-
-@pytest.mark.slow
-def test_ray_tune_stops_when_asked_and_names_a_damaged_file(
-    tmp_path: Path, digits: Data, store: Store, candidates: list[Architecture]
-) -> None:
-    from nas.search.ray_tryout import halve_on_ray
-
-    tryout = prepared(tmp_path, digits, store, candidates)
-    stop = StopRequest()
-
-    def tried(candidate: Architecture, tried: Tried) -> None:
-        stop.requested = True
-
-    how: dict[str, Any] = {"workers": 1, "threads": 1, "on_step": lambda steps: None}
-    with pytest.raises(Interrupted):
-        halve_on_ray(tryout, candidates, stop=stop, on_tried=tried, **how)
-    path = tmp_path / f"{candidates[3].hash}.safetensors"
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(InputError, match=candidates[3].hash):
-        halve_on_ray(tryout, candidates, stop=StopRequest(), on_tried=lambda *_: None, **how)
