@@ -146,7 +146,8 @@ def configure(
     if steps is None and epochs is None and quick:
         steps = effort.steps
     if steps is None and epochs is None and embedded:
-        most = total_cost(extreme(searched, lambda cost: -cost.macs), image_size=image_size).macs
+        largest = extreme(searched, lambda cost: -cost.macs, image_size=image_size)
+        most = total_cost(largest, image_size=image_size).macs
         steps = default_steps(
             min(most, limited.get(MACS.name, most)),
             image_size=image_size,

@@ -4,8 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
-Rate = Annotated[float, Field(gt=0, lt=1)]
-Share = Annotated[float, Field(ge=0, lt=1)]
+from nas.training.settings import Rate
 
 
 class SearchSettings(BaseModel):
@@ -49,7 +48,7 @@ class TryoutSettings(BaseModel):
     reduction: Annotated[int, Field(ge=2)] = 3
     rungs: PositiveInt = 3
     lr: Rate = 1e-3
-    drop_path: Share = 0.05
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.05
 
     @property
     def milestones(self) -> tuple[int, ...]:

@@ -83,7 +83,10 @@ class Tryout:
         path, steps = self._path(architecture), self.settings.milestones[rung]
         known = load_checkpoint(path)
         accuracies: dict[str, float] = known.identity["accuracies"]
+        # Of this rung alone: that of another, left by a process killed at its end, is of no use.
+        state = path.with_name(f".{path.stem}.{steps}.state.safetensors")
         if str(steps) in accuracies:
+            state.unlink(missing_ok=True)
             return Tried(steps=steps, accuracy=accuracies[str(steps)])
         network = Network(
             architecture,
@@ -91,7 +94,6 @@ class Tryout:
             drop_path_rate=self.settings.drop_path,
         )
         network.load_state_dict(known.tensors)
-        state = path.with_name(f".{path.stem}.state.safetensors")
         try:
             train_alone(
                 network.to(self.device),
@@ -104,6 +106,7 @@ class Tryout:
             )
         except Diverged as error:
             logger.warning("%s left the short list: %s", architecture.hash, error)
+            state.unlink(missing_ok=True)
             return Tried(steps=known.step, error=str(error))
         correct = count_correct(
             network, self.images, self.labels, mean=self.data.mean, std=self.data.std
@@ -117,6 +120,15 @@ class Tryout:
         )
         state.unlink(missing_ok=True)
         return Tried(steps=steps, accuracy=accuracy)
+
+    def reached(self, architecture: Architecture) -> Tried:
+        """The last rung that a candidate came to the end of, in whatever process: its weights'.
+
+        Raises:
+            InputError: If its file cannot be read.
+        """
+        known = load_checkpoint(self._path(architecture))
+        return Tried(steps=known.step, accuracy=known.identity["accuracies"].get(str(known.step)))
 
     def weights(self, architecture: Architecture) -> Mapping[str, Tensor]:
         """What a candidate has learned so far.

@@ -43,12 +43,14 @@ def tryout(job: Job, store: Store) -> None:
         job.clock.measuring("tryout_seconds"),
         LiveLine(job.console, f"trying {len(architectures)} alone", total=steps) as line,
     ):
-        show = _Shown(line, steps)
+        show = _Shown(line)
+        failed: set[str] = set()
 
         def keep(architecture: Architecture, tried: Tried) -> None:
             keep_tried(study, architecture.hash, tried)
             show.tried(tried)
             if tried.error:
+                failed.add(architecture.hash)
                 job.console.print(
                     f"[yellow]{architecture.hash} leaves the short list: {escape(tried.error)}",
                     highlight=False,
@@ -67,6 +69,10 @@ def tryout(job: Job, store: Store) -> None:
                 on_step=show.trained,
                 on_tried=keep,
             )
+    # With several workers a process that goes on may end a candidate earlier than the one before.
+    for architecture in architectures:
+        if architecture.hash not in failed:
+            keep_tried(study, architecture.hash, plan.reached(architecture))
     finish_tryout(study, hashes)
 
 
@@ -89,8 +95,8 @@ def tryout_of(job: Job) -> Tryout:
 class _Shown:
     """What the live line says of a tryout: training steps done, and the best so far."""
 
-    def __init__(self, line: LiveLine, planned: int) -> None:
-        self._line, self._planned = line, planned
+    def __init__(self, line: LiveLine) -> None:
+        self._line = line
         self._done, self._best = 0, Tried(steps=0)
 
     def trained(self, steps: int) -> None:
@@ -107,4 +113,4 @@ class _Shown:
     def _show(self) -> None:
         best = self._best
         text = "" if best.accuracy is None else f"best {best.accuracy:.1%} after {best.steps} steps"
-        self._line.update(min(self._done, self._planned), text)
+        self._line.update(min(self._done, self._line.total), text)

@@ -129,6 +129,36 @@ def test_a_tryout_that_is_stopped_anywhere_comes_to_the_same_end_and_trains_noth
     assert not list((tmp_path / "parts").glob(".*"))
 
 
+def test_a_state_that_was_left_at_the_end_of_a_rung_hinders_nobody(
+    tmp_path: Path,
+    digits: Data,
+    store: Store,
+    candidates: list[Architecture],
+) -> None:
+    tryout = prepared(tmp_path, digits, store, candidates)
+    stop = StopRequest()
+    stop.requested = True  # after its first step, of two
+    with pytest.raises(Interrupted):
+        tryout.climb(candidates[0], 0, stop=stop, on_step=lambda steps: None)
+    (state,) = tmp_path.glob(".*")
+    before = state.read_bytes()
+    tryout.climb(candidates[0], 0, stop=StopRequest(), on_step=lambda steps: None)
+    state.write_bytes(before)  # as if the process had been killed before it removed the state
+    told, _ = run(tryout, candidates)
+    assert [tried.steps for _, tried in told].count(8) == 1
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_what_a_candidate_reached_is_what_its_weights_are_of(
+    tmp_path: Path, digits: Data, store: Store, candidates: list[Architecture]
+) -> None:
+    tryout = prepared(tmp_path, digits, store, candidates)
+    assert tryout.reached(candidates[0]) == Tried(steps=0)
+    told, _ = run(tryout, candidates)
+    for candidate in candidates:
+        assert tryout.reached(candidate) == [t for h, t in told if h == candidate.hash][-1]
+
+
 def test_what_diverges_leaves_the_list_and_is_named(
     tmp_path: Path,
     digits: Data,
