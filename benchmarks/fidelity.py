@@ -20,7 +20,7 @@ import argparse
 import itertools
 import random
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -245,11 +245,6 @@ def judge(options: argparse.Namespace) -> None:
             print(table.to_string(index=False))
 
 
-def chosen(name: str) -> Callable[[argparse.Namespace], None]:
-    """What a subcommand does."""
-    return {"truth": lambda o: work_off(trainings(o), o.out, o), "judge": judge}[name]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
@@ -263,13 +258,15 @@ def main() -> None:
     truth.add_argument("--seed", type=int, default=0, help="of the architectures")
     truth.add_argument("--out", type=Path, required=True)
     add_options(truth)
+    truth.set_defaults(action=lambda options: work_off(trainings(options), options.out, options))
     judged = commands.add_parser("judge", help="hold supernets against a truth set")
     judged.add_argument("runs", type=Path, nargs="*")
     judged.add_argument("--truth", type=Path, required=True)
     judged.add_argument("--steps", type=int, default=540)
     judged.add_argument("--head-starts", action="store_true")
+    judged.set_defaults(action=judge)
     options = parser.parse_args()
-    chosen(options.command)(options)
+    options.action(options)
 
 
 if __name__ == "__main__":
