@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.objectives.limits import Limits
 from nas.objectives.objective import ACCURACY, LatencyColumns, Objective
-from nas.search.front import judged
+from nas.search.front import evaluated, judged
 from nas.search.trials import STATES
 
 if TYPE_CHECKING:
@@ -168,24 +168,37 @@ class RunSummary:
         return {"alone": alone, "steps alone": steps, "inherited": inherited}
 
     def warning(self, trials: pd.DataFrame) -> str:
-        """What a reader must know before all else: that nothing was learned. Empty if not so.
-
-        The best of many guesses is better than a guess: of n by about √(2 ln n) standard errors.
-        """
-        rows = judged(trials)
-        if rows.empty:
-            return ""
-        error = math.sqrt(self.chance * (1 - self.chance) / self.search_images)
-        least = self.chance + (2 + math.sqrt(2 * math.log(len(rows)))) * error
-        highest = float(rows["accuracy"].max())
-        if highest > least:
-            return ""
-        return (
-            f"The accuracies are within noise of chance: the best has {percent(highest)}, guessing "
-            f"gives {percent(self.chance)}. Nothing here says which architecture is good. Train "
-            f"longer (--steps, now {self.supernet_steps:,}) or on larger images (--proxy-size, now "
-            f"{self.proxy_size})."
+        """What a reader must know before all else: that nothing was learned. Empty if not so."""
+        what_to_raise = (
+            f"Train longer (--steps, now {self.supernet_steps:,}) or on larger images "
+            f"(--proxy-size, now {self.proxy_size})."
         )
+        chosen, inherited = judged(trials)["accuracy"], evaluated(trials)["accuracy"]
+        if self._is_noise(chosen):
+            return (
+                f"The accuracies are within noise of chance: the best has {percent(chosen.max())}, "
+                f"guessing gives {percent(self.chance)}. Nothing here says which architecture is "
+                f"good. {what_to_raise}"
+            )
+        if self._is_noise(inherited):
+            return (
+                "The inherited accuracies are within noise of chance: the best has "
+                f"{percent(inherited.max())}, guessing gives {percent(self.chance)}. So the short "
+                "list was drawn nearly at random, and training alone only told which of it is "
+                f"best. {what_to_raise}"
+            )
+        return ""
+
+    def _is_noise(self, accuracies: pd.Series) -> bool:
+        """Whether guessing would explain the best of them; not so of none.
+
+        The best of n guesses is better than a guess, by about √(2 ln n) standard errors.
+        """
+        if accuracies.empty:
+            return False
+        error = math.sqrt(self.chance * (1 - self.chance) / self.search_images)
+        most = self.chance + (2 + math.sqrt(2 * math.log(len(accuracies)))) * error
+        return float(accuracies.max()) <= most
 
     def accuracy_with_error(self, accuracy: float) -> str:
         """An accuracy with the standard error that comes of the number of images."""

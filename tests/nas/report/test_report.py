@@ -825,6 +825,22 @@ def test_a_run_that_learned_nothing_says_so_and_what_to_raise(
     assert not run.warning(table(row(0, accuracy=0.3), limited=()))
 
 
+def test_a_short_list_that_was_drawn_from_noise_is_called_so(
+    summary_of: Callable[..., RunSummary],
+) -> None:
+    run = summary_of(short_list=2)
+    noise = [row(n, hash=str(n), accuracy=0.1 + 0.002 * n) for n in range(18)]
+    tried = [
+        row(n, hash=str(n), accuracy=0.11, tried=accuracy, tried_steps=60)
+        for n, accuracy in ((18, 0.8), (19, 0.3))
+    ]
+    warning = run.warning(table(*noise, *tried, limited=()))
+    assert "inherited accuracies are within noise of chance" in warning
+    assert "nearly at random" in warning and "--steps" in warning
+    better = row(20, hash="20", accuracy=0.3)
+    assert not run.warning(table(*noise, *tried, better, limited=()))
+
+
 def test_model_card_tells_costs_accuracy_conditions_and_how_to_load(
     summary_of: Callable[..., RunSummary],
 ) -> None:
