@@ -178,10 +178,9 @@ def _tau_near(scores: np.ndarray, accuracy: np.ndarray, macs: np.ndarray) -> flo
 
 
 def noise_floor(truth: Truth) -> float:
-    """Mean tau-b of one seed of the truth against another."""
+    """Mean tau-b of one seed of the truth against another, of two or more."""
     pairs = itertools.combinations(truth.seeds.T, 2)
-    taus = [kendalltau(a, b).statistic for a, b in pairs]
-    return statistics.mean(taus) if taus else float("nan")
+    return statistics.mean(kendalltau(a, b).statistic for a, b in pairs)
 
 
 def inherited(run: Path, architectures: Sequence[Architecture]) -> list[float]:
@@ -226,11 +225,11 @@ def judge(options: argparse.Namespace) -> None:
     """Print how well each run's supernet, and what costs nothing, ranks a truth set."""
     truth = Truth.load(options.truth, steps=options.steps)
     points = 100 * truth.accuracy
+    seeds = truth.seeds.shape[1]
+    floor = f"; one seed ranks another with tau-b {noise_floor(truth):.2f}" if seeds > 1 else ""
     print(
-        f"{len(points)} architectures, {truth.seeds.shape[1]} seeds: {points.min():.1f} to "
-        f"{points.max():.1f} %, median {np.median(points):.1f}, best tenth from "
-        f"{np.quantile(points, 0.9):.1f}; one seed ranks another with tau-b "
-        f"{noise_floor(truth):.2f}"
+        f"{len(points)} architectures, seeds: {seeds}; {points.min():.1f} to {points.max():.1f} %, "
+        f"median {np.median(points):.1f}, best tenth from {np.quantile(points, 0.9):.1f}{floor}"
     )
     print(f"{'score':24}{HEADINGS}")
     print(f"{'MACs':24}{Verdict.of(truth.macs, truth)}")
