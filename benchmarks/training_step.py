@@ -2,28 +2,41 @@
 
     python -m benchmarks.training_step --threads 1 > results/reference/training_step.txt
 
-Steps of the blockwise strategy in which the stages of a random subnet learn from the teacher, on
-random images; the median of each part in milliseconds. `teacher learns` is the other kind of step.
+Steps of the blockwise strategy on random images; the median of each part in milliseconds. `stages`
+learn side by side from the teacher's maps, `teacher learns` is a step of the teacher before that.
+
+With `--train-workers N`, `images per second` of the whole training instead: N processes of one
+thread beside one process of N threads, at the same global batch, one after the other.
+
+    python -m benchmarks.training_step --train-workers 2 >> results/reference/training_step.txt
 """
 
 import argparse
 import random
 import statistics
+import tempfile
 import time
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
 import nas  # noqa: F401  (tunes OpenMP before torch is loaded)
+from nas.data import load_data, materialise
 from nas.objectives.constrained_space import ConstrainedSpace
 from nas.objectives.limits import Limits
-from nas.training.distillation import stage_errors
+from nas.training.distillation import map_error, side_by_side
 from nas.training.loop import autocast
-from nas.training.strategies.blockwise import teacher_of
+from nas.training.ray_training import train_on_ray
+from nas.training.settings import SupernetTraining, TrainingSettings
+from nas.training.strategies import Blockwise
+from nas.training.supernet import Progress, SupernetTask
+from nas.training.teacher import Teacher, TeacherLearner
+from nas.utilities.interrupt import StopRequest
 from search_space import PRESETS
 from supernet import Store, StoreAdamW
 
@@ -31,14 +44,22 @@ BUDGETS = {"base": 2e9, "tiny": 3e8}
 UNCOUNTED = 3
 
 
+def constrained(space_name: str) -> ConstrainedSpace:
+    """A preset under its budget."""
+    limits = Limits(macs=BUDGETS[space_name])
+    return ConstrainedSpace(
+        space=PRESETS[space_name], limits=limits, image_size=224, num_classes=10
+    )
+
+
 def parts(space_name: str, *, batch_size: int, size: int, steps: int) -> dict[str, float]:
     """Median milliseconds of each part of a step."""
-    space = PRESETS[space_name]
-    limits = Limits(macs=BUDGETS[space_name])
-    constrained = ConstrainedSpace(space=space, limits=limits, image_size=224, num_classes=10)
-    teacher = teacher_of(space)
-    store = Store(space, num_classes=10, beside=(teacher,))
-    optimizer, rng = StoreAdamW(store), random.Random(0)
+    chosen, rng = constrained(space_name), random.Random(0)
+    space = chosen.space
+    store, teacher = Store(space, num_classes=10), Teacher(space, num_classes=10)
+    optimizer = StoreAdamW(store)
+    settings = TrainingSettings(steps=1, batch_size=batch_size, lr=1e-3, seed=0)
+    learner = TeacherLearner(teacher, settings)
     images = torch.randn(batch_size, 3, size, size)
     labels = torch.randint(10, (batch_size,))
     times: dict[str, list[float]] = defaultdict(list)
@@ -49,25 +70,59 @@ def parts(space_name: str, *, batch_size: int, size: int, steps: int) -> dict[st
         yield
         times[part].append(1000 * (time.perf_counter() - start))
 
-    teaching = store.subnet(teacher).train()
     for _ in range(UNCOUNTED + steps):
-        subnet = constrained.sample(rng)
+        subnet = chosen.sample(rng)
         with timed("build subnet"):
             network = store.subnet(subnet).train()
         with timed("teacher forward"), torch.no_grad(), autocast(images.device):
-            _, maps = teaching.forward_with_maps(images)
-        with timed("stages forward"):
-            loss = stage_errors(network, maps)
+            maps = teacher.eval()(images).maps
+        with timed("stages forward"), autocast(images.device):
+            scores, found = side_by_side(network, images, maps)
+            errors = [map_error(*pair) for pair in zip(found, maps, strict=True)]
+            loss = torch.stack(errors).mean() + F.cross_entropy(scores.float(), labels)
         with timed("stages backward"):
             loss.backward()
         with timed("optimizer"):
-            optimizer.step([], lr=1e-4, beside=list(network.stage_parameters()))
+            optimizer.step([network], lr=1e-4)
         with timed("teacher learns"):
-            with autocast(images.device):
-                scores = teaching(images)
-            F.cross_entropy(scores.float(), labels).backward()
-            optimizer.step([teaching], lr=1e-4)
+            for loss in learner.losses(0, images, labels):
+                loss.backward()
+            learner.update(lr=1e-4)
     return {part: statistics.median(some[UNCOUNTED:]) for part, some in times.items()}
+
+
+def images_per_second(
+    space_name: str, *, batch_size: int, size: int, steps: int, workers: int, threads: int
+) -> float:
+    """Of the supernet's steps, from the first one to the last."""
+    data = load_data("digits", image_size=size, seed=0)
+    few, labels = materialise(data.search, limit=4, seed=0)
+    seen: list[tuple[float, int]] = []
+
+    def note(progress: Progress) -> None:
+        if progress.part == "supernet":
+            seen.append((time.monotonic(), progress.step))
+
+    with tempfile.TemporaryDirectory() as folder:
+        task = SupernetTask(
+            settings=SupernetTraining(
+                steps=steps, batch_size=batch_size, lr=3e-4, strategy=Blockwise(teacher=0.1)
+            ),
+            constrained=constrained(space_name),
+            data=data,
+            images=few,
+            labels=labels,
+            device="cpu",
+            state=Path(folder) / "state.safetensors",
+            checkpoint=Path(folder) / "checkpoint.safetensors",
+        )
+        if workers == 1:
+            torch.set_num_threads(threads)
+            task.train(task.new_store(), stop=StopRequest(), on_progress=note)
+        else:
+            train_on_ray(task, count=workers, threads=threads, stop=StopRequest(), on_progress=note)
+    (start, first), (end, last) = seen[0], seen[-1]
+    return batch_size * (last - first) / (end - start)
 
 
 def main() -> None:
@@ -76,11 +131,23 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--size", type=int, default=64, help="pixels of the images")
     parser.add_argument("--steps", type=int, default=15)
+    parser.add_argument("--train-workers", type=int, default=1)
     options = parser.parse_args()
+    shared = {name: getattr(options, name) for name in ("batch_size", "size", "steps")}
     torch.set_num_threads(options.threads)
     warnings.filterwarnings("ignore", message=".*gradient layout contract.*")
     for name in BUDGETS:
-        found = parts(name, batch_size=options.batch_size, size=options.size, steps=options.steps)
+        if options.train_workers > 1:
+            count = options.train_workers
+            one = images_per_second(name, workers=1, threads=count, **shared)
+            several = images_per_second(name, workers=count, threads=1, **shared)
+            print(
+                f"{name}, {options.batch_size} images: {one:.1f} images per second in one process "
+                f"of {count} threads, {several:.1f} in {count} of one, ratio {several / one:.2f}",
+                flush=True,
+            )
+            continue
+        found = parts(name, **shared)
         told = ", ".join(f"{part} {value:.0f}" for part, value in found.items())
         print(f"{name}, {options.batch_size} images, {options.threads} threads: {told}", flush=True)
 

@@ -50,6 +50,7 @@ def search(
     seed: int = 0,
     device: str | None = None,
     workers: int | None = None,
+    train_workers: int = 1,
     ray_address: str | None = None,
     threads: int = 1,
     loader_workers: int | None = None,
@@ -80,7 +81,7 @@ def search(
         steps: Training steps of the supernet.
         epochs: The same, in passes over the train split.
         batch_size: Images in a step; by default 16 for digits, else 64.
-        lr: Peak learning rate; by default 5e-4 for batches of 64, and for others in proportion to
+        lr: Peak learning rate; by default 6e-4 for batches of 64, and for others in proportion to
             the root of their size.
         trials: Architectures to evaluate.
         search_images: Images of the search split that each is evaluated on.
@@ -91,6 +92,7 @@ def search(
         seed: Of everything random.
         device: `"cpu"`, `"cuda"` or `"cuda:N"`; `"cuda"` where there is one.
         workers: Ray actors that evaluate; 0 evaluates in this process, without Ray.
+        train_workers: Processes that train the supernet together, by Ray Train.
         ray_address: A running Ray cluster: `"auto"`, `"HOST:PORT"`.
         threads: CPU threads of one evaluation.
         loader_workers: Processes that load images.
@@ -108,10 +110,11 @@ def search(
     """
     asked = dict(locals())
     asked |= asked.pop("limits")
-    machine = {name: asked.pop(name) for name in ("workers", "ray_address", "loader_workers")}
     del asked["out"], asked["progress"]
     from nas.runs.configure import configure
-    from nas.runs.start import start
+    from nas.runs.start import EXECUTION, start
+
+    machine = {name: asked.pop(name) for name in EXECUTION}
 
     command = f"nas.search({_given(search, {**asked, **machine, 'out': out})})"
     return start(

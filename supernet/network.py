@@ -1,7 +1,7 @@
 """The network that an architecture describes: an ordinary module, nothing elastic in it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from timm.models._features import feature_take_indices
@@ -65,13 +65,6 @@ class NetworkStage(nn.Module):
         return x
 
 
-class StageMaps(NamedTuple):
-    """What passes a stage, each (B, H, W, C): before its entry, and at its end."""
-
-    given: Tensor
-    mixed: Tensor
-
-
 class ExpandedFeatures(nn.Module):
     """Conv 3×3 that expands the channels of the last map, layer norm, GELU (LW-PLG-ViT)."""
 
@@ -120,13 +113,11 @@ class Network(nn.Module):
         depth = sum(stage.depth for stage in stages)
         rates = iter([drop_path_rate * i / max(depth - 1, 1) for i in range(depth)])
         self.stages = nn.ModuleList()
-        self.widths_given: list[int] = []  # to each stage
         self.feature_info: list[dict[str, Any]] = []
         inputs = stem.width_of(stages[0].width)
         reduction = stem.stride
         for index, stage in enumerate(stages):
             drop_paths = [next(rates) for _ in range(stage.depth)]
-            self.widths_given.append(inputs)
             self.stages.append(NetworkStage(stage, inputs, architecture.norm_eps, drop_paths))
             inputs = stage.width
             reduction *= 2 if index else 1
@@ -174,17 +165,6 @@ class Network(nn.Module):
                     starts.append(block)
             starts += [] if isinstance(stage.norm, nn.Identity) else [stage.norm]
         return [*starts, self.expand]
-
-    def forward_with_maps(self, image: Tensor) -> tuple[Tensor, list[StageMaps]]:
-        """(B, in_chans, H, W) → class scores (B, num_classes), and what passes each stage."""
-        x = self.stem(image)
-        passed: list[StageMaps] = []
-        for stage in self.stages:
-            assert isinstance(stage, NetworkStage)
-            mixed = stage(x)
-            passed.append(StageMaps(x, mixed))
-            x = mixed
-        return self.forward_head(self.expand(x)), passed
 
     def forward_intermediates(
         self,
@@ -260,10 +240,6 @@ class Network(nn.Module):
     def parameter_settings(self) -> dict[str, ParameterSetting]:
         """How each parameter trains, by its name: as its module says."""
         return parameter_settings(self)
-
-    def stage_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """The parameters of the stages, by their names in the network: all but stem and head."""
-        yield from self.stages.named_parameters(prefix="stages")
 
     def get_classifier(self) -> nn.Module:
         """The classifier."""

@@ -1,7 +1,7 @@
 """AdamW over the store, stepping only the weights that a step used."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 
 import torch
@@ -35,6 +35,8 @@ class StoreAdamW:
         clip_norm: Largest norm of the gradient of a step over all weights that it used.
         most_catching_up: Largest factor of the learning rate of a weight that was trained in few of
             the steps so far.
+        combine: Called with the gradients of a step, before they are clipped, to overwrite: where
+            several processes train, each with a part of the batch, they are averaged here.
     """
 
     def __init__(
@@ -46,28 +48,23 @@ class StoreAdamW:
         eps: float = 1e-8,
         clip_norm: float = 5.0,
         most_catching_up: float = 3.0,
+        combine: Callable[[Sequence[Tensor]], None] = lambda gradients: None,
     ) -> None:
         self.store = store
         self.weight_decay, self.betas, self.eps = weight_decay, betas, eps
         self.clip_norm, self.most_catching_up = clip_norm, most_catching_up
+        self.combine = combine
         self.first = {name: torch.zeros_like(t) for name, t in store.parameters.items()}
         self.second = {name: torch.zeros_like(t) for name, t in store.parameters.items()}
         self.steps = {name: torch.tensor(0.0) for name in store.parameters}
 
     @torch.no_grad()
-    def step(
-        self,
-        networks: Iterable[Network],
-        *,
-        lr: float,
-        beside: Iterable[tuple[str, Tensor]] = (),
-    ) -> float:
+    def step(self, networks: Iterable[Network], *, lr: float) -> float:
         """Update what the networks used from the gradients accumulated in the store; zero those.
 
         Args:
             networks: Every subnet whose backward pass went into the gradients.
             lr: Learning rate.
-            beside: Names and parameters of parts that were used without the rest of a network.
 
         Returns:
             The norm of the gradient before clipping.
@@ -76,13 +73,13 @@ class StoreAdamW:
             ValueError: If shapes of one name differ in other dimensions than the first two.
         """
         used: dict[str, set[Shape]] = {}
-        whole = (network.named_parameters() for network in networks)
-        for name, parameter in chain(beside, *whole):
+        for name, parameter in chain.from_iterable(n.named_parameters() for n in networks):
             used.setdefault(name, set()).add(tuple(parameter.shape))
         regions = [
             (name, region) for name, shapes in used.items() for region in _disjoint(name, shapes)
         ]
         gradients = [self.store.gradients[name][region] for name, region in regions]
+        self.combine(gradients)
         norm = get_total_norm(gradients)
         # Scaled unconditionally: a branch on the norm would wait for the device.
         torch._foreach_mul_(gradients, (self.clip_norm / (norm + 1e-6)).clamp(max=1.0))

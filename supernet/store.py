@@ -7,7 +7,7 @@ that its exported network runs, and extracting one is a copy.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -34,8 +34,6 @@ class Store:
         seed: Of the initial weights.
         weights: If given, the store holds these very tensors instead of fresh ones and has no
             gradients: for evaluation alone, at once and without a copy.
-        beside: Networks that are no members of the space, but share its weights where they have
-            parts of the same kinds and names: a teacher.
     """
 
     def __init__(
@@ -47,7 +45,6 @@ class Store:
         device: torch.device | str = "cpu",
         seed: int = 0,
         weights: Mapping[str, Tensor] | None = None,
-        beside: Sequence[Architecture] = (),
     ) -> None:
         self.space = space
         self.num_classes, self.in_chans = num_classes, in_chans
@@ -57,8 +54,6 @@ class Store:
         self.buffers: dict[str, Tensor] = {}
         self._subnets: OrderedDict[str, Network] = OrderedDict()
         corners = [self._skeleton(corner) for corner in corner_architectures(space)]
-        self._names_of_space = _names(corners)
-        corners += [self._skeleton(architecture) for architecture in beside]
         self.parameter_settings: dict[str, ParameterSetting] = {}
         for network in corners:
             self.parameter_settings.update(network.parameter_settings())
@@ -71,7 +66,7 @@ class Store:
             self.parameters = {name: t for name, t in weights.items() if name not in names}
 
     def subnet(self, architecture: Architecture) -> Network:
-        """The network of an architecture, of the space or beside it, of views into this store.
+        """The network of an architecture, of views into this store.
 
         The module is cached: its train or eval mode is the caller's to set before each use. Never
         set its gradients to None, or they come loose from the store.
@@ -121,10 +116,6 @@ class Store:
         """Every weight and buffer by name: the tensors themselves, not copies."""
         return {**self.parameters, **self.buffers}
 
-    def state_of_space(self) -> dict[str, Tensor]:
-        """The same without the weights that networks beside the space have alone."""
-        return {n: tensor for n, tensor in self.state_dict().items() if n in self._names_of_space}
-
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Overwrite the weights in place, so that the views of live subnets stay valid.
 
@@ -144,9 +135,8 @@ class Store:
             tensor.copy_(state[name])
 
     def numel(self) -> int:
-        """Number of shared weights, those of networks beside the space left out."""
-        named = self.parameters.items()
-        return sum(tensor.numel() for name, tensor in named if name in self._names_of_space)
+        """Number of shared weights."""
+        return sum(tensor.numel() for tensor in self.parameters.values())
 
     def _skeleton(self, architecture: Architecture) -> Network:
         return skeleton(architecture, num_classes=self.num_classes, in_chans=self.in_chans)
@@ -188,11 +178,6 @@ class Store:
                     f"{name} was not drawn: no corner of space {self.space.name!r} covers it, or "
                     "its module says nothing of its initial weights"
                 )
-
-
-def _names(networks: Iterable[Network]) -> frozenset[str]:
-    """Of all parameters and buffers that the networks have."""
-    return frozenset(name for network in networks for name in network.state_dict())
 
 
 def _largest(shapes: Mapping[str, Shape], name: str, shape: Shape) -> Shape:

@@ -87,7 +87,7 @@ def add(commands: Commands) -> None:
     effort.add_argument(
         "--lr",
         type=rate,
-        help="peak learning rate; by default 5e-4 for batches of 64, and for others in proportion "
+        help="peak learning rate; by default 6e-4 for batches of 64, and for others in proportion "
         "to the root of their size",
     )
     effort.add_argument("--trials", type=positive, help="architectures to evaluate")
@@ -117,6 +117,14 @@ def add(commands: Commands) -> None:
         "for each GPU or each CPU, at most 8",
     )
     machine.add_argument(
+        "--train-workers",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="processes that train the supernet together, by Ray Train: on GPUs one for each; 1 "
+        "trains in this process without Ray",
+    )
+    machine.add_argument(
         "--ray-address", metavar="ADDRESS", help="a running Ray cluster: auto, HOST:PORT"
     )
     machine.add_argument(
@@ -143,11 +151,11 @@ def _search(options: argparse.Namespace) -> None:
 
     from nas.runs.configure import configure
     from nas.runs.latency_tables import MEASURED_HERE
-    from nas.runs.start import start
+    from nas.runs.start import EXECUTION, start
     from nas.utilities.interrupt import Interrupted
 
     asked = vars(options).copy()
-    machine = {name: asked.pop(name) for name in ("workers", "ray_address", "loader_workers")}
+    machine = {name: asked.pop(name) for name in EXECUTION}
     out, command = asked.pop("out"), asked.pop("command_line")
     methods = asked.pop("methods") or MEASURED_HERE
     del asked["action"]

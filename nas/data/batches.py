@@ -22,7 +22,14 @@ _READ_SIZE = 128  # images that one call of a worker hands over when a split is 
 
 
 def train_batches(
-    data: Data, *, batch_size: int, seed: int, first_step: int = 0, steps: int, workers: int = 0
+    data: Data,
+    *,
+    batch_size: int,
+    seed: int,
+    first_step: int = 0,
+    steps: int,
+    workers: int = 0,
+    part: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
     """Training batches number `first_step` to `first_step + steps - 1` of an endless sequence.
 
@@ -37,15 +44,17 @@ def train_batches(
         first_step: Number of the first batch, for resuming.
         steps: How many batches to yield.
         workers: Processes that prepare batches; 0 prepares them in this one.
+        part: Which of how many equal parts of each batch to yield.
 
     Returns:
-        An iterator over images, uint8 (B, 3, S, S), and labels, int64 (B,). It raises `InputError`
+        An iterator over images, uint8 (B, 3, S, S), and labels, int64 (B,); of a part, B is the
+        batch's size divided by the number of parts. It raises `InputError`
         where an image turns out to be broken, in this process or in a worker.
     """
-    draws = (
-        range(step * batch_size, (step + 1) * batch_size)
-        for step in range(first_step, first_step + steps)
-    )
+    number, parts = part
+    size = batch_size // parts
+    starts = (batch_size * step + size * number for step in range(first_step, first_step + steps))
+    draws = (range(start, start + size) for start in starts)
     order = _ShuffledEpochs(len(data.train), seed)
     return _load(_Drawn(data.train, order, seed), draws, workers)
 

@@ -105,7 +105,7 @@ def configure(
         steps: Training steps of the supernet.
         epochs: The same, in passes over the train split.
         batch_size: Images in a step; 16 for `digits`, else 64.
-        lr: Peak learning rate; by default 5e-4 for batches of 64, and in proportion to the root of
+        lr: Peak learning rate; by default 6e-4 for batches of 64, and in proportion to the root of
             others.
         trials: Architectures to evaluate.
         search_images: Images of the search split that each is evaluated on.
@@ -237,6 +237,26 @@ def default_workers(config: RunConfig) -> int:
     if config.device.startswith("cuda"):
         return torch.cuda.device_count()
     return max(1, min((os.cpu_count() or 1) // config.threads, MOST_WORKERS))
+
+
+def check_train_workers(count: int, config: RunConfig, *, on_this_machine: bool) -> None:
+    """See that so many processes can train together.
+
+    Raises:
+        InputError: If the batch does not divide among them, or this machine has too few devices.
+    """
+    if count < 1:
+        raise InputError(f"`train_workers` {count} is less than 1")
+    if config.batch_size % count:
+        raise InputError(
+            f"`train_workers` {count}: a batch of {config.batch_size} images does not divide by it"
+        )
+    on_gpu = config.device.startswith("cuda")
+    there = torch.cuda.device_count() if on_gpu else os.cpu_count() or 1
+    if on_this_machine and count > 1 and count > there:
+        raise InputError(
+            f"`train_workers` {count}: this machine has {there} {'GPUs' if on_gpu else 'CPUs'}"
+        )
 
 
 def default_loader_workers(data: str) -> int:

@@ -97,7 +97,7 @@ class RunFolder:
             try:
                 yield
             except InputError:
-                if new and not (self.checkpoint.exists() or self.training_state.exists()):
+                if new and not any(self.checkpoint.parent.glob("*.safetensors")):
                     self._remove_all_but(before)
                 raise
 

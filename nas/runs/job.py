@@ -25,19 +25,27 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
-    """How the work is spread; scores don't depend on it.
+    """How the work is spread; scores don't depend on it, but for rounding in the training.
 
     Which candidates of a short list are trained how long may depend on the number of workers.
 
     Attributes:
         workers: Ray actors that evaluate; 0 evaluates in this process without Ray.
         ray_address: Of a running cluster; None starts Ray on this machine.
-        loader_workers: Processes that load training images.
+        loader_workers: Processes that load training images, of each process that trains.
+        train_workers: Processes that train the supernet, by Ray Train; 1 trains it in this one.
     """
 
     workers: int
     ray_address: str | None = None
     loader_workers: int = 0
+    train_workers: int = 1
+
+    @property
+    def on_ray(self) -> dict[str, int]:
+        """Numbers of processes that Ray starts, by what the user calls them."""
+        training = {"train_workers": self.train_workers} if self.train_workers > 1 else {}
+        return ({"workers": self.workers} if self.workers else {}) | training
 
 
 class Clock:

@@ -27,7 +27,6 @@ from nas.runs.steps.measure import measure
 from nas.runs.steps.search import search
 from nas.runs.steps.train import train
 from nas.runs.steps.tryout import tryout
-from nas.search.ray_cluster import check_cluster
 from nas.search.study import load_study, records
 from nas.search.trials import trials_table
 from nas.utilities.devices import is_here
@@ -35,6 +34,7 @@ from nas.utilities.environment import environment
 from nas.utilities.errors import InputError, NothingFound
 from nas.utilities.files import write_json
 from nas.utilities.interrupt import StopRequest
+from nas.utilities.ray_cluster import check_cluster
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def run(
     if not folder.checkpoint.exists() and execution.ray_address is not None:
         check_cluster(
             execution.ray_address,
-            count=execution.workers,
+            asked=execution.on_ray,
             threads=config.threads,
             device=config.device,
         )

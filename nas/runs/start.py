@@ -6,6 +6,7 @@ from rich.console import Console
 
 from nas.runs.configure import (
     Configured,
+    check_train_workers,
     default_folder,
     default_loader_workers,
     default_workers,
@@ -18,12 +19,16 @@ from nas.runs.run import Run
 from nas.utilities.errors import InputError
 from nas.utilities.interrupt import stop_on_signals
 
+EXECUTION = ("workers", "train_workers", "ray_address", "loader_workers")
+"""Arguments of `start` that say how the work is spread, and nothing of what comes out."""
+
 
 def start(
     configured: Configured,
     *,
     command: str,
     workers: int | None,
+    train_workers: int,
     ray_address: str | None,
     loader_workers: int | None,
     out: str | Path | None,
@@ -36,6 +41,7 @@ def start(
         configured: The run.
         command: What the user typed.
         workers: Ray actors that evaluate; 0 evaluates in this process. None for a default.
+        train_workers: Processes that train the supernet together; 1 trains it in this process.
         ray_address: Of a running cluster; None starts Ray on this machine.
         loader_workers: Processes that load images; None for a default.
         out: The run's folder; None for one below `results/`, named by the run.
@@ -48,8 +54,11 @@ def start(
         Interrupted: After Ctrl-C or SIGTERM, when everything was saved.
     """
     config = configured.config
-    if workers == 0 and ray_address is not None:
-        raise InputError("`ray_address` with `workers` 0: evaluations in this process need no Ray")
+    if workers == 0 and train_workers == 1 and ray_address is not None:
+        raise InputError(
+            "`ray_address` with `workers` 0 and one training process: nothing would use Ray"
+        )
+    check_train_workers(train_workers, config, on_this_machine=ray_address is None)
     if workers is None:
         workers = default_workers(config)
     if loader_workers is None:
@@ -62,7 +71,10 @@ def start(
             data=configured.data,
             command=command,
             execution=Execution(
-                workers=workers, ray_address=ray_address, loader_workers=loader_workers
+                workers=workers,
+                train_workers=train_workers,
+                ray_address=ray_address,
+                loader_workers=loader_workers,
             ),
             stop=stop,
             console=console,

@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 from nas.search.evaluation import ATTEMPTS
-from nas.search.ray_cluster import start_ray
 from nas.search.trials import Tried
 from nas.search.tryout import OnStep, OnTried, Tryout
 from nas.utilities.errors import InputError
 from nas.utilities.interrupt import StopRequest
+from nas.utilities.ray_cluster import start_ray
 from search_space import Architecture
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from nas.search.evaluation import ATTEMPTS, EvaluationSetup, Score, evaluate
-from nas.search.ray_cluster import start_ray
+from nas.utilities.ray_cluster import start_ray
 from search_space import Architecture
 
 logger = logging.getLogger(__name__)

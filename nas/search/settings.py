@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
-from nas.training.settings import Rate
+from nas.training.strategies.strategy import Rate
 
 
 class SearchSettings(BaseModel):

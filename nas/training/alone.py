@@ -5,7 +5,7 @@ smoothing, stochastic depth, clipping; with `augment="full"` also RandAugment, m
 random erasing, which pay off in long trainings.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from nas.data import Augment, Data
 from nas.training.loop import CHECKPOINT_SECONDS, autocast, train
+from nas.training.module_learner import ModuleLearner
 from nas.training.settings import TrainingSettings
 from nas.training.strategies.strategy import Share
 from nas.utilities.errors import InputError
@@ -126,7 +127,7 @@ def train_alone(
     )
 
 
-class NetworkLearner:
+class NetworkLearner(ModuleLearner):
     """A network that learns alone; a `nas.training.loop.Learner`.
 
     Args:
@@ -141,13 +142,14 @@ class NetworkLearner:
     def __init__(self, network: Network, recipe: Recipe, *, num_classes: int) -> None:
         self.network, self.recipe = network.train(), recipe
         self.augment = BatchAugmentation(recipe, num_classes)
-        self.optimizer: torch.optim.Optimizer = create_optimizer_v2(
+        optimizer = create_optimizer_v2(
             _parameter_groups(network, recipe.weight_decay),
             opt="adamw",
             lr=recipe.lr,
             betas=recipe.betas,
             eps=recipe.eps,
         )
+        super().__init__(network, optimizer, clip_norm=recipe.clip_norm)
 
     def losses(self, step: int, images: Tensor, labels: Tensor) -> Iterator[Tensor]:
         """The cross-entropy with the augmented batch's target probabilities."""
@@ -160,42 +162,6 @@ class NetworkLearner:
         with autocast(images.device):
             scores = self.network(images)
         yield F.cross_entropy(scores.float(), targets)
-
-    def update(self, *, lr: float) -> None:
-        """Clip, step and zero."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr * group["lr_scale"]
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Weights by name, and the moments of each parameter that has some by its number."""
-        tensors = {f"weights.{name}": tensor for name, tensor in self.network.state_dict().items()}
-        for index, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
-        return tensors
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Overwrite weights and moments.
-
-        Raises:
-            ValueError: If a parameter has no moments.
-        """
-        weights: dict[str, Tensor] = {}
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in state.items():
-            part, rest = name.split(".", 1)
-            if part == "weights":
-                weights[rest] = tensor
-            else:
-                index, moment = rest.split(".")
-                moments.setdefault(int(index), {})[moment] = tensor
-        if len(moments) != sum(1 for _ in self.network.parameters()):
-            raise ValueError("it has moments of another network")
-        self.network.load_state_dict(weights)
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
 
 def _parameter_groups(network: Network, weight_decay: float) -> list[dict[str, Any]]:

@@ -1,26 +1,11 @@
 """The losses of lessons: from labels, and from what a teacher knows."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nas.training.loop import autocast
 from supernet import Network
-from supernet.network import StageMaps
-
-
-class Outputs(NamedTuple):
-    """What a network gave for a batch: class scores (B, classes), and what passed its stages."""
-
-    scores: Tensor
-    maps: list[StageMaps]
-
-    def detached(self) -> "Outputs":
-        """The same values, through which nothing is learned."""
-        maps = [StageMaps(*(tensor.detach() for tensor in stage)) for stage in self.maps]
-        return Outputs(self.scores.detach(), maps)
 
 
 def label_loss(scores: Tensor, labels: Tensor) -> Tensor:
@@ -36,24 +21,38 @@ def answer_loss(scores: Tensor, answers: Tensor) -> Tensor:
     return F.cross_entropy(scores, answers.softmax(dim=1))
 
 
-def stage_errors(network: Network, teacher: list[StageMaps]) -> Tensor:
-    """How far each stage is from what a teacher's gives for what it is given; the mean of them.
+def side_by_side(
+    network: Network, images: Tensor, maps: Sequence[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """What a network gives whose stages each begin from a teacher's map.
 
-    A stage is given as many channels of the teacher's map as it takes, and its own map is compared
-    with the same channels of the teacher's: mean square error relative to their variance. After
-    DNA (Li et al., 2020, section 3.2).
+    A stage is given as many channels of the teacher's map before it as it takes; the first is given
+    what the stem makes of the images, the head what it can read of the last map (DNA, Li et al.,
+    2020, section 3.2).
 
     Args:
         network: On a map, of no more channels than the teacher anywhere.
-        teacher: What passed the teacher's stages.
+        images: (B, in_chans, H, W).
+        maps: The teacher's, (B, H, W, C) behind each stage.
+
+    Returns:
+        Class scores (B, classes), and the map that each stage gives.
     """
-    errors = []
-    with autocast(teacher[0].given.device):
-        for stage, inputs, spec, maps in zip(
-            network.stages, network.widths_given, network.architecture.stages, teacher, strict=True
-        ):
-            given = maps.given[..., :inputs].contiguous()
-            wanted = maps.mixed[..., : spec.width].float()
-            error = F.mse_loss(stage(given).float(), wanted)
-            errors.append(error / wanted.var().clamp(min=1e-6))
-    return torch.stack(errors).mean()
+    given, found = network.stem(images), []
+    for stage, spec, wanted in zip(network.stages, network.architecture.stages, maps, strict=True):
+        found.append(stage(given))
+        given = wanted[..., : spec.width].contiguous()
+    return network.forward_head(network.expand(given)), found
+
+
+def map_error(found: Tensor, wanted: Tensor) -> Tensor:
+    """Mean square error of a map (B, H, W, C), relative to the variance of what was wanted.
+
+    Args:
+        found: Of a subnet's stage.
+        wanted: Of the teacher's, with as many channels or more; the first are compared.
+    """
+    wanted = wanted[..., : found.shape[3]].float()
+    error = (found.float() - wanted).square().flatten(1).mean(dim=1)
+    spread = wanted.flatten(1).var(dim=1).clamp(min=1e-6)
+    return (error / spread).mean()

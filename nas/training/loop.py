@@ -22,6 +22,7 @@ from nas.training.checkpoint import (
     save_checkpoint,
     unusable,
 )
+from nas.training.ranks import ALONE, Ranks
 from nas.training.schedule import learning_rate
 from nas.training.settings import TrainingSettings
 from nas.utilities.errors import Diverged
@@ -70,6 +71,7 @@ def train(
     on_step: Callable[[int, Sequence[float]], None],
     loader_workers: int = 0,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Train to the end, from the last checkpoint if there is one.
 
@@ -80,10 +82,12 @@ def train(
         device: Where the learner is.
         state: Where the checkpoint is kept. The caller removes it, once the result is safe.
         identity: What the result depends on, as JSON holds it; a checkpoint of another is refused.
-        stop: Looked at after every step.
+        stop: Looked at after every step; a request in one rank stops all.
         on_step: Called after every step, with the number of steps done and the losses of this one.
         loader_workers: Processes that load images.
         checkpoint_seconds: Time between two checkpoints.
+        ranks: The processes that train together; each has its part of every batch, and the first
+            writes the checkpoints, which all must see.
 
     Raises:
         Interrupted: If a stop was requested; the state was saved.
@@ -100,23 +104,30 @@ def train(
         first_step=step,
         steps=settings.steps - step,
         workers=loader_workers,
+        part=(ranks.rank, ranks.count),
     )
     saved_at = time.monotonic()
     for images, labels in batches:
         images = normalise(images.to(device), data.mean, data.std)
         losses = []
-        for loss in learner.losses(step, images, labels.to(device)):
-            loss.backward()
-            losses.append(loss.detach())
+        with ranks.on_one_batch():
+            for loss in learner.losses(step, images, labels.to(device)):
+                loss.backward()
+                losses.append(loss.detach())
+        means = torch.stack(losses)
+        ranks.average([means])
         # Read all at once and after everything was queued: reading waits for the device.
-        values = torch.stack(losses).tolist()
+        values = means.tolist()
         _check_finite(values, step, settings.lr)
         learner.update(lr=learning_rate(step, settings))
         step += 1
         on_step(step, values)
-        if stop.requested or time.monotonic() - saved_at > checkpoint_seconds:
-            save_checkpoint(state, step=step, identity=identity, tensors=learner.state_dict())
-            logger.info("saved the state of training after step %d", step)
+        due = time.monotonic() - saved_at > checkpoint_seconds
+        stop.requested, due = ranks.any([stop.requested, due])
+        if stop.requested or due:
+            if ranks.rank == 0:
+                save_checkpoint(state, step=step, identity=identity, tensors=learner.state_dict())
+                logger.info("saved the state of training after step %d", step)
             saved_at = time.monotonic()
         stop.check()
 

@@ -5,9 +5,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from nas.training.strategies import DEFAULT_STRATEGY, AnyStrategy
-from nas.training.strategies.strategy import Share
+from nas.training.strategies.strategy import Rate, Share
 
-Rate = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 32)]
 
@@ -56,7 +55,7 @@ class SupernetTraining(TrainingSettings):
     """
 
     batch_size: PositiveInt = 64
-    lr: Rate = 5e-4
+    lr: Rate = 6e-4
     seed: Seed = 0
     warmup_share: Share = 0.03
     most_catching_up: Annotated[float, Field(ge=1)] = 3.0

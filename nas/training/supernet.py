@@ -1,12 +1,12 @@
 """Training the supernet: what a strategy plans for a step is done with the shared weights."""
 
 import logging
-import math
 import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,12 +15,13 @@ from nas.data import Data
 from nas.objectives.constrained_space import ConstrainedSpace
 from nas.training.accuracy import SubnetEvaluator
 from nas.training.checkpoint import save_checkpoint
-from nas.training.distillation import Outputs, answer_loss, label_loss, stage_errors
+from nas.training.distillation import answer_loss, label_loss, map_error, side_by_side
 from nas.training.loop import CHECKPOINT_SECONDS, autocast, train
+from nas.training.ranks import ALONE, Ranks
 from nas.training.settings import SupernetTraining
-from nas.training.strategies import Course, Lesson, StageLesson
+from nas.training.strategies import OUTSIDE, Course, Lesson
+from nas.training.teacher import Knowledge, Teacher, trained_teacher
 from nas.utilities.interrupt import StopRequest
-from search_space import Architecture
 from supernet import Network, Store, StoreAdamW
 
 logger = logging.getLogger(__name__)
@@ -34,12 +35,14 @@ class Progress:
     """Where the training stands.
 
     Attributes:
-        step: Steps done.
-        steps: Steps to do.
-        loss: Of the last subnet that learned from labels alone, in this process; NaN before that.
+        part: What is trained: a `teacher` from outside the space, then the `supernet`.
+        step: Steps of the part that are done.
+        steps: Steps of the part.
+        loss: Of the first lesson of the step.
         accuracies: On some of the search split, by the subnet's role; from the last look.
     """
 
+    part: Literal["teacher", "supernet"]
     step: int
     steps: int
     loss: float
@@ -59,6 +62,7 @@ def train_supernet(
     on_progress: Callable[[Progress], None],
     loader_workers: int = 0,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Train the store to the end, from the last saved state if there is one.
 
@@ -71,9 +75,10 @@ def train_supernet(
         checkpoint: Where the final weights go; its presence says that training is done.
         monitor: Shows current accuracies; it shares the store.
         stop: Looked at after every step.
-        on_progress: Called after every step.
+        on_progress: Called after every step, in the first rank.
         loader_workers: Processes that load images.
         checkpoint_seconds: Time between two savings of the state.
+        ranks: The processes that train together; each calls this with a store of the same weights.
 
     Raises:
         Interrupted: If a stop was requested; the state was saved.
@@ -81,26 +86,51 @@ def train_supernet(
             longer finite.
     """
     course = Course(constrained=constrained, steps=settings.steps, seed=settings.seed)
-    learner = SupernetLearner(store, settings, course)
+    plan, teacher = settings.strategy.outside(settings.steps), None
+    _, teachers_state = states(state)
     watched = {
         "largest": course.largest,
         "smallest": course.smallest,
         "random": constrained.sample(random.Random(settings.seed)),
     }
     accuracies: dict[str, float] = {}
-    loss = math.nan
+
+    def show_teacher(step: int, loss: float) -> None:
+        assert plan is not None
+        on_progress(Progress(part="teacher", step=step, steps=plan.steps, loss=loss, accuracies={}))
 
     def show(step: int, losses: Sequence[float]) -> None:
-        nonlocal accuracies, loss
-        for lesson, value in zip(learner.lessons, losses, strict=True):
-            if isinstance(lesson, Lesson) and lesson.teacher is None:
-                loss = value
+        nonlocal accuracies
+        loss = losses[0]
         if step % max(1, settings.steps // LOOKS) == 0 or step == settings.steps:
             accuracies = {role: monitor.accuracy(a) for role, a in watched.items()}
             told = ", ".join(f"{role} {accuracy:.1%}" for role, accuracy in accuracies.items())
             logger.info("step %d/%d loss %.3f %s", step, settings.steps, loss, told)
-        on_progress(Progress(step=step, steps=settings.steps, loss=loss, accuracies=accuracies))
+        on_progress(
+            Progress(
+                part="supernet",
+                step=step,
+                steps=settings.steps,
+                loss=loss,
+                accuracies=accuracies,
+            )
+        )
 
+    if plan is not None:
+        teacher = trained_teacher(
+            space=store.space,
+            plan=plan,
+            settings=settings,
+            data=data,
+            device=store.device,
+            state=teachers_state,
+            stop=stop,
+            on_step=show_teacher if ranks.rank == 0 else lambda step, loss: None,
+            loader_workers=loader_workers,
+            checkpoint_seconds=checkpoint_seconds,
+            ranks=ranks,
+        )
+    learner = SupernetLearner(store, settings, course, teacher=teacher, ranks=ranks)
     identity = settings.model_dump(mode="json", include=set(SupernetTraining.model_fields))
     train(
         learner,
@@ -110,14 +140,90 @@ def train_supernet(
         state=state,
         identity=identity,
         stop=stop,
-        on_step=show,
+        on_step=show if ranks.rank == 0 else lambda step, losses: None,
         loader_workers=loader_workers,
         checkpoint_seconds=checkpoint_seconds,
+        ranks=ranks,
     )
-    save_checkpoint(
-        checkpoint, step=settings.steps, identity=identity, tensors=store.state_of_space()
-    )
-    state.unlink(missing_ok=True)
+    if ranks.rank == 0:
+        save_checkpoint(
+            checkpoint, step=settings.steps, identity=identity, tensors=store.state_dict()
+        )
+        for file in states(state):
+            file.unlink(missing_ok=True)
+
+
+def states(state: Path) -> tuple[Path, Path]:
+    """The files in which a training keeps its state: that of the supernet, and its teacher's."""
+    return state, state.with_name(f"teacher_{state.name}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupernetTask:
+    """A training of a supernet as it is handed to whichever processes do it.
+
+    Attributes:
+        settings: How, and by which strategy.
+        constrained: The space and its limits.
+        data: Whose train split to use.
+        images: To show current accuracies on, uint8 (N, 3, S, S).
+        labels: Likewise, int64 (N,).
+        device: Where.
+        state: Where the state is kept until the end.
+        checkpoint: Where the final weights go.
+        loader_workers: Processes that load images, of each process that trains.
+    """
+
+    settings: SupernetTraining
+    constrained: ConstrainedSpace
+    data: Data
+    images: Tensor
+    labels: Tensor
+    device: str
+    state: Path
+    checkpoint: Path
+    loader_workers: int = 0
+
+    def new_store(self) -> Store:
+        """The weights to begin with."""
+        space = self.constrained.space
+        return Store(
+            space,
+            num_classes=self.data.num_classes,
+            device=self.device,
+            seed=self.settings.seed,
+        )
+
+    def train(
+        self,
+        store: Store,
+        *,
+        stop: StopRequest,
+        on_progress: Callable[[Progress], None],
+        ranks: Ranks = ALONE,
+    ) -> None:
+        """Train such weights; see `train_supernet`."""
+        monitor = SubnetEvaluator(
+            store,
+            self.images,
+            self.labels,
+            mean=self.data.mean,
+            std=self.data.std,
+            threads=torch.get_num_threads(),
+        )
+        train_supernet(
+            store,
+            settings=self.settings,
+            constrained=self.constrained,
+            data=self.data,
+            state=self.state,
+            checkpoint=self.checkpoint,
+            monitor=monitor,
+            stop=stop,
+            on_progress=on_progress,
+            loader_workers=self.loader_workers,
+            ranks=ranks,
+        )
 
 
 class SupernetLearner:
@@ -127,12 +233,23 @@ class SupernetLearner:
         store: The shared weights.
         settings: How to step them, and the strategy.
         course: What the strategy knows of the training.
+        teacher: From outside the space, if the strategy has one; trained.
+        ranks: The processes that train together.
     """
 
-    def __init__(self, store: Store, settings: SupernetTraining, course: Course) -> None:
+    def __init__(
+        self,
+        store: Store,
+        settings: SupernetTraining,
+        course: Course,
+        *,
+        teacher: Teacher | None = None,
+        ranks: Ranks = ALONE,
+    ) -> None:
         # Gradients are views into larger tensors by design.
         warnings.filterwarnings("ignore", message=".*gradient layout contract.*")
         self.store, self.strategy, self.course = store, settings.strategy, course
+        self.teacher = teacher
         self.optimizer = StoreAdamW(
             store,
             weight_decay=settings.weight_decay,
@@ -140,43 +257,49 @@ class SupernetLearner:
             eps=settings.eps,
             clip_norm=settings.clip_norm,
             most_catching_up=settings.most_catching_up,
+            combine=ranks.average,
         )
-        self.lessons: list[Lesson | StageLesson] = []  # of the losses of the last step
         self._learning: list[Network] = []
-        self._beside: list[tuple[str, Tensor]] = []
+        self._rate = 1.0  # of the step under way
 
     def losses(self, step: int, images: Tensor, labels: Tensor) -> Iterator[Tensor]:
         """The loss of each lesson of the step, in the plan's order."""
-        self.lessons = []
-        self._learning, self._beside = [], []
-        known: dict[str, Outputs] = {}  # of teachers, by hash
-
-        def taught_by(teacher: Architecture) -> Outputs:
-            if teacher.hash not in known:
-                with torch.no_grad():
-                    known[teacher.hash] = self._outputs(self.store.subnet(teacher), images)
-            return known[teacher.hash]
-
-        for lesson in self.strategy.plan(self.course, step):
-            # The teacher first: both run in training mode, and write the statistics of the batch.
-            teacher = taught_by(lesson.teacher) if lesson.teacher is not None else None
-            network = self.store.subnet(lesson.subnet)
-            if isinstance(lesson, StageLesson):
-                assert teacher is not None
-                self._beside += network.stage_parameters()
-                self.lessons.append(lesson)
-                yield stage_errors(network.train(), teacher.maps)
-                continue
+        self._learning = []
+        lessons = self.strategy.plan(self.course, step)
+        self._rate = max(lesson.rate for lesson in lessons)
+        known: dict[str, Tensor] = {}  # class scores of subnets that teach, by hash
+        knowledge = self._of_teacher(images) if self.teacher is not None else None
+        for lesson in lessons:
+            answers = None
+            if lesson.teacher == OUTSIDE:
+                assert knowledge is not None
+                answers = knowledge.scores
+            elif lesson.teacher is not None:
+                # Before the pupil: both run in training mode, and write the batch's statistics.
+                if lesson.teacher.hash not in known:
+                    with torch.no_grad(), autocast(self.store.device):
+                        taught = self.store.subnet(lesson.teacher).train()(images)
+                    known[lesson.teacher.hash] = taught.float()
+                answers = known[lesson.teacher.hash]
+            network = self.store.subnet(lesson.subnet).train()
             self._learning.append(network)
-            outputs = self._outputs(network, images)
-            if teacher is None:
-                known[lesson.subnet.hash] = outputs.detached()
-            self.lessons.append(lesson)
-            yield lesson_loss(lesson, outputs, labels, teacher)
+            errors = []
+            with autocast(self.store.device):
+                if lesson.side_by_side:
+                    assert knowledge is not None
+                    scores, maps = side_by_side(network, images, knowledge.maps)
+                    errors = [map_error(*pair) for pair in zip(maps, knowledge.maps, strict=True)]
+                else:
+                    scores = network(images)
+            scores = scores.float()
+            if lesson.teacher is None:
+                known[lesson.subnet.hash] = scores.detach()
+            loss = lesson_loss(lesson, scores, labels, answers)
+            yield loss + torch.stack(errors).mean() if errors else loss
 
     def update(self, *, lr: float) -> None:
         """Step what the lessons used."""
-        self.optimizer.step(self._learning, lr=lr, beside=self._beside)
+        self.optimizer.step(self._learning, lr=self._rate * lr)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Shared weights and moments by name."""
@@ -189,30 +312,29 @@ class SupernetLearner:
         self.store.load_state_dict(_part(state, "weights."))
         self.optimizer.load_state_dict(_part(state, "optimizer."))
 
-    def _outputs(self, network: Network, images: Tensor) -> Outputs:
-        """What a network gives, in training mode."""
-        with autocast(self.store.device):
-            scores, maps = network.train().forward_with_maps(images)
-        return Outputs(scores.float(), maps)
+    def _of_teacher(self, images: Tensor) -> Knowledge:
+        """What the teacher from outside knows of the images."""
+        assert self.teacher is not None
+        with torch.no_grad(), autocast(self.store.device):
+            scores, maps = self.teacher(images)
+        return Knowledge(scores.float(), maps)
 
 
-def lesson_loss(
-    lesson: Lesson, outputs: Outputs, labels: Tensor, teacher: Outputs | None
-) -> Tensor:
-    """The weighted sum of a lesson's loss terms.
+def lesson_loss(lesson: Lesson, scores: Tensor, labels: Tensor, answers: Tensor | None) -> Tensor:
+    """The weighted sum of a lesson's terms on class scores.
 
     Args:
         lesson: Says the weights.
-        outputs: Of the subnet that learns.
+        scores: Of the subnet that learns, (B, classes).
         labels: (B,).
-        teacher: What its teacher gave for the same images, if it has one.
+        answers: Its teacher's class scores, if it has one.
     """
     terms = []
     if lesson.labels:
-        terms.append(lesson.labels * label_loss(outputs.scores, labels))
+        terms.append(lesson.labels * label_loss(scores, labels))
     if lesson.answers:
-        assert teacher is not None
-        terms.append(lesson.answers * answer_loss(outputs.scores, teacher.scores))
+        assert answers is not None
+        terms.append(lesson.answers * answer_loss(scores, answers))
     return torch.stack(terms).sum()
 
 

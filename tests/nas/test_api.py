@@ -159,7 +159,10 @@ def test_a_run_that_has_not_finished_says_so(small_run: Path, tmp_path: Path) ->
         ({"space": "huge"}, "^`space` 'huge'"),
         ({"device": "tpu"}, "^`device` 'tpu'"),
         ({"epochs": 3}, "^`steps` and `epochs`"),
-        ({"ray_address": "auto"}, "^`ray_address` with `workers` 0"),
+        ({"ray_address": "auto"}, "^`ray_address` with `workers` 0 and one training process"),
+        ({"train_workers": 0}, "^`train_workers` 0 is less than 1$"),
+        ({"train_workers": -8}, "^`train_workers` -8 is less than 1$"),
+        ({"train_workers": 3}, "^`train_workers` 3: a batch of 8 images does not divide by it$"),
         ({"latency": {"phone": "3ms"}}, "^`latency` phone=.*needs a `latency_table`"),
     ],
 )

@@ -1,5 +1,7 @@
 """StoreAdamW against torch's AdamW on networks that stand alone."""
 
+from collections.abc import Callable, Sequence
+
 import pytest
 import torch
 from samples import MINIATURE, NANO, randomise
@@ -176,37 +178,26 @@ def test_a_weight_that_was_trained_in_half_of_the_steps_has_twice_the_rate(store
     assert float(ratio) == pytest.approx(2 * rate[100] / rate[50], rel=1e-3)
 
 
-def test_parts_beside_a_network_are_stepped_and_nothing_else_of_theirs(store: Store) -> None:
-    optimizer = StoreAdamW(store)
-    other = store.subnet(member(stage2_pooling="max_pool"))
-    pooling = [(n, p) for n, p in other.stage_parameters() if ".max_pool." in n]
-    backward(store.subnet(LARGEST), seed=0)
-    backward(other, seed=1)
-    before = copies(store.parameters)
-    optimizer.step([store.subnet(LARGEST)], lr=1e-2, beside=pooling)
-    largest = {name for name, _ in store.subnet(LARGEST).named_parameters()}
-    for name, tensor in store.parameters.items():
-        moved = not torch.equal(tensor, before[name])
-        assert moved == (name in largest or name in {n for n, _ in pooling}), name
+def test_gradients_of_what_was_used_are_combined_before_they_are_clipped(store: Store) -> None:
+    combined: list[Tensor] = []
 
+    def scale(gradients: Sequence[Tensor]) -> None:
+        combined.extend(gradient.clone() for gradient in gradients)
+        for gradient in gradients:
+            gradient.mul_(3.0)
 
-def test_the_stages_of_a_network_are_stepped_without_its_stem_and_head(store: Store) -> None:
-    optimizer = StoreAdamW(store)
     narrow = member(stage2_width=32)
     backward(store.subnet(narrow), seed=0)
-    before = copies(store.parameters)
-    optimizer.step([], lr=1e-2, beside=store.subnet(narrow).stage_parameters())
-    for name, mask in used_by(store, narrow).items():
-        moved = store.parameters[name] != before[name]
-        assert moved.any() == (name.startswith("stages.") and mask.any()), name
-        assert not moved[~mask].any(), name
-
-
-def test_parameters_of_stages_have_their_names_in_the_network(store: Store) -> None:
-    network = store.subnet(LARGEST)
-    named, rest = dict(network.stage_parameters()), dict(network.named_parameters())
-    assert all(rest.pop(name) is parameter for name, parameter in named.items())
-    assert all(name.startswith(("stem.", "head.")) for name in rest)
+    backward(store.subnet(LARGEST), seed=1)  # elsewhere there are gradients, too
+    whole = copies(store.gradients)
+    masks = used_by(store, narrow)
+    expected = torch.cat([whole[name][mask] for name, mask in masks.items()]).norm()
+    optimizer = StoreAdamW(store, clip_norm=1e9, combine=scale)
+    norm = optimizer.step([store.subnet(narrow)], lr=1e-2)
+    assert sum(g.numel() for g in combined) == sum(int(mask.sum()) for mask in masks.values())
+    assert norm == pytest.approx(3 * float(expected), rel=1e-5)
+    for name, mask in masks.items():
+        torch.testing.assert_close(optimizer.first[name], 0.1 * 3 * whole[name] * mask, msg=name)
 
 
 def test_gradients_are_zero_after_a_step_and_stay_attached(store: Store) -> None:
@@ -266,14 +257,16 @@ def test_resumed_optimizer_steps_as_the_uninterrupted_one(store: Store) -> None:
     torch.testing.assert_close(resumed.state_dict(), first.state_dict(), rtol=0, atol=0)
 
 
-def test_shapes_that_differ_beyond_inputs_and_outputs_are_refused_by_name(store: Store) -> None:
+@pytest.mark.parametrize("cut", [lambda kernel: kernel[:, :, :1], lambda kernel: kernel.flatten(1)])
+def test_shapes_that_differ_beyond_inputs_and_outputs_are_refused_by_name(
+    store: Store, cut: Callable[[Tensor], Tensor]
+) -> None:
     name = "stages.1.entry.conv.conv.weight"
-    optimizer, subnet = StoreAdamW(store), store.subnet(LARGEST)
-    smaller = subnet.get_parameter(name)[:, :, :1]
+    subnet, other = store.subnet(LARGEST), store.extract(LARGEST)
+    conv = other.get_submodule(name.removesuffix(".weight"))
+    conv.weight = nn.Parameter(cut(other.get_parameter(name).detach()))
     with pytest.raises(ValueError, match=rf"{name} has the shapes .* first two dimensions only"):
-        optimizer.step([subnet], lr=1e-3, beside=[(name, smaller)])
-    with pytest.raises(ValueError, match=rf"{name} has the shapes"):
-        optimizer.step([subnet], lr=1e-3, beside=[(name, smaller.flatten(1))])
+        StoreAdamW(store).step([subnet, other], lr=1e-3)
 
 
 def test_the_store_knows_how_every_parameter_trains() -> None:

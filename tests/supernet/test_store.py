@@ -23,7 +23,7 @@ from samples import (
 )
 from torch import Tensor
 
-from search_space import DESIGNS, Architecture, InvertedResidual, SearchSpace, Stage
+from search_space import DESIGNS, Architecture, SearchSpace
 from search_space.coverage import corners
 from supernet import ExportedNetwork, Network, Store, save_exported
 from supernet.network import skeleton
@@ -48,23 +48,6 @@ TASK = ExportedNetwork(
 )
 
 every_space = pytest.mark.parametrize("space", SPACES.values(), ids=SPACES.keys())
-
-
-def outsider(space: SearchSpace) -> Architecture:
-    """A network of inverted residuals, of the space's largest widths, that is no member."""
-    stages = tuple(
-        Stage(
-            pooling="mv2_se" if choices.pooling else None,
-            width=max(choices.width),
-            depth=max(choices.depth),
-            mixer=InvertedResidual(expansion=2),
-            feed_forward=None,
-            conv_norm="layer",
-            norm=choices.norm,
-        )
-        for choices in space.stages
-    )
-    return Architecture(stem=space.stem, stages=stages)
 
 
 def images(size: tuple[int, int], batch: int = 2, seed: int = 0) -> Tensor:
@@ -399,108 +382,3 @@ class TestWeights:
         for_evaluation = Store(NANO, num_classes=TASK.num_classes, weights=nano.state_dict())
         assert nano.numel() == sum(tensor.numel() for tensor in nano.parameters.values())
         assert for_evaluation.numel() == nano.numel()
-
-
-@dataclass
-class Pair:
-    """A space's store, and another of the same seed with a network beside the space; both fresh."""
-
-    space: SearchSpace
-    outsider: Architecture
-    alone: Store
-    store: Store
-
-    @property
-    def beside(self) -> Network:
-        return self.store.subnet(self.outsider)
-
-
-@pytest.fixture(scope="class", params=SPACES.values(), ids=SPACES.keys())
-def pair(request: pytest.FixtureRequest) -> Pair:
-    space, other = request.param, outsider(request.param)
-    assert other not in space
-    alone, store = (Store(space, num_classes=5, seed=3, beside=b) for b in ((), [other]))
-    return Pair(space, other, alone, store)
-
-
-class TestNetworksBesideTheSpace:
-    def test_a_store_serves_them_from_its_own_weights(self, pair: Pair) -> None:
-        for name, tensor in pair.beside.state_dict().items():
-            assert tensor.data_ptr() == pair.store.state_dict()[name].data_ptr()
-        extracted = pair.store.extract(pair.outsider)
-        torch.testing.assert_close(outputs(pair.beside), outputs(extracted))
-        pair.beside.eval()(images((32, 32))).square().mean().backward()
-        learned = {name for name, gradient in pair.store.gradients.items() if gradient.any()}
-        assert {"head.weight", "stages.0.blocks.0.mv2_se.expand.weight"} <= learned
-        assert learned <= {name for name, _ in pair.beside.named_parameters()}
-
-    def test_a_store_without_them_refuses_them(self, pair: Pair) -> None:
-        with pytest.raises(KeyError, match="mv2_se"):
-            pair.alone.subnet(pair.outsider)
-
-    def test_stem_head_and_norms_of_stages_are_the_same_memory_as_those_of_members(
-        self, pair: Pair
-    ) -> None:
-        member = pair.store.subnet(pair.space.scaled(1.0))
-        ours, theirs = (dict(network.named_parameters()) for network in (member, pair.beside))
-        stages = list(enumerate(pair.space.stages))
-        norms = tuple(f"stages.{index}.norm." for index, _ in stages)
-        # A space may have their pooling itself.
-        known = tuple(f"stages.{i}.entry.mv2_se." for i, s in stages if "mv2_se" in s.pooling[:1])
-        common = {name for name in theirs if name.startswith(("stem.", "head.", *norms, *known))}
-        assert common == ours.keys() & theirs.keys()
-        assert {name.partition(".")[0] for name in common} == {"stem", "head", "stages"}
-        for name in common:
-            assert ours[name].data_ptr() == theirs[name].data_ptr()
-            gradients = [parameters[name].grad for parameters in (ours, theirs)]
-            assert len({g.data_ptr() for g in gradients if g is not None}) == 1
-            assert None not in gradients
-
-    def test_the_state_of_the_space_is_that_of_a_store_without_them(self, pair: Pair) -> None:
-        state, whole = pair.store.state_of_space(), pair.store.state_dict()
-        expected = {name: tensor.shape for name, tensor in pair.alone.state_dict().items()}
-        assert {name: tensor.shape for name, tensor in state.items()} == expected
-        assert all(tensor is whole[name] for name, tensor in state.items())
-        left_out = whole.keys() - state.keys()
-        assert left_out
-        assert left_out <= pair.beside.state_dict().keys()
-        assert all(".mv2_se." in name for name in left_out)
-        member = pair.space.scaled(0.0)
-        for_evaluation = Store(pair.space, num_classes=5, weights=state)
-        torch.testing.assert_close(
-            outputs(for_evaluation.subnet(member)), outputs(pair.store.subnet(member))
-        )
-
-    def test_the_state_of_a_store_without_them_is_whole(self, pair: Pair) -> None:
-        assert pair.alone.state_of_space().keys() == pair.alone.state_dict().keys()
-
-    def test_their_own_weights_are_not_counted(self, pair: Pair) -> None:
-        assert pair.store.numel() == pair.alone.numel()
-        everything = sum(tensor.numel() for tensor in pair.store.parameters.values())
-        assert everything > pair.store.numel()
-
-    def test_initial_weights_of_what_members_alone_have_do_not_depend_on_them(
-        self, pair: Pair
-    ) -> None:
-        shared, alone = pair.beside.state_dict(), pair.alone.state_dict()
-        own = [name for name in alone if name not in shared]
-        assert len(own) > 30
-        for name in own:
-            assert torch.equal(pair.store.state_dict()[name], alone[name]), name
-
-    def test_their_initial_weights_depend_on_the_seed_alone(self) -> None:
-        first, again, other = (
-            Store(NANO, num_classes=5, seed=seed, beside=[outsider(NANO)]) for seed in (3, 3, 4)
-        )
-        torch.testing.assert_close(first.state_dict(), again.state_dict(), rtol=0, atol=0)
-        name = "stages.0.blocks.0.mv2_se.expand.weight"
-        assert not torch.equal(first.parameters[name], other.parameters[name])
-
-    def test_a_whole_state_goes_to_a_store_with_the_same_networks_beside(self) -> None:
-        first, second = (
-            Store(NANO, num_classes=5, seed=seed, beside=[outsider(NANO)]) for seed in (0, 1)
-        )
-        second.load_state_dict(first.state_dict())
-        torch.testing.assert_close(second.state_dict(), first.state_dict(), rtol=0, atol=0)
-        with pytest.raises(ValueError, match=r"another supernet: stages\.\S+mv2_se\S+ is missing"):
-            second.load_state_dict(first.state_of_space())

@@ -1,14 +1,16 @@
 """The first step of a run: training the supernet."""
 
-import math
+import os
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
 
-import torch
+from rich.console import Console
 
 from nas.runs.job import Job
-from nas.training.accuracy import SubnetEvaluator
-from nas.training.supernet import Progress, train_supernet
+from nas.training.ray_training import train_on_ray
+from nas.training.supernet import Progress, SupernetTask, states
 from nas.utilities.progress import LiveLine
-from supernet import Store
 
 MONITOR_IMAGES = 256
 """Of the search split, for a look at current accuracies."""
@@ -18,45 +20,66 @@ def train(job: Job) -> None:
     """Train the supernet, unless that is done."""
     if job.folder.checkpoint.exists():
         job.console.print("supernet: trained already", highlight=False)
-        job.folder.training_state.unlink(missing_ok=True)
+        for left_over in states(job.folder.training_state):
+            left_over.unlink(missing_ok=True)
         return
-    store = Store(
-        job.config.space,
-        num_classes=job.data.num_classes,
+    task = SupernetTask(
+        settings=job.config,
+        constrained=job.constrained,
+        data=job.data,
+        images=job.images[:MONITOR_IMAGES],
+        labels=job.labels[:MONITOR_IMAGES],
         device=job.config.device,
-        seed=job.config.seed,
-        beside=job.config.strategy.beside(job.config.space),
+        state=job.folder.training_state.resolve(),
+        checkpoint=job.folder.checkpoint.resolve(),
+        loader_workers=job.execution.loader_workers,
     )
-    monitor = SubnetEvaluator(
-        store,
-        job.images[:MONITOR_IMAGES],
-        job.labels[:MONITOR_IMAGES],
-        mean=job.data.mean,
-        std=job.data.std,
-        threads=torch.get_num_threads(),
-    )
+    store = task.new_store()
     job.console.print(
         f"supernet: {store.numel() / 1e6:.1f} M shared weights, trained at "
         f"{job.config.proxy_size} px; costs are counted at {job.config.image_size} px",
         highlight=False,
     )
-    line = LiveLine(job.console, "training", total=job.config.steps)
+    with _Lines(job.console) as show, job.clock.measuring("supernet_seconds"):
+        if job.execution.train_workers == 1:
+            task.train(store, stop=job.stop, on_progress=show)
+        else:
+            del store  # each process has its own
+            here = job.execution.ray_address is None
+            threads = (os.cpu_count() or 1) // job.execution.train_workers if here else 0
+            train_on_ray(
+                task,
+                count=job.execution.train_workers,
+                threads=max(threads, job.config.threads),
+                address=job.execution.ray_address,
+                stop=job.stop,
+                on_progress=show,
+            )
 
-    def show(progress: Progress) -> None:
+
+class _Lines:
+    """A live line for each part of a training, one after the other."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._open = console, ExitStack()
+        self._line: LiveLine | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._open.close()
+
+    def __call__(self, progress: Progress) -> None:
+        title = f"training the {progress.part}"
+        if self._line is None or self._line.title != title:
+            self._open.close()
+            self._line = LiveLine(self._console, title, total=progress.steps)
+            self._open.enter_context(self._line)
         current = " ".join(f"{k} {v:.0%}" for k, v in progress.accuracies.items())
-        loss = "" if math.isnan(progress.loss) else f"loss {progress.loss:.2f} "
-        line.update(progress.step, f"{loss}{current}".rstrip())
-
-    with line, job.clock.measuring("supernet_seconds"):
-        train_supernet(
-            store,
-            settings=job.config,
-            constrained=job.constrained,
-            data=job.data,
-            state=job.folder.training_state,
-            checkpoint=job.folder.checkpoint,
-            monitor=monitor,
-            stop=job.stop,
-            on_progress=show,
-            loader_workers=job.execution.loader_workers,
-        )
+        self._line.update(progress.step, f"loss {progress.loss:.2f} {current}".rstrip())

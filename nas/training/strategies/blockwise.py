@@ -2,15 +2,12 @@
 
 Where operators that have learned nothing yet stand one behind the other, none of them learns: the
 last sees noise. So they learn side by side (DNA, Li et al., 2020, arXiv 1911.13053, section 3.2,
-whose blocks are stages here): every stage of a random subnet is given what the teacher's stage is
-given, and learns to give what it gives. Four stages learn in one step, none waits for another, and
-whatever the operators before it, a stage sees what a trained network sees.
+whose blocks are stages here): every stage of a random subnet is given what the teacher's stage
+before it gives, and learns to give what the teacher's own gives. All stages learn in one step, none
+waits for another, and whatever the operators before it, a stage sees what a trained network sees.
 
-No choice may win by having been trained first. So the teacher is no member of the space: an
-inverted residual network (MobileNetV2 with squeeze-and-excitation), which learns in few steps, at
-the largest widths, whose channels the subnets share by their prefix. Stem, norms of stages and head
-are common to both, so that subnets begin with trained ones. (Where a space has inverted residuals
-itself, those do have a head start.)
+No choice may win by having been trained first. So the teacher is no member of the space and shares
+no weight with one: a small residual network, which learns in few and cheap steps before all else.
 
 In the end random subnets learn as a whole, from the labels and from the teacher's answers: what is
 compared later is their accuracy, not how well they imitate.
@@ -19,71 +16,63 @@ compared later is their accuracy, not how well they imitate.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, NonNegativeFloat, model_validator
+from pydantic import NonNegativeFloat, PositiveFloat, model_validator
 
-from nas.training.strategies.strategy import Course, Lesson, Share, StageLesson, Strategy
-from search_space import Architecture, InvertedResidual, SearchSpace, Stage
-
-EXPANSION = 2
-"""Of the teacher's inverted residuals."""
+from nas.training.strategies.strategy import (
+    OUTSIDE,
+    Course,
+    Lesson,
+    Share,
+    Strategy,
+    TeacherPlan,
+)
 
 
 class Blockwise(Strategy):
     """A teacher from outside the space, by which stages learn side by side, then whole subnets.
 
     Attributes:
-        alone: Share of the steps, at the beginning, that train the teacher alone.
-        stages: Share of the steps after that in which stages learn from the teacher's maps.
-        round_length: Of so many steps after the beginning one trains the teacher.
-        labels: Weight of the labels in what a whole subnet learns from.
+        teacher: Steps of the teacher for each step of the subnets.
+        teacher_rate: Factor of the learning rate in the teacher's steps.
+        stages: Share of the subnets' steps, the first, in which stages learn side by side.
+        stages_rate: Factor of the learning rate in those steps. A stage that imitates bears a rate
+            at which whole subnets forget what they knew.
+        labels: Weight of the labels in what a subnet learns from.
         answers: Weight of the teacher's answers.
     """
 
     name: Literal["blockwise"] = "blockwise"
-    alone: Share = 0.35
-    stages: Share = 0.3
-    round_length: Annotated[int, Field(ge=2)] = 6
+    teacher: PositiveFloat = 0.75
+    teacher_rate: PositiveFloat = 6.0
+    stages: Share = 0.25
+    stages_rate: PositiveFloat = 3.0
     labels: NonNegativeFloat = 0.5
     answers: NonNegativeFloat = 0.5
 
     @model_validator(mode="after")
     def _something_is_learned(self) -> Self:
         if not (self.labels or self.answers):
-            raise ValueError("labels and answers are both 0: whole subnets would learn nothing")
+            raise ValueError("labels and answers are both 0: subnets would learn nothing")
         return self
 
-    def beside(self, space: SearchSpace) -> tuple[Architecture, ...]:
-        """The teacher."""
-        return (teacher_of(space),)
+    def outside(self, steps: int) -> TeacherPlan:
+        """The teacher's part."""
+        return TeacherPlan(steps=math.ceil(self.teacher * steps), rate=self.teacher_rate)
 
-    def plan(self, course: Course, step: int) -> tuple[Lesson | StageLesson]:
-        """The teacher from the labels, the stages of a subnet, or a whole one."""
-        teacher = teacher_of(course.constrained.space)
-        alone = math.ceil(self.alone * course.steps)
-        if step < alone or (step - alone) % self.round_length == 0:
-            return (Lesson(subnet=teacher),)
+    def plan(self, course: Course, step: int) -> tuple[Lesson]:
+        """A random subnet, its stages side by side or as a whole."""
         subnet = course.constrained.sample(course.rng(step))
         on_a_map = not subnet.stages[0].class_token
-        if on_a_map and step < alone + self.stages * course.steps:
-            return (StageLesson(subnet=subnet, teacher=teacher),)
-        return (Lesson(subnet=subnet, teacher=teacher, labels=self.labels, answers=self.answers),)
-
-
-def teacher_of(space: SearchSpace) -> Architecture:
-    """An inverted residual network of a space's largest widths and least depths, on a map."""
-    least, largest = (space.scaled_genotype(fraction) for fraction in (0.0, 1.0))
-    stages = tuple(
-        Stage(
-            pooling="mv2_se" if choices.pooling else None,
-            width=int(largest[f"stage{number}.width"]),
-            depth=int(least[f"stage{number}.depth"]),
-            mixer=InvertedResidual(expansion=EXPANSION),
-            feed_forward=None,
-            conv_norm="layer",  # running statistics would be of whatever was trained last
-            norm=choices.norm,
-        ).canonical()
-        for number, choices in enumerate(space.stages, start=1)
-    )
-    return Architecture(stem=space.stem, stages=stages)
+        by_stage = on_a_map and step < self.stages * course.steps
+        return (
+            Lesson(
+                subnet=subnet,
+                teacher=OUTSIDE,
+                labels=self.labels,
+                answers=self.answers,
+                side_by_side=by_stage,
+                rate=self.stages_rate if by_stage else 1.0,
+            ),
+        )

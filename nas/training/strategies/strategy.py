@@ -7,16 +7,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from search_space import Architecture, SearchSpace
+from search_space import Architecture
 
 if TYPE_CHECKING:
     from nas.objectives.constrained_space import ConstrainedSpace
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(gt=0, lt=1)]
+
+Outside = Literal["outside"]
+OUTSIDE: Outside = "outside"
+"""The teacher that is no member of the space: `nas.training.teacher`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,37 +32,43 @@ class Lesson:
 
     Attributes:
         subnet: Who learns.
-        teacher: Whose answers it learns from; None where it learns from labels alone.
+        teacher: Whose answers it learns from: an architecture of the space, `OUTSIDE` for the
+            teacher that is none, or None where it learns from labels alone.
         labels: Weight of the cross-entropy with the labels.
         answers: Weight of the cross-entropy with the teacher's answers.
+        side_by_side: Whether each stage is given what the outside teacher's stage before it gives,
+            and learns to give what the teacher's gives, as far as the two share channels; the head
+            reads the teacher's last map. Only on a map, as the teacher is.
+        rate: Factor of the learning rate in the step; of several lessons the largest counts.
     """
 
     subnet: Architecture
-    teacher: Architecture | None = None
+    teacher: Architecture | Outside | None = None
     labels: float = 1.0
     answers: float = 0.0
+    side_by_side: bool = False
+    rate: float = 1.0
 
     def __post_init__(self) -> None:
         if self.teacher is None and self.answers:
             raise ValueError("answers to learn from need a teacher")
+        if self.side_by_side and self.teacher != OUTSIDE:
+            raise ValueError("stages learn side by side from the outside teacher alone")
         if not (self.labels or self.answers):
             raise ValueError("every weight is 0: there is nothing to learn from")
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageLesson:
-    """A step in which each stage of a subnet learns from a teacher by itself.
-
-    It is given what the teacher's stage is given, and learns to give what that gives, as far as the
-    two share channels. Stem and head learn nothing.
+class TeacherPlan:
+    """How the teacher from outside the space is trained.
 
     Attributes:
-        subnet: Whose stages learn; on a map, as the teacher is, with as many stages.
-        teacher: Whose maps they learn.
+        steps: Training steps.
+        rate: Factor of the peak learning rate of the shared weights.
     """
 
-    subnet: Architecture
-    teacher: Architecture
+    steps: int
+    rate: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,17 +114,19 @@ class Strategy(BaseModel, ABC):
 
     name: str
 
-    def beside(self, space: SearchSpace) -> Sequence[Architecture]:
-        """Networks that are no members of the space but take part in training its weights.
+    def outside(self, steps: int) -> TeacherPlan | None:
+        """The teacher from outside the space that is trained before all else, if there is one.
 
-        Their stages, where they have the kinds of parts that the space has, share its weights.
+        Args:
+            steps: Of the training of the shared weights.
         """
-        return ()
+        return None
 
     @abstractmethod
-    def plan(self, course: Course, step: int) -> Sequence[Lesson | StageLesson]:
+    def plan(self, course: Course, step: int) -> Sequence[Lesson]:
         """The lessons of a step (from 0), at least one; a function of its arguments alone.
 
         They are given in this order. The outputs of a lesson without a teacher serve those behind
-        it that learn from its subnet; any other teacher is run once more and learns nothing.
+        it that learn from its subnet; any other subnet that teaches is run once more and learns
+        nothing.
         """

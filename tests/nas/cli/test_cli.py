@@ -11,12 +11,16 @@ from PIL import Image
 from small_runs import NANO, ROOT, SMALL, Outcome, command, fake_table, finish, small_config, start
 
 import nas.export.onnx
+import nas.runs.start
 from nas.cli import _parser, main
 from nas.latency.profile import ProfilingEffort, profile
 from nas.latency.table import LatencyTable
+from nas.runs.config import RunConfig
 from nas.runs.configure import Configured, configure
 from nas.runs.folder import RunFolder
+from nas.runs.job import Execution
 from nas.runs.latency_tables import LatencyMethods
+from nas.runs.start import EXECUTION
 from nas.training.strategies import STRATEGIES
 from nas.utilities.interrupt import Interrupted
 from search_space import DESIGNS, PRESETS, Architecture, SearchSpace, total_cost
@@ -320,6 +324,7 @@ def nothing(here: Path) -> None:
     pass
 
 
+CPUS = os.cpu_count() or 1
 SEARCH = ("search", *SMALL, "--steps", "2", "--trials", "2", "--out", "run", "--device", "cpu")
 HERE = (*SEARCH, "--latency", "40ms", "--device", "cpu", "--latency-table", "table.json")
 PHONE = (*SEARCH, "--latency", "phone=40ms", "--latency-table", "table.json")
@@ -442,7 +447,14 @@ BAD_INPUT: list[tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...]]]
     (nothing, (*SEARCH, "--lr", "nan"), ("--lr",)),
     (nothing, (*SEARCH, "--proxy-size", "16"), ("--proxy-size", "32")),
     (nothing, (*SEARCH, "--seed", str(10**30)), ("--seed",)),
-    (nothing, (*SEARCH, "--ray-address", "auto"), ("--ray-address", "--workers")),
+    (nothing, (*SEARCH, "--ray-address", "auto"), ("--ray-address", "--workers 0", "one training")),
+    (nothing, (*SEARCH, "--train-workers", "0"), ("--train-workers", "0")),
+    (nothing, (*SEARCH, "--train-workers", "3"), ("--train-workers 3", "batch of 8 images")),
+    (
+        nothing,
+        (*SEARCH, "--batch-size", str(2 * CPUS), "--train-workers", str(2 * CPUS)),
+        (f"--train-workers {2 * CPUS}", f"this machine has {CPUS} CPUs"),
+    ),
     # folders
     (folder_of_another_configuration, SEARCH, ("run", "steps", "99", "--out")),
     (folder_of_something_else, SEARCH, ("run", "thesis.tex", "--out")),
@@ -537,6 +549,25 @@ def test_a_broken_configuration_of_a_run_is_named(small_run: Path, tmp_path: Pat
     assert "config.json: trials" in outcome.err
 
 
+def test_how_the_work_is_spread_is_told_to_the_run_and_not_part_of_its_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[RunConfig, Execution]] = []
+
+    def run(config: RunConfig, folder: RunFolder, *, execution: Execution, **rest: object) -> None:
+        asked.append((config, execution))
+
+    monkeypatch.setattr(nas.runs.start, "run", run)
+    flags = ("--steps", "1", "--out", tmp_path / "run")
+    spread = ("--train-workers", str(4 * CPUS), "--ray-address", "head:6379")
+    for more in ((), spread):  # a cluster may have more CPUs than this machine
+        command("search", *SMALL, "--batch-size", str(4 * CPUS), *flags, *more)
+    (plain, alone), (config, together) = asked
+    assert plain == config
+    assert alone == Execution(workers=0)
+    assert together == Execution(workers=0, train_workers=4 * CPUS, ray_address="head:6379")
+
+
 # --- where things come from ----------------------------------------------------------------------
 
 
@@ -599,7 +630,7 @@ def test_a_run_is_named_by_what_it_is_about(
 def configured(*flags: str | Path) -> Configured:
     """The run that a search with these flags would be."""
     options = vars(_parser().parse_args(["search", *map(str, flags)]))
-    elsewhere = ("action", "workers", "ray_address", "loader_workers", "out")
+    elsewhere = ("action", *EXECUTION, "out")
     return configure(**{name: v for name, v in options.items() if name not in elsewhere})
 
 

@@ -76,6 +76,19 @@ def test_other_seeds_give_other_batches_and_no_two_draws_are_augmented_alike() -
     assert len(images.unique(dim=0)) == 20
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_parts_of_a_batch_put_together_are_the_batch_and_augmented_alike(workers: int) -> None:
+    asked = {"batch_size": 6, "seed": 7, "first_step": 1, "steps": 3}  # across an epoch's border
+    whole = list(train_batches(noise(), **asked))
+    parts = [
+        train_batches(noise(), **asked, part=(number, 3), workers=workers) for number in range(3)
+    ]
+    for (images, labels), *pieces in zip(whole, *parts, strict=True):
+        assert [len(some_labels) for _, some_labels in pieces] == [2, 2, 2]
+        assert torch.equal(torch.cat([some_images for some_images, _ in pieces]), images)
+        assert torch.equal(torch.cat([some_labels for _, some_labels in pieces]), labels)
+
+
 def test_every_epoch_shows_each_image_once_across_the_borders_of_batches() -> None:
     drawn = [
         label

@@ -7,6 +7,7 @@ import pytest
 from small_runs import finish, small_config, start, wait_for
 
 from nas.runs.folder import RunFolder
+from nas.training.supernet import states
 from nas.utilities.errors import InputError
 from nas.utilities.files import replacing, replacing_folder, write_json, write_text
 from nas.utilities.interrupt import Interrupted
@@ -162,12 +163,15 @@ def test_a_folder_is_kept_after_any_other_end(tmp_path: Path) -> None:
     assert folder.latency_table("cpu").exists()
 
 
-def test_a_new_folder_is_kept_once_something_was_trained(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["checkpoint", "training_state", "teacher_training_state"])
+def test_a_new_folder_is_kept_once_something_was_trained(tmp_path: Path, name: str) -> None:
     folder = RunFolder(tmp_path / "run")
+    trained = folder.path / "supernet" / f"{name}.safetensors"
+    assert trained in (folder.checkpoint, *states(folder.training_state))
     with pytest.raises(InputError), folder.claimed_for(small_config()):
-        write_text(folder.checkpoint, "trained for days")
+        write_text(trained, "trained for days")
         raise InputError("the data cannot be read")
-    assert folder.checkpoint.read_text() == "trained for days"
+    assert trained.read_text() == "trained for days"
 
 
 def test_each_device_has_a_latency_table_of_its_own(tmp_path: Path) -> None:

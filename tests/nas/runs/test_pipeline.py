@@ -26,6 +26,7 @@ from nas.runs.latency_tables import LatencyMethods
 from nas.search.evaluation import Score
 from nas.search.study import load_study, records
 from nas.training.accuracy import SubnetEvaluator
+from nas.training.supernet import states
 from nas.utilities.interrupt import Interrupted
 from search_space import Architecture, total_cost
 
@@ -151,12 +152,13 @@ def test_a_checkpoint_that_cannot_be_read_is_refused_by_name(copy: Path) -> None
     assert command(*SMALL_RUN, "--out", copy).status == 0
 
 
-def test_a_state_of_training_that_was_left_beside_the_checkpoint_is_removed(copy: Path) -> None:
-    # A process that is killed between the two leaves both.
+def test_states_of_training_that_were_left_beside_the_checkpoint_are_removed(copy: Path) -> None:
+    # A process that is killed between the two leaves all.
     folder = RunFolder(copy)
-    shutil.copy(folder.checkpoint, folder.training_state)
+    for state in states(folder.training_state):
+        shutil.copy(folder.checkpoint, state)
     assert command(*SMALL_RUN, "--out", copy).status == 0
-    assert not folder.training_state.exists()
+    assert [path.name for path in folder.checkpoint.parent.iterdir()] == [folder.checkpoint.name]
 
 
 @pytest.mark.slow
@@ -488,15 +490,18 @@ def test_a_run_that_is_stopped_in_training_and_in_search_comes_to_the_same_end(
     folder = RunFolder(tmp_path / "run")
     arguments = (*LONG, "--out", folder.path)
 
-    status, out = stopped(start(*arguments), "training 1/", sent)
+    status, out = stopped(start(*arguments), "training the supernet 1/", sent)
+    assert "training the teacher 1/40" in out
     assert not folder.checkpoint.exists()
     assert status == (-9 if sent == signal.SIGKILL else 130)
-    assert folder.training_state.exists() == (sent != signal.SIGKILL)
+    kept = [state.exists() for state in states(folder.training_state)]
+    assert kept == [sent != signal.SIGKILL, True]  # the teacher was whole
     if sent != signal.SIGKILL:
         assert "To go on" in out
         assert f"python run_search.py {' '.join(map(str, arguments[1:]))}" in out
 
     status, out = stopped(start(*arguments), "searching ", sent)
+    assert "training the teacher" not in out
     assert status == (-9 if sent == signal.SIGKILL else 130)
     assert ("To go on" in out) == (sent != signal.SIGKILL)
     before = [r.hash for r in records(load_study(folder.journal)).values()]

@@ -15,11 +15,11 @@ from small_runs import NANO, ROOT, start, wait_for
 import nas.search.ray_workers
 from nas.data import load_data, materialise
 from nas.search.evaluation import ATTEMPTS, EvaluationSetup, Score, evaluate
-from nas.search.ray_cluster import check_cluster
 from nas.search.ray_workers import RayWorkers
 from nas.search.workers import InProcess, Workers
 from nas.training.accuracy import SubnetEvaluator
 from nas.utilities.errors import InputError
+from nas.utilities.ray_cluster import check_cluster, start_ray
 from search_space import Architecture
 from supernet import Store
 
@@ -271,10 +271,24 @@ def test_more_workers_than_the_cluster_has_cpus_are_refused(cluster: str) -> Non
 
 @pytest.mark.slow
 def test_a_cluster_is_checked_before_anything_is_trained_for_it(cluster: str) -> None:
-    check_cluster(cluster, count=3, threads=1, device="cpu")
+    check_cluster(cluster, asked={"workers": 3}, threads=1, device="cpu")
     with pytest.raises(InputError, match=r"`workers` 4 needs 4 CPUs; Ray has 3 CPUs"):
-        check_cluster(cluster, count=4, threads=1, device="cpu")
-    check_cluster(cluster, count=3, threads=1, device="cuda")  # it pretends to have two GPUs
+        check_cluster(cluster, asked={"workers": 4}, threads=1, device="cpu")
+    check_cluster(
+        cluster, asked={"workers": 3}, threads=1, device="cuda"
+    )  # it pretends to have two GPUs
+
+
+@pytest.mark.slow
+def test_processes_that_train_do_not_share_a_gpu(cluster: str) -> None:
+    asked = {"flag": "train_workers", "threads": 1, "device": "cuda", "address": cluster}
+    with pytest.raises(InputError, match=r"`train_workers` 3 needs as many GPUs; Ray has 2$"):
+        start_ray(count=3, shared_gpus=False, **asked)
+    with pytest.raises(InputError, match=r"`train_workers` 4 needs 4 CPUs and a GPU; Ray has 3"):
+        start_ray(count=4, shared_gpus=False, **asked)
+    ray, resources = start_ray(count=2, shared_gpus=False, **asked)
+    ray.shutdown()
+    assert resources.num_gpus == 1
 
 
 @pytest.mark.slow
@@ -293,5 +307,5 @@ def test_without_an_address_a_cluster_in_the_environment_is_left_alone(
 @pytest.mark.parametrize("address", ["nowhere", "nowhere:port"])
 def test_an_address_that_is_none_is_refused_in_one_line(address: str) -> None:
     with pytest.raises(InputError, match=f"`ray_address` '{address}' ") as raised:
-        check_cluster(address, count=1, threads=1, device="cpu")
+        check_cluster(address, asked={"workers": 1}, threads=1, device="cpu")
     assert "\n" not in str(raised.value)

@@ -1,39 +1,53 @@
 """Each loss against the formula of its paper, written out."""
 
-import random
 from itertools import pairwise
 
 import pytest
 import torch
-from small_runs import NANO
+from shortened import SHORTENED, random_network
 from torch import Tensor
 
-from nas.training.distillation import Outputs, answer_loss, label_loss, stage_errors
-from nas.training.strategies import Blockwise
-from search_space import PRESETS, Architecture
+from nas.training.distillation import answer_loss, label_loss, map_error, side_by_side
+from search_space import PRESETS
 from supernet import Network
-from supernet.network import StageMaps
 
 BASE = PRESETS["base"]
-TEACHER = Blockwise().beside(BASE)[0]
+NARROW = BASE.scaled(0.0)
+SIZES = (16, 8, 4, 2)
+"""Sides of the maps of 64 px."""
 
+LARGEST = (64, 128, 256, 512)
+"""Channels of a teacher's maps: twice those of the narrow subnet."""
 
-def network_of(architecture: Architecture, seed: int) -> Network:
-    torch.manual_seed(seed)
-    return Network(architecture, num_classes=2).train()
-
-
-def passed_by(network: Network) -> list[StageMaps]:
-    """What passes the stages of a network, as a teacher runs."""
-    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        _, passed = network.forward_with_maps(images)
-    return passed
+TAKEN = (32, 32, 64, 128)
+"""Channels before each stage of the narrow subnet, the stem's among them."""
 
 
 @pytest.fixture
 def scores() -> Tensor:
     return torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def network() -> Network:
+    """A narrow subnet, alone, in train mode."""
+    torch.manual_seed(1)
+    return Network(NARROW, num_classes=5).train()
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def maps() -> list[Tensor]:
+    """What a teacher might know of two images of 64 px."""
+    generator = torch.Generator().manual_seed(2)
+    return [
+        torch.randn(2, size, size, width, generator=generator)
+        for size, width in zip(SIZES, LARGEST, strict=True)
+    ]
 
 
 def test_the_loss_on_labels_is_the_mean_surprise(scores: Tensor) -> None:
@@ -57,62 +71,75 @@ def test_the_loss_on_answers_is_least_where_they_are_the_teachers(scores: Tensor
     assert own.grad.abs().max() < 1e-6
 
 
-def test_the_error_of_stages_is_that_of_each_behind_the_teachers_map_before_it() -> None:
-    narrow = BASE.scaled(0.0)
-    taken = [32, 32, 64, 128]  # channels before each stage, the stem's among them
-    given = [32, 64, 128, 256]
-    assert given == [stage.width for stage in narrow.stages]
-    assert [stage.width for stage in TEACHER.stages] == [2 * width for width in given]
-    network, passed = network_of(narrow, seed=1), passed_by(network_of(TEACHER, seed=0))
-    before = [passed[0].given, *(maps.mixed for maps in passed[:-1])]
+def test_side_by_side_each_stage_is_given_the_teachers_map_before_it(
+    network: Network, images: Tensor, maps: list[Tensor]
+) -> None:
+    given = [stage.width for stage in NARROW.stages]
+    assert [2 * width for width in given] == list(LARGEST)
+    scores, found = side_by_side(network, images, maps)
+    assert [tuple(map_.shape) for map_ in found] == [
+        (2, size, size, width) for size, width in zip(SIZES, given, strict=True)
+    ]
+    before = [network.stem(images), *maps]
+    for stage, map_, theirs, taken in zip(network.stages, found, before, TAKEN, strict=False):
+        torch.testing.assert_close(map_, stage(theirs[..., :taken]))
+    read = maps[-1][..., : given[-1]].mean(dim=(1, 2))
+    torch.testing.assert_close(scores, network.head(read))
+
+
+def test_side_by_side_channels_that_a_subnet_lacks_have_no_effect(
+    network: Network, images: Tensor, maps: list[Tensor]
+) -> None:
+    scores, found = side_by_side(network, images, maps)
+    others = [map_.clone() for map_ in maps]
+    for map_, stage in zip(others, NARROW.stages, strict=True):
+        map_[..., stage.width :] = 7
+    other_scores, other_found = side_by_side(network, images, others)
+    assert torch.equal(scores, other_scores)
+    for one, other, theirs, changed in zip(found, other_found, maps, others, strict=True):
+        assert torch.equal(one, other)
+        assert torch.equal(map_error(one, theirs), map_error(other, changed))
+
+
+def test_side_by_side_an_expanded_head_reads_the_teachers_last_map(images: Tensor) -> None:
+    network = random_network(SHORTENED["lw_plg_vit_a"])
+    with torch.no_grad():
+        maps: list[Tensor] = []
+        x = network.stem(images)
+        for stage in network.stages:
+            x = stage(x)
+            maps.append(torch.randn(x.shape))
+        scores, _ = side_by_side(network, images, maps)
+        read = network.expand(maps[-1]).mean(dim=(1, 2))
+    assert read.shape[1] > maps[-1].shape[3]
+    torch.testing.assert_close(scores, network.head(read))
+
+
+def test_the_error_of_a_map_is_relative_to_the_variance_of_each_image() -> None:
+    generator = torch.Generator().manual_seed(0)
+    found = torch.randn(3, 4, 4, 6, generator=generator)
+    wanted = torch.randn(3, 4, 4, 9, generator=generator) * torch.tensor([1.0, 5.0, 0.2]).view(
+        3, 1, 1, 1
+    )
     errors = []
-    for index, stage in enumerate(network.stages):
-        with torch.autocast("cpu", torch.bfloat16):
-            mine = stage(before[index][..., : taken[index]].contiguous()).float()
-        wanted = passed[index].mixed[..., : given[index]].float()
-        variance = (wanted - wanted.mean()).square().sum() / (wanted.numel() - 1)
-        errors.append((mine - wanted).square().mean() / variance)
-    assert all(abs(one - other) > 1e-3 for one, other in pairwise(errors))
-    torch.testing.assert_close(stage_errors(network, passed), sum(errors) / 4)
+    for mine, theirs in zip(found, wanted[..., :6], strict=True):
+        variance = (theirs - theirs.mean()).square().sum() / (theirs.numel() - 1)
+        errors.append((mine - theirs).square().mean() / variance)
+    assert all(abs(one - other) > 0.1 for one, other in pairwise(errors))
+    torch.testing.assert_close(map_error(found, wanted), sum(errors) / 3)
 
 
-def test_the_error_of_stages_teaches_all_of_each_stage_and_neither_stem_nor_head() -> None:
-    network, passed = network_of(BASE.scaled(0.0), seed=1), passed_by(network_of(TEACHER, seed=0))
-    stage_errors(network, passed).backward()
-    learned = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
-    of_stages = {name for name, _ in network.named_parameters() if name.startswith("stages.")}
-    assert learned.keys() == of_stages
-    assert all(gradient.any() for gradient in learned.values())
-
-
-def test_stages_that_give_what_the_teachers_give_have_no_error() -> None:
-    teacher = network_of(TEACHER, seed=0)
-    assert stage_errors(teacher, passed_by(teacher)).item() == 0
-
-
-def test_the_error_of_a_stage_does_not_depend_on_the_channels_that_it_lacks() -> None:
-    network, passed = network_of(BASE.scaled(0.0), seed=1), passed_by(network_of(TEACHER, seed=0))
-    errors = stage_errors(network, passed)
-    others = [StageMaps(*(maps.clone() for maps in stage)) for stage in passed]
-    for stage, spec, taken in zip(others, BASE.scaled(0.0).stages, (32, 32, 64, 128), strict=True):
-        stage.given[..., taken:] = 7
-        stage.mixed[..., spec.width :] = 7
-    assert torch.equal(stage_errors(network, others), errors)
+def test_a_map_that_is_the_teachers_has_no_error_and_one_of_its_mean_has_an_error_of_one() -> None:
+    wanted = torch.randn(3, 8, 8, 16, generator=torch.Generator().manual_seed(0)) + 5
+    assert map_error(wanted, wanted) == 0
+    mean = wanted.mean(dim=(1, 2, 3), keepdim=True).expand_as(wanted)
+    assert float(map_error(mean, wanted)) == pytest.approx(1.0, rel=1e-2)
 
 
 def test_a_map_of_the_teacher_without_any_variance_gives_a_finite_error() -> None:
-    network, passed = network_of(BASE.scaled(0.0), seed=1), passed_by(network_of(TEACHER, seed=0))
-    flat = [stage._replace(mixed=torch.ones_like(stage.mixed)) for stage in passed]
-    assert stage_errors(network, flat).isfinite()
-
-
-def test_detached_outputs_are_the_same_values_and_teach_nothing_back() -> None:
-    network = Network(NANO.sample(random.Random(0)), num_classes=2)
-    outputs = Outputs(*network.forward_with_maps(torch.randn(1, 3, 32, 32)))
-    detached = outputs.detached()
-    assert torch.equal(detached.scores, outputs.scores)
-    assert not detached.scores.requires_grad
-    for one, other in zip(detached.maps, outputs.maps, strict=True):
-        for mine, theirs in zip(one, other, strict=True):
-            assert torch.equal(mine, theirs)
-            assert not mine.requires_grad
+    found = torch.randn(2, 4, 4, 6).requires_grad_()
+    error = map_error(found, torch.ones(2, 4, 4, 8))
+    error.backward()
+    assert error.isfinite()
+    assert found.grad is not None
+    assert found.grad.isfinite().all()

@@ -12,23 +12,20 @@ from nas.objectives.constrained_space import ConstrainedSpace
 from nas.objectives.limits import Limits
 from nas.training.strategies import (
     DEFAULT_STRATEGY,
+    OUTSIDE,
     STRATEGIES,
     Blockwise,
     Course,
     Lesson,
     Sandwich,
     SinglePath,
-    StageLesson,
     Strategy,
+    TeacherPlan,
 )
 from search_space import PRESETS, Architecture, SearchSpace
-from search_space.coverage import corners
-from supernet.network import skeleton
 
 BASE, PSVIT = PRESETS["base"], PRESETS["psvit"]
-Plan = Sequence[Lesson | StageLesson]
-
-every_preset = pytest.mark.parametrize("space", PRESETS.values(), ids=PRESETS.keys())
+Plan = Sequence[Lesson]
 
 
 def course_of(
@@ -51,14 +48,15 @@ def subnets(plan: Plan) -> list[Architecture]:
     return [lesson.subnet for lesson in plan]
 
 
-def teacher_in(space: SearchSpace) -> Architecture:
-    """Who teaches by the blockwise strategy."""
-    (teacher,) = Blockwise().beside(space)
-    return teacher
-
-
-QUARTER = Blockwise(alone=0.25, stages=0.35)
-"""Parts that end at round numbers of steps."""
+QUARTER = Blockwise(
+    teacher=0.25,
+    teacher_rate=4.0,
+    stages=0.4,
+    stages_rate=2.0,
+    labels=0.5,
+    answers=0.25,
+)
+"""Parts that end at round numbers of steps, and numbers that are all different."""
 
 
 @pytest.fixture(params=STRATEGIES)
@@ -71,14 +69,13 @@ def test_every_strategy_is_known_by_its_name(strategy: Strategy) -> None:
 
 
 def test_every_subnet_of_every_step_is_within_the_limits(strategy: Strategy) -> None:
-    constrained, beside = course_of(30).constrained, strategy.beside(BASE)
+    constrained = course_of(30).constrained
     found = plans(strategy, 30)
     assert all(found)
     lessons = [lesson for plan in found for lesson in plan]
-    trained = [lesson.subnet for lesson in lessons if lesson.subnet not in beside]
-    teachers = [lesson.teacher for lesson in lessons if lesson.teacher not in (None, *beside)]
-    assert len(trained) > 10
-    for subnet in (*trained, *teachers):
+    teachers = [lesson.teacher for lesson in lessons if isinstance(lesson.teacher, Architecture)]
+    assert len(lessons) >= 30
+    for subnet in (*(lesson.subnet for lesson in lessons), *teachers):
         assert subnet in BASE
         assert constrained.admits(subnet)
 
@@ -92,55 +89,47 @@ def test_a_plan_is_a_function_of_seed_and_step(strategy: Strategy) -> None:
     assert forwards != plans(strategy, 24, seed=1)
 
 
-def test_blockwise_begins_with_the_teacher_alone_which_later_has_a_step_of_every_round() -> None:
-    alone = (Lesson(subnet=teacher_in(BASE)),)  # from the labels, and from nothing else
-    found = plans(QUARTER, 90)
-    of_the_teacher = [step for step, plan in enumerate(found) if plan == alone]
-    assert of_the_teacher == [*range(23), *range(23, 90, 6)]
-    assert all(subnets(plan) != [teacher_in(BASE)] for plan in found if plan != alone)
-
-
-def test_blockwise_teaches_stages_first_and_whole_subnets_in_the_end() -> None:
-    teacher, drawn = teacher_in(BASE), []
+def test_blockwise_teaches_stages_side_by_side_first_and_whole_subnets_in_the_end() -> None:
+    drawn = []
     for step, plan in enumerate(plans(QUARTER, 90)):
         (lesson,) = plan
-        subnet = lesson.subnet
-        if subnet == teacher:
-            continue
-        drawn.append(subnet.hash)
-        if step < 23 + 0.35 * 90:
-            assert lesson == StageLesson(subnet=subnet, teacher=teacher)
-        else:
-            assert lesson == Lesson(subnet=subnet, teacher=teacher, labels=0.5, answers=0.5)
-    assert len(set(drawn)) == len(drawn) == 90 - 23 - 12
+        first = step < 36
+        assert lesson == Lesson(
+            subnet=lesson.subnet,
+            teacher=OUTSIDE,
+            labels=0.5,
+            answers=0.25,
+            side_by_side=first,
+            rate=2.0 if first else 1.0,
+        )
+        drawn.append(lesson.subnet.hash)
+    assert len(set(drawn)) == len(drawn) == 90
 
 
-@pytest.mark.parametrize("field", ["labels", "answers"])
-def test_the_weights_of_blockwise_are_those_of_its_lessons(field: str) -> None:
-    (lesson,) = QUARTER.model_copy(update={field: 0.125}).plan(course_of(90), 60)
-    assert isinstance(lesson, Lesson)
-    other = {"labels": "answers", "answers": "labels"}[field]
-    assert (getattr(lesson, field), getattr(lesson, other)) == (0.125, 0.5)
+@pytest.mark.parametrize(
+    ("share", "steps", "planned"), [(0.25, 90, 23), (2.0, 90, 180), (0.001, 90, 1)]
+)
+def test_the_teacher_of_blockwise_learns_before_for_its_share_of_the_steps(
+    share: float, steps: int, planned: int
+) -> None:
+    strategy = QUARTER.model_copy(update={"teacher": share})
+    assert strategy.outside(steps) == TeacherPlan(steps=planned, rate=4.0)
 
 
 def test_a_share_of_blockwise_may_be_all_or_nothing() -> None:
-    teacher = teacher_in(BASE)
-    assert all(subnets(plan) == [teacher] for plan in plans(Blockwise(alone=1.0), 12))
-    (first, *others) = plans(Blockwise(alone=0.0, stages=1.0), 6)
-    assert subnets(first) == [teacher]
-    assert all(isinstance(lesson, StageLesson) for plan in others for lesson in plan)
-    (_, *others) = plans(Blockwise(alone=0.0, stages=0.0), 6)
-    assert all(isinstance(lesson, Lesson) and lesson.teacher for plan in others for lesson in plan)
+    for share, side_by_side in ((1.0, True), (0.0, False)):
+        strategy = QUARTER.model_copy(update={"stages": share})
+        lessons = [lesson for plan in plans(strategy, 6) for lesson in plan]
+        assert [lesson.side_by_side for lesson in lessons] == [side_by_side] * 6
 
 
 @pytest.mark.parametrize(
     ("changes", "first"),
     [
-        ({"alone": 0.5}, 24),
-        ({"stages": 0.1}, 32),
-        ({"round_length": 7}, 29),
-        ({"labels": 0.25}, 55),
-        ({"answers": 0.25}, 55),
+        ({"stages": 0.1}, 9),
+        ({"stages_rate": 5.0}, 0),
+        ({"labels": 0.75}, 0),
+        ({"answers": 0.75}, 0),
     ],
 )
 def test_each_number_of_blockwise_changes_the_plan(changes: dict[str, Any], first: int) -> None:
@@ -149,67 +138,29 @@ def test_each_number_of_blockwise_changes_the_plan(changes: dict[str, Any], firs
     assert next(differing) == first
 
 
-@every_preset
-def test_the_teacher_is_no_member_of_the_space_and_has_its_largest_widths(
-    space: SearchSpace,
-) -> None:
-    teacher = teacher_in(space)
-    assert teacher not in space
-    assert teacher.stem == space.stem
-    for stage, choices in zip(teacher.stages, space.stages, strict=True):
-        assert stage.mixer.kind not in choices.mixer
-        assert stage.pooling not in choices.pooling
-        assert (stage.pooling is None) == (not choices.pooling)
-        assert stage.feed_forward is None
-        assert stage.width == max(choices.width)
-        assert stage.depth in choices.depth
-        assert not stage.class_token
-        assert stage.norm == choices.norm
-        assert stage.conv_norm == "layer"  # no statistics of whatever was trained last
-
-
-@every_preset
-def test_the_teacher_shares_stem_head_and_norms_of_stages_with_the_space_and_no_operator(
-    space: SearchSpace,
-) -> None:
-    own = {name for name, _ in skeleton(teacher_in(space), num_classes=10).named_parameters()}
-    of_space = {
-        name
-        for corner in corners(space)
-        for name, _ in skeleton(corner, num_classes=10).named_parameters()
-    }
-    norms = tuple(f"stages.{index}.norm." for index in range(len(space.stages)))
-    assert own & of_space == {name for name in own if name.startswith(("stem.", "head.", *norms))}
-    assert all(".mv2_se." in name for name in own - of_space)
-
-
-def test_subnets_behind_a_class_token_learn_as_a_whole_while_others_learn_by_stages() -> None:
-    teacher, behind = teacher_in(PSVIT), Counter[bool]()
-    for plan in plans(Blockwise(alone=0.0, stages=1.0), 60, macs=10**11, space=PSVIT):
+def test_subnets_behind_a_class_token_learn_as_a_whole_while_others_learn_side_by_side() -> None:
+    behind = Counter[bool]()
+    strategy = QUARTER.model_copy(update={"stages": 1.0})
+    for plan in plans(strategy, 40, macs=10**11, space=PSVIT):
         (lesson,) = plan
-        subnet = lesson.subnet
-        if subnet == teacher:
-            continue
-        behind[subnet.stages[0].class_token] += 1
-        if subnet.stages[0].class_token:
-            assert lesson == Lesson(subnet=subnet, teacher=teacher, labels=0.5, answers=0.5)
-        else:
-            assert lesson == StageLesson(subnet=subnet, teacher=teacher)
-    assert min(behind[True], behind[False]) > 10
+        has_token = lesson.subnet.stages[0].class_token
+        behind[has_token] += 1
+        assert (lesson.side_by_side, lesson.rate) == ((False, 1.0) if has_token else (True, 2.0))
+        assert (lesson.teacher, lesson.labels, lesson.answers) == (OUTSIDE, 0.5, 0.25)
+    assert min(behind[True], behind[False]) > 5
 
 
 @pytest.mark.parametrize("strategy", [SinglePath(), Sandwich()], ids=lambda one: one.name)
-def test_strategies_whose_teachers_are_members_have_nothing_beside_the_space(
-    strategy: Strategy,
-) -> None:
-    assert strategy.beside(BASE) == ()
+def test_strategies_whose_teachers_are_members_have_none_from_outside(strategy: Strategy) -> None:
+    assert strategy.outside(90) is None
+    lessons = [lesson for plan in plans(strategy, 3) for lesson in plan]
+    assert not any(lesson.teacher == OUTSIDE for lesson in lessons)
 
 
 def test_single_path_trains_one_subnet_a_step_from_the_labels_alone() -> None:
     found = plans(SinglePath(), 60)
     for plan in found:
         (lesson,) = plan
-        assert isinstance(lesson, Lesson)
         assert lesson == Lesson(subnet=lesson.subnet, labels=1.0)
     assert len({subnets(plan)[0].hash for plan in found}) == 60
 
@@ -231,7 +182,6 @@ def test_the_sandwich_is_the_largest_by_labels_and_the_others_by_its_answers() -
         assert first == Lesson(subnet=course.largest, labels=1.0)
         assert len(taught) == 3
         for lesson in taught:
-            assert isinstance(lesson, Lesson)
             assert lesson.teacher == course.largest
             assert (lesson.labels, lesson.answers) == (0.0, 1.0)
         small, *random_ones = subnets(taught)
@@ -259,6 +209,12 @@ def test_a_lesson_without_a_teacher_has_labels_alone() -> None:
         Lesson(subnet=subnet, teacher=subnet, labels=0.0)
 
 
+@pytest.mark.parametrize("teacher", [None, BASE.scaled(1.0)], ids=["none", "a member"])
+def test_only_the_teacher_from_outside_has_maps_to_learn_from(teacher: Architecture | None) -> None:
+    with pytest.raises(ValueError, match="from the outside teacher alone"):
+        Lesson(subnet=BASE.scaled(0.0), teacher=teacher, side_by_side=True)
+
+
 def test_a_configuration_holds_the_strategy_with_all_its_numbers(strategy: Strategy) -> None:
     config = small_config(strategy=strategy)
     assert config.model_dump(mode="json")["strategy"] == strategy.model_dump(mode="json")
@@ -268,7 +224,7 @@ def test_a_configuration_holds_the_strategy_with_all_its_numbers(strategy: Strat
     assert small_config(strategy=strategy.name) == config
 
 
-def test_by_default_stages_learn_from_a_teacher_beside_the_space() -> None:
+def test_by_default_stages_learn_from_a_teacher_from_outside_the_space() -> None:
     assert small_config().strategy == DEFAULT_STRATEGY == Blockwise()
 
 
@@ -287,9 +243,13 @@ def test_a_changed_number_of_a_strategy_survives_json() -> None:
         (3, "None is none of blockwise"),
         ({"name": "sandwich", "random_subnets": -1}, "random_subnets"),
         ({"name": "single-path", "answers": 0.5}, "answers"),
-        ({"name": "blockwise", "alone": 1.5}, "alone"),
+        ({"name": "blockwise", "alone": 0.5}, "alone"),
+        ({"name": "blockwise", "teacher": 0.0}, "teacher"),
+        ({"name": "blockwise", "teacher_rate": 0.0}, "teacher_rate"),
         ({"name": "blockwise", "stages": -0.1}, "stages"),
-        ({"name": "blockwise", "round_length": 1}, "round_length"),
+        ({"name": "blockwise", "stages": 1.1}, "stages"),
+        ({"name": "blockwise", "stages_rate": -1.0}, "stages_rate"),
+        ({"name": "blockwise", "labels": 0.0, "answers": 0.0}, "subnets would learn nothing"),
         ({"name": "blockwise", "answers": -1.0}, "answers"),
     ],
 )

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,27 +21,35 @@ from nas.training.accuracy import SubnetEvaluator
 from nas.training.checkpoint import load_checkpoint
 from nas.training.settings import SupernetTraining
 from nas.training.strategies import (
+    OUTSIDE,
     STRATEGIES,
     Blockwise,
     Course,
     Lesson,
     Sandwich,
     SinglePath,
-    StageLesson,
     Strategy,
 )
-from nas.training.supernet import Progress, SupernetLearner, train_supernet
+from nas.training.supernet import (
+    Progress,
+    SupernetLearner,
+    lesson_loss,
+    states,
+    train_supernet,
+)
+from nas.training.teacher import Knowledge, Teacher
 from nas.utilities.errors import InputError
 from nas.utilities.interrupt import Interrupted, StopRequest
-from search_space import PRESETS, Architecture
+from search_space import PRESETS, Architecture, SearchSpace
 from supernet import Network, Store
-from supernet.network import StageMaps
 
 BUDGET = 200_000_000
 STATE, CHECKPOINT = "state.safetensors", "checkpoint.safetensors"
 
 
-QUARTER = Blockwise(alone=0.25, stages=0.35)
+QUARTER = Blockwise(
+    teacher=0.5, teacher_rate=2.0, stages=0.4, stages_rate=1.5, labels=0.5, answers=0.25
+)
 """The default strategy, its parts at these shares whatever the defaults are."""
 
 
@@ -60,9 +68,9 @@ def small_training(**changes: Any) -> SupernetTraining:
     return SupernetTraining(**values | changes)
 
 
-def store_of(strategy: Strategy, *, seed: int = 0) -> Store:
-    """Fresh weights of nano, and of what the strategy has beside it."""
-    return Store(NANO, num_classes=10, seed=seed, beside=strategy.beside(NANO))
+def store_of(*, seed: int = 0) -> Store:
+    """Fresh weights of nano."""
+    return Store(NANO, num_classes=10, seed=seed)
 
 
 def train(
@@ -71,22 +79,24 @@ def train(
     *,
     stop_after: int | None = None,
     crash_after: int | None = None,
+    part: str = "supernet",
     disturb: bool = False,
     store: Store | None = None,
     settings: SupernetTraining | None = None,
     checkpoint_seconds: float = math.inf,
 ) -> tuple[Store, list[Progress]]:
-    """Train as a process does that is interrupted or killed after a step, or neither."""
+    """Train as a process does that is interrupted or killed after a step of a part, or neither."""
     settings = settings or small_training()
-    store = store or store_of(settings.strategy, seed=settings.seed)
+    store = store or store_of(seed=settings.seed)
     images, labels = materialise(data.search, limit=20, seed=0)
     stop = StopRequest()
     shown: list[Progress] = []
 
     def on_progress(progress: Progress) -> None:
         shown.append(progress)
-        stop.requested = progress.step == stop_after
-        if progress.step == crash_after:
+        of_part = progress.step if progress.part == part else None
+        stop.requested = of_part is not None and of_part == stop_after
+        if of_part is not None and of_part == crash_after:
             raise Crash
         if disturb:  # a process that draws from every generator for its own ends
             torch.rand(3), np.random.rand(3), random.random()
@@ -130,16 +140,27 @@ def uninterrupted(digits: Data, tmp_path_factory: pytest.TempPathFactory) -> dic
 # What a step learns from.
 
 
-def learner_of(strategy: Strategy, *, steps: int = 9) -> SupernetLearner:
+def learner_of(strategy: Strategy, *, steps: int = 9, space: SearchSpace = NANO) -> SupernetLearner:
     """A learner with weights far from an initialisation, where every loss term has a gradient."""
     settings = small_training(steps=steps, strategy=strategy)
-    store = store_of(strategy)
+    store = Store(space, num_classes=10, seed=0)
     generator = torch.Generator().manual_seed(0)
     for tensor in store.parameters.values():
         if tensor.ndim > 1:
             tensor.normal_(0, tensor[0].numel() ** -0.5, generator=generator)
-    course = Course(constrained=constrained_nano(macs=BUDGET), steps=steps, seed=0)
-    return SupernetLearner(store, settings, course)
+    constrained = constrained_nano(macs=BUDGET)
+    if space != NANO:
+        constrained = ConstrainedSpace(space=space, limits=Limits(), image_size=224, num_classes=10)
+    course = Course(constrained=constrained, steps=steps, seed=0)
+    teacher = None
+    if strategy.outside(steps) is not None:
+        torch.manual_seed(0)
+        teacher = Teacher(space, num_classes=10).requires_grad_(False).eval()
+    return SupernetLearner(store, settings, course, teacher=teacher)
+
+
+def lessons(learner: SupernetLearner, step: int) -> Sequence[Lesson]:
+    return learner.strategy.plan(learner.course, step)
 
 
 @pytest.fixture(scope="module")
@@ -160,136 +181,227 @@ def gradients(
 class Expected:
     """Gradients by networks that stand alone, with every loss written out by hand."""
 
-    def __init__(self, store: Store, batch: tuple[Tensor, Tensor]) -> None:
-        self.store, (self.images, self.labels) = store, batch
-        self.gradients = {name: torch.zeros_like(t) for name, t in store.parameters.items()}
+    def __init__(self, learner: SupernetLearner, batch: tuple[Tensor, Tensor]) -> None:
+        self.store, self.teacher = learner.store, learner.teacher
+        self.images, self.labels = batch
+        self.gradients = {name: torch.zeros_like(t) for name, t in self.store.parameters.items()}
 
-    def outputs(self, network: Network) -> tuple[Tensor, list[StageMaps]]:
-        with torch.autocast("cpu", torch.bfloat16):
-            scores, maps = network.train().forward_with_maps(self.images)
-        return scores.float(), maps
+    def of_teacher(self) -> Knowledge:
+        assert self.teacher is not None
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            return self.teacher(self.images)
 
     def add(
         self,
         subnet: Architecture,
         teacher: Architecture | None = None,
         *,
+        answering: Tensor | None = None,
         labels: float = 0.0,
         answers: float = 0.0,
     ) -> None:
-        """What a whole subnet learns."""
+        """What a whole subnet learns, from a member's answers or from given ones."""
         network = self.store.extract(subnet)
-        scores, _ = self.outputs(network)
-        surprise = -scores.log_softmax(dim=1)
-        loss = labels * surprise[torch.arange(8), self.labels].mean()
         if teacher is not None:
             with torch.no_grad():
-                their_scores, _ = self.outputs(self.store.extract(teacher))
-            loss = loss + answers * (their_scores.softmax(dim=1) * surprise).sum(dim=1).mean()
-        self._learn(network, loss)
+                answering = self._scores(self.store.extract(teacher))
+        self._learn(network, self._loss(self._scores(network), answering, labels, answers))
 
-    def add_stages(self, subnet: Architecture, teacher: Architecture) -> None:
-        """What each stage of a subnet learns, behind the teacher's map before it."""
-        with torch.no_grad():
-            _, theirs = self.outputs(self.store.extract(teacher))
+    def add_side_by_side(self, subnet: Architecture, *, labels: float, answers: float) -> None:
+        """What each stage of a subnet learns behind the teacher's map before it, and the head."""
+        their_scores, theirs = self.of_teacher()
         network = self.store.extract(subnet).train()
         widths = [stage.width for stage in subnet.stages]
-        taken = [widths[0], *widths[:-1]]  # the stem of nano is as wide as the first stage
-        before = [theirs[0].given, *(maps.mixed for maps in theirs[:-1])]
         errors = []
-        for index, stage in enumerate(network.stages):
-            with torch.autocast("cpu", torch.bfloat16):
-                mine = stage(before[index][..., : taken[index]].contiguous()).float()
-            wanted = theirs[index].mixed[..., : widths[index]].float()
-            errors.append((mine - wanted).square().mean() / wanted.var())
-        self._learn(network, torch.stack(errors).mean())
+        with torch.autocast("cpu", torch.bfloat16):
+            given = network.stem(self.images)
+            for stage, wanted, width in zip(network.stages, theirs, widths, strict=True):
+                mine, seen = stage(given).float(), wanted[..., :width].float()
+                spread = seen.flatten(1).var(dim=1)
+                errors.append(((mine - seen).square().mean(dim=(1, 2, 3)) / spread).mean())
+                given = wanted[..., :width]
+            scores = network.head(given.mean(dim=(1, 2))).float()
+        loss = self._loss(scores, their_scores.float(), labels, answers)
+        self._learn(network, loss + torch.stack(errors).mean())
+
+    def _scores(self, network: Network) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            scores: Tensor = network.train()(self.images)
+        return scores.float()
+
+    def _loss(
+        self, scores: Tensor, answering: Tensor | None, labels: float, answers: float
+    ) -> Tensor:
+        surprise = -scores.log_softmax(dim=1)
+        loss = labels * surprise[torch.arange(8), self.labels].mean()
+        if answering is not None:
+            theirs = answering.float().softmax(dim=1)
+            loss = loss + answers * (theirs * surprise).sum(dim=1).mean()
+        return loss
 
     def _learn(self, network: Network, loss: Tensor) -> None:
         loss.backward()
         for name, parameter in network.named_parameters():
-            if parameter.grad is not None:
-                self.gradients[name][tuple(map(slice, parameter.shape))] += parameter.grad
+            assert parameter.grad is not None, name
+            self.gradients[name][tuple(map(slice, parameter.shape))] += parameter.grad
 
 
-def differ(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    """Whether gradients differ by more than the rounding of bf16."""
+def differ(one: dict[str, Tensor], other: dict[str, Tensor], *, least: float = 1e-4) -> bool:
+    """Whether tensors differ by a larger share of their squares, by default that of bf16."""
     distance = sum(float((one[name] - other[name]).square().sum()) for name in one)
     size = sum(float(tensor.square().sum()) for tensor in one.values())
-    return distance > 1e-4 * size
+    return distance > least * size
 
 
-TEACHER = QUARTER.beside(NANO)[0]
-OF_TEACHER, OF_STAGES, OF_WHOLE = (0, 3), (4, 5, 6), (7, 8)
-"""Which of nine steps of the blockwise strategy train whom."""
+OF_STAGES, OF_WHOLE = (0, 1, 2, 3), (4, 5, 6, 7, 8)
+"""Which of nine steps of the blockwise strategy are side by side, and which are of the whole."""
 
 
-def test_nine_steps_of_blockwise_are_of_every_kind() -> None:
-    course = Course(constrained=constrained_nano(macs=BUDGET), steps=9, seed=0)
-    plans = [QUARTER.plan(course, step) for step in range(9)]
-    assert all(plans[step] == (Lesson(subnet=TEACHER),) for step in OF_TEACHER)
-    for kind, steps in ((StageLesson, OF_STAGES), (Lesson, OF_WHOLE)):
-        taught = [lesson for step in steps for lesson in plans[step]]
-        assert all(type(lesson) is kind and lesson.teacher == TEACHER for lesson in taught)
+def test_nine_steps_of_blockwise_are_of_both_kinds_and_of_narrow_subnets() -> None:
+    learner, narrower = learner_of(QUARTER), False
+    for step in range(9):
+        (lesson,) = lessons(learner, step)
+        assert lesson.side_by_side == (step in OF_STAGES)
+        widths = [stage.width for stage in lesson.subnet.stages]
+        narrower |= step in OF_STAGES and widths != [max(stage.width) for stage in NANO.stages]
+    assert narrower
 
 
-@pytest.mark.parametrize("step", OF_TEACHER)
-def test_a_step_of_blockwise_with_the_teacher_learns_from_the_labels(
+@pytest.mark.parametrize("step", OF_STAGES[:2])
+def test_a_step_side_by_side_learns_from_the_maps_of_the_teacher(
     batch: tuple[Tensor, Tensor], step: int
 ) -> None:
     learner = learner_of(QUARTER)
+    (lesson,) = lessons(learner, step)
     found = gradients(learner, step, batch)
-    expected = Expected(learner.store, batch)
-    expected.add(TEACHER, labels=1.0)
+    expected = Expected(learner, batch)
+    expected.add_side_by_side(lesson.subnet, labels=0.5, answers=0.25)
     assert not differ(expected.gradients, found)
 
 
-@pytest.mark.parametrize("step", OF_STAGES)
-def test_a_step_of_blockwise_with_stages_learns_from_the_maps_of_the_teacher(
-    batch: tuple[Tensor, Tensor], step: int
+@pytest.fixture(scope="module")
+def large_batch() -> tuple[Tensor, Tensor]:
+    """Images of whose maps even the coarsest keys are several: queries learn, too."""
+    images = torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    return images, torch.arange(8)
+
+
+def all_learns(learner: SupernetLearner, step: int, batch: tuple[Tensor, Tensor]) -> bool:
+    """Whether every parameter of the step's subnets has a gradient, which is then zeroed."""
+    found = gradients(learner, step, batch)
+    learner.update(lr=1e-3)
+    return all(
+        found[name].any()
+        for lesson in lessons(learner, step)
+        for name, _ in learner.store.subnet(lesson.subnet).named_parameters()
+    )
+
+
+@pytest.mark.parametrize("step", [*OF_STAGES[:2], OF_WHOLE[0]])
+def test_stem_stages_and_head_of_a_subnet_all_learn(
+    large_batch: tuple[Tensor, Tensor], step: int
 ) -> None:
-    learner = learner_of(QUARTER)
-    found = gradients(learner, step, batch)
-    (lesson,) = learner.lessons
-    assert isinstance(lesson, StageLesson)
-    expected = Expected(learner.store, batch)
-    expected.add_stages(lesson.subnet, TEACHER)
-    assert not differ(expected.gradients, found)
-    learned = {name for name, gradient in found.items() if gradient.any()}
-    for index in range(3):
-        assert any(name.startswith(f"stages.{index}.") for name in learned)
-    assert all(name.startswith("stages.") and "mv2_se" not in name for name in learned)
+    assert all_learns(learner_of(QUARTER), step, large_batch)
 
 
-def test_steps_of_blockwise_with_stages_include_a_subnet_narrower_than_the_teacher() -> None:
-    learner = learner_of(QUARTER)
-    widths = {
-        tuple(stage.width for stage in lesson.subnet.stages)
-        for step in OF_STAGES
-        for lesson in learner.strategy.plan(learner.course, step)
-    }
-    assert any(some != tuple(stage.width for stage in TEACHER.stages) for some in widths)
+def test_side_by_side_no_stage_learns_from_the_weights_of_another(
+    batch: tuple[Tensor, Tensor],
+) -> None:
+    before = gradients(learner_of(QUARTER), 0, batch)
+    parts = ("stem.", "stages.0.", "stages.1.", "stages.2.", "head.")
+    for changed in parts:
+        learner = learner_of(QUARTER)
+        for name, tensor in learner.store.parameters.items():
+            if name.startswith(changed):
+                tensor.mul_(1.5)
+        after = gradients(learner, 0, batch)
+        # The stem alone has no target of its own: it learns with the first stage, which reads it.
+        joined = ("stem.", "stages.0.") if changed in ("stem.", "stages.0.") else (changed,)
+        for part in parts:
+            of_part = [name for name in before if name.startswith(part)]
+            both = ({name: some[name] for name in of_part} for some in (before, after))
+            assert same(*both) == (part not in joined), (changed, part)
 
 
-@pytest.mark.parametrize("step", OF_WHOLE)
+@pytest.mark.parametrize("step", OF_WHOLE[:2])
 def test_a_step_of_blockwise_with_a_whole_subnet_learns_from_labels_and_answers(
     batch: tuple[Tensor, Tensor], step: int
 ) -> None:
     learner = learner_of(QUARTER)
+    (lesson,) = lessons(learner, step)
     found = gradients(learner, step, batch)
-    (lesson,) = learner.lessons
-    assert isinstance(lesson, Lesson)
-    expected = Expected(learner.store, batch)
-    expected.add(lesson.subnet, TEACHER, labels=0.5, answers=0.5)
+    expected = Expected(learner, batch)
+    answering = expected.of_teacher().scores
+    expected.add(lesson.subnet, answering=answering, labels=0.5, answers=0.25)
     assert not differ(expected.gradients, found)
-    assert not any(gradient.any() for name, gradient in found.items() if "mv2_se" in name)
+
+
+def test_the_teacher_from_outside_learns_nothing_from_lessons(batch: tuple[Tensor, Tensor]) -> None:
+    learner = learner_of(QUARTER)
+    assert learner.teacher is not None
+    before = {name: tensor.clone() for name, tensor in learner.teacher.state_dict().items()}
+    for step in (OF_STAGES[0], OF_WHOLE[0]):
+        gradients(learner, step, batch)
+        learner.update(lr=1e-3)
+    assert same(before, learner.teacher.state_dict())
+    assert all(parameter.grad is None for parameter in learner.teacher.parameters())
+
+
+def test_the_rate_of_a_lesson_is_a_factor_of_the_learning_rate(
+    batch: tuple[Tensor, Tensor],
+) -> None:
+    moved = []
+    for rate, lr in ((1.0, 3e-4), (3.0, 1e-4), (1.0, 1e-4)):
+        learner = learner_of(QUARTER.model_copy(update={"stages_rate": rate}))
+        gradients(learner, OF_STAGES[0], batch)
+        learner.update(lr=lr)
+        moved.append({name: t.clone() for name, t in learner.store.parameters.items()})
+    assert differ(moved[0], moved[2], least=0)
+    torch.testing.assert_close(moved[1], moved[0], rtol=1e-6, atol=1e-8)
+
+
+def test_of_several_lessons_of_a_step_the_largest_rate_counts(batch: tuple[Tensor, Tensor]) -> None:
+    class Two(Strategy):
+        name: str = "two"
+        rates: tuple[float, float]
+
+        def plan(self, course: Course, step: int) -> Sequence[Lesson]:
+            some = (course.smallest, course.largest)
+            return [Lesson(subnet=s, rate=r) for s, r in zip(some, self.rates, strict=True)]
+
+    ends = []
+    for rates in ((1.0, 3.0), (3.0, 1.0), (3.0, 3.0), (1.0, 1.0)):
+        learner = learner_of(SinglePath())
+        learner.strategy = Two(rates=rates)
+        gradients(learner, 0, batch)
+        learner.update(lr=1e-3)
+        ends.append({name: tensor.clone() for name, tensor in learner.store.parameters.items()})
+    assert same(ends[0], ends[1])
+    assert same(ends[0], ends[2])
+    assert not same(ends[0], ends[3])
+
+
+def test_the_loss_of_a_lesson_is_the_weighted_sum_of_its_terms() -> None:
+    scores = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+    labels, answers = torch.tensor([0, 0]), torch.tensor([[0.0, 3.0], [1.0, 0.0]])
+    surprise = -scores.log_softmax(dim=1)
+    by_labels = surprise[:, 0].mean()
+    by_answers = (answers.softmax(dim=1) * surprise).sum(dim=1).mean()
+    subnet = NANO.scaled(0.0)
+    for one, other in ((0.5, 0.25), (2.0, 0.0), (0.0, 0.75)):
+        lesson = Lesson(subnet=subnet, teacher=OUTSIDE, labels=one, answers=other)
+        torch.testing.assert_close(
+            lesson_loss(lesson, scores, labels, answers), one * by_labels + other * by_answers
+        )
+    alone = lesson_loss(Lesson(subnet=subnet, labels=0.5), scores, labels, None)
+    torch.testing.assert_close(alone, 0.5 * by_labels)
 
 
 def test_a_step_of_single_path_learns_from_the_labels(batch: tuple[Tensor, Tensor]) -> None:
     learner = learner_of(SinglePath())
+    (lesson,) = lessons(learner, 4)
     found = gradients(learner, 4, batch)
-    (lesson,) = learner.lessons
-    assert isinstance(lesson, Lesson)
-    expected = Expected(learner.store, batch)
+    expected = Expected(learner, batch)
     expected.add(lesson.subnet, labels=1.0)
     assert not differ(expected.gradients, found)
 
@@ -299,12 +411,11 @@ def test_a_step_of_the_sandwich_adds_up_the_gradients_of_all_its_subnets(
 ) -> None:
     learner = learner_of(Sandwich())
     found = gradients(learner, 4, batch)
-    expected = Expected(learner.store, batch)
+    expected = Expected(learner, batch)
     largest = learner.course.largest
     expected.add(largest, labels=1.0)
-    _, *taught = learner.lessons
+    _, *taught = lessons(learner, 4)
     for lesson in taught:
-        assert isinstance(lesson, Lesson)
         expected.add(lesson.subnet, largest, answers=1.0)
     assert len(taught) == 3
     assert not differ(expected.gradients, found)
@@ -330,18 +441,17 @@ def test_each_weight_of_a_loss_term_changes_the_gradients(
     assert differ(before, after)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("term", ["labels", "answers"])
 def test_each_term_by_itself_is_what_its_paper_says(
     batch: tuple[Tensor, Tensor], term: str
 ) -> None:
     weights = {"labels": 0.0, "answers": 0.0, term: 0.7}
-    learner = learner_of(Blockwise.model_validate(weights))
+    learner = learner_of(QUARTER.model_copy(update=weights))
     found = gradients(learner, OF_WHOLE[0], batch)
-    (lesson,) = learner.lessons
-    assert isinstance(lesson, Lesson)
-    expected = Expected(learner.store, batch)
-    expected.add(lesson.subnet, TEACHER, **{term: 0.7})
+    (lesson,) = lessons(learner, OF_WHOLE[0])
+    expected = Expected(learner, batch)
+    answering = expected.of_teacher().scores
+    expected.add(lesson.subnet, answering=answering, **{term: 0.7})
     assert any(gradient.any() for gradient in found.values())
     assert not differ(expected.gradients, found)
 
@@ -349,7 +459,7 @@ def test_each_term_by_itself_is_what_its_paper_says(
 @pytest.mark.parametrize(
     ("strategy", "step"),
     [
-        *((QUARTER, steps[0]) for steps in (OF_TEACHER, OF_STAGES, OF_WHOLE)),
+        *((QUARTER, steps[0]) for steps in (OF_STAGES, OF_WHOLE)),
         (SinglePath(), 0),
         (Sandwich(), 0),
     ],
@@ -363,33 +473,22 @@ def test_what_no_lesson_of_a_step_uses_does_not_move(
     found = gradients(learner, step, batch)
     learner.update(lr=1e-3)
     moved = {n for n, t in learner.store.parameters.items() if not torch.equal(t, before[n])}
-    used: set[str] = set()
-    for lesson in learner.lessons:
-        names = {name for name, _ in learner.store.subnet(lesson.subnet).named_parameters()}
-        whole = isinstance(lesson, Lesson)
-        used |= {name for name in names if whole or name.startswith("stages.")}
+    used = {
+        name
+        for lesson in lessons(learner, step)
+        for name, _ in learner.store.subnet(lesson.subnet).named_parameters()
+    }
     learned = {name for name, gradient in found.items() if gradient.any()}
-    assert learned <= moved <= used
+    assert learned <= moved <= used < learner.store.parameters.keys()
     assert not any(gradient.any() for gradient in learner.store.gradients.values())
 
 
 def test_where_nothing_is_pooled_the_one_stage_learns_from_the_teachers(
-    batch: tuple[Tensor, Tensor],
+    large_batch: tuple[Tensor, Tensor],
 ) -> None:
-    space = NANO.model_copy(update={"stages": NANO.stages[:1]})
-    constrained = ConstrainedSpace(space=space, limits=Limits(), image_size=224, num_classes=10)
-    course = Course(constrained=constrained, steps=9, seed=0)
-    store = Store(space, num_classes=10, beside=QUARTER.beside(space))
-    learner = SupernetLearner(store, small_training(steps=9), course)
-    for step, kind in ((3, Lesson), (4, StageLesson)):
-        losses = []
-        for loss in learner.losses(step, *batch):
-            loss.backward()
-            losses.append(float(loss.detach()))
-        assert [type(lesson) for lesson in learner.lessons] == [kind]
-        assert len(losses) == 1
-        assert losses[0] > 0
-        learner.update(lr=1e-3)
+    learner = learner_of(QUARTER, space=NANO.model_copy(update={"stages": NANO.stages[:1]}))
+    for step in (OF_STAGES[0], OF_WHOLE[0]):
+        assert all_learns(learner, step, large_batch)
 
 
 # Checkpoints, and going on from them.
@@ -400,7 +499,8 @@ def test_where_nothing_is_pooled_the_one_stage_learns_from_the_teachers(
 def test_a_resumed_training_equals_an_uninterrupted_one_in_weights_and_moments(
     tmp_path: Path, digits: Data, name: str
 ) -> None:
-    settings = small_training(strategy=name)
+    strategy = QUARTER if name == QUARTER.name else name
+    settings = small_training(strategy=strategy)
     interrupted_after(2, tmp_path / "resumed", digits, settings=settings, disturb=True)
     resumed = interrupted_after(5, tmp_path / "resumed", digits, settings=settings, disturb=True)
     straight = interrupted_after(5, tmp_path / "straight", digits, settings=settings)
@@ -431,9 +531,11 @@ def test_training_that_was_killed_before_it_saved_begins_again(
 ) -> None:
     with pytest.raises(Crash):
         train(tmp_path, digits, crash_after=4)
-    assert list(tmp_path.iterdir()) == []
+    # The teacher is whole, and kept.
+    assert list(tmp_path.iterdir()) == [states(tmp_path / STATE)[1]]
     _, shown = train(tmp_path, digits)
     assert [progress.step for progress in shown] == [1, 2, 3, 4, 5, 6]
+    assert {progress.part for progress in shown} == {"supernet"}
     assert same(load_file(tmp_path / CHECKPOINT), uninterrupted)
 
 
@@ -454,7 +556,7 @@ def test_a_finished_training_leaves_its_checkpoint_and_nothing_else(
     store, shown = train(tmp_path, digits)
     assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
     checkpoint = load_checkpoint(tmp_path / CHECKPOINT)
-    assert same(checkpoint.tensors, store.state_of_space())
+    assert same(checkpoint.tensors, store.state_dict())
     assert checkpoint.step == 6
     assert checkpoint.identity == small_training().model_dump(mode="json")
     last = shown[-1]
@@ -463,17 +565,10 @@ def test_a_finished_training_leaves_its_checkpoint_and_nothing_else(
     assert all(0 <= accuracy <= 1 for accuracy in last.accuracies.values())
 
 
-def test_a_checkpoint_has_nothing_of_the_teacher_and_serves_the_space_alone(
-    tmp_path: Path, digits: Data
-) -> None:
-    state = load_file(interrupted_after(2, tmp_path, digits))
-    for kind in ("weights.", "optimizer.first."):  # while it trains, the teacher is needed
-        assert any(name.startswith(kind) and "mv2_se" in name for name in state)
+def test_a_checkpoint_serves_the_space(tmp_path: Path, digits: Data) -> None:
     trained, _ = train(tmp_path, digits)
-    final = load_file(tmp_path / CHECKPOINT)
-    assert not any("mv2_se" in name for name in final)
     store = Store(NANO, num_classes=10, seed=1)
-    store.load_state_dict(final)
+    store.load_state_dict(load_file(tmp_path / CHECKPOINT))
     architecture, images = NANO.scaled(0.5), torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         mine, theirs = (some.subnet(architecture).eval()(images) for some in (store, trained))
@@ -546,7 +641,7 @@ def test_a_state_that_cannot_be_resumed_is_refused_by_name(
     ("strategy", "told"),
     [
         (Sandwich(), r'strategy\.name is "blockwise" there, "sandwich" here'),
-        (QUARTER.model_copy(update={"stages": 0.5}), r"strategy\.stages is 0\.35 there, 0\.5 here"),
+        (QUARTER.model_copy(update={"stages": 0.5}), r"strategy\.stages is 0\.4 there, 0\.5 here"),
     ],
 )
 def test_the_state_of_another_strategy_is_refused(
@@ -560,11 +655,11 @@ def test_the_state_of_another_strategy_is_refused(
 def test_a_loss_that_is_no_number_ends_the_training_without_a_checkpoint(
     tmp_path: Path, digits: Data
 ) -> None:
-    store = store_of(QUARTER)
+    store = store_of()
     store.parameters["head.bias"].fill_(float("nan"))
     with pytest.raises(InputError, match=r"^`lr` \S+: the loss is nan at step 1; "):
         train(tmp_path, digits, store=store)
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [states(tmp_path / STATE)[1]]
 
 
 # What the result depends on.
@@ -585,9 +680,10 @@ def test_a_loss_that_is_no_number_ends_the_training_without_a_checkpoint(
         ("clip_norm", 1e-3),
         ("warmup_share", 0.5),
         ("most_catching_up", 1.0),
-        ("strategy", QUARTER.model_copy(update={"alone": 0.5})),
+        ("strategy", QUARTER.model_copy(update={"teacher": 1.0})),
+        ("strategy", QUARTER.model_copy(update={"teacher_rate": 1.0})),
         ("strategy", QUARTER.model_copy(update={"stages": 0.0})),
-        ("strategy", QUARTER.model_copy(update={"round_length": 2})),
+        ("strategy", QUARTER.model_copy(update={"stages_rate": 1.0})),
         ("strategy", QUARTER.model_copy(update={"labels": 0.75})),
         ("strategy", QUARTER.model_copy(update={"answers": 0.75})),
     ],
@@ -596,20 +692,24 @@ def test_the_result_depends_on_every_setting(
     tmp_path: Path, digits: Data, uninterrupted: dict[str, Tensor], field: str, value: object
 ) -> None:
     settings = small_training(**{field: value})
-    train(tmp_path, digits, store=store_of(settings.strategy), settings=settings)
+    train(tmp_path, digits, store=store_of(), settings=settings)
     assert not same(load_file(tmp_path / CHECKPOINT), uninterrupted)
 
 
 @pytest.mark.slow
-def test_the_loss_that_is_shown_is_of_what_learns_from_labels_alone(
+def test_the_teacher_is_shown_first_and_then_the_supernet_with_the_loss_of_each_step(
     tmp_path: Path, digits: Data
 ) -> None:
-    _, blockwise = train(tmp_path / "blockwise", digits)
-    losses = [progress.loss for progress in blockwise]
-    assert len(set(losses[:3])) == 3  # the first three steps train the teacher
-    assert len(set(losses[2:])) == 1  # and in the others it teaches
-    _, single = train(tmp_path / "single", digits, settings=small_training(strategy="single-path"))
-    assert len({progress.loss for progress in single}) == 6
+    _, shown = train(tmp_path, digits)
+    assert [(p.part, p.step, p.steps) for p in shown] == [
+        *(("teacher", step, 3) for step in (1, 2, 3)),
+        *(("supernet", step, 6) for step in (1, 2, 3, 4, 5, 6)),
+    ]
+    assert len({progress.loss for progress in shown}) == 9
+    assert not any(progress.accuracies for progress in shown[:3])
+    single = small_training(strategy="single-path")
+    _, shown = train(tmp_path / "single", digits, settings=single)
+    assert [progress.part for progress in shown] == ["supernet"] * 6
 
 
 class Greys(Samples):

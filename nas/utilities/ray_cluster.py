@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,14 +23,23 @@ class Resources:
 
 
 def start_ray(
-    *, count: int, threads: int, device: str, address: str | None, stored_bytes: int = 0
+    *,
+    flag: str = "workers",
+    count: int,
+    threads: int,
+    device: str,
+    address: str | None,
+    shared_gpus: bool = True,
+    stored_bytes: int = 0,
 ) -> tuple[Any, Resources]:
     """Start Ray on this machine, or connect to a cluster, for so many workers.
 
     Args:
+        flag: What the user calls their number.
         count: How many workers.
         threads: CPU threads of each.
         device: Where they compute.
+        shared_gpus: Whether several workers may share a GPU.
         address: Of a running cluster (`auto`, `HOST:PORT`); None starts Ray on this machine.
         stored_bytes: What the workers share through Ray's object store.
 
@@ -41,9 +50,6 @@ def start_ray(
         InputError: If the cluster cannot be reached, or never has the CPUs or GPUs for so many.
     """
     ray = _import_ray()
-    # Ray Tune leaves handles of actors in cycles. One that is collected when this process has
-    # started Ray again would take down the actor that has the same number there.
-    gc.collect()
     if address is None:
         ray.init(
             address="local",  # whatever cluster RAY_ADDRESS may name
@@ -56,15 +62,24 @@ def start_ray(
     else:
         _connect(ray, address)
     try:
-        gpus_each = _gpus_each(ray, count=count, threads=threads, device=device)
+        gpus_each = _gpus_each(ray, flag=flag, count=count, threads=threads, device=device)
+        if gpus_each < 1 and not shared_gpus and device != "cpu":
+            there = ray.cluster_resources().get("GPU", 0)
+            raise InputError(f"`{flag}` {count} needs as many GPUs; Ray has {there:g}")
     except InputError:
         ray.shutdown()
         raise
     return ray, Resources(threads, gpus_each)
 
 
-def check_cluster(address: str, *, count: int, threads: int, device: str) -> None:
+def check_cluster(address: str, *, asked: Mapping[str, int], threads: int, device: str) -> None:
     """See that a Ray cluster answers and has what a run would ask it for.
+
+    Args:
+        address: Of the cluster.
+        asked: How many workers, by what the user calls their number; they never run at once.
+        threads: CPU threads of each.
+        device: Where they compute.
 
     Raises:
         InputError: If not.
@@ -72,7 +87,8 @@ def check_cluster(address: str, *, count: int, threads: int, device: str) -> Non
     ray = _import_ray()
     _connect(ray, address)
     try:
-        _gpus_each(ray, count=count, threads=threads, device=device)
+        for flag, count in asked.items():
+            _gpus_each(ray, flag=flag, count=count, threads=threads, device=device)
     finally:
         ray.shutdown()
 
@@ -105,7 +121,7 @@ def _connect(ray: Any, address: str) -> None:
         raise InputError(f"`ray_address` {address!r} cannot be reached ({line}){hint}") from None
 
 
-def _gpus_each(ray: Any, *, count: int, threads: int, device: str) -> float:
+def _gpus_each(ray: Any, *, flag: str, count: int, threads: int, device: str) -> float:
     """The share of a GPU for each of so many actors; 0 where they run on CPUs.
 
     Raises:
@@ -116,7 +132,7 @@ def _gpus_each(ray: Any, *, count: int, threads: int, device: str) -> float:
     on_gpu = torch.device(device).type == "cuda"
     if (on_gpu and not gpus) or cpus < threads * count:
         raise InputError(
-            f"`workers` {count} needs {threads * count} CPUs{' and a GPU' if on_gpu else ''}; Ray "
+            f"`{flag}` {count} needs {threads * count} CPUs{' and a GPU' if on_gpu else ''}; Ray "
             f"has {cpus:g} CPUs and {gpus:g} GPUs"
         )
     # Actors that outnumber the GPUs share them evenly: 3 on 2 GPUs take a half each.

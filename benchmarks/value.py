@@ -1,0 +1,216 @@
+r"""What a user gets for the same time: our command, its rivals, and what costs nothing.
+
+Each one's choice is trained alone by the recipe of `retrain`, with three seeds, and measured on the
+test split; a random architecture under the budget is the median of a truth set (`fidelity.py`).
+
+    python -m benchmarks.value ours results/RUN --out results/reference/value/tiny-300M.csv
+    python -m benchmarks.value asha --space tiny --budget 300MFLOPs --seconds 435 --out ...
+    python -m benchmarks.value given --space tiny --budget 300MFLOPs --out ...
+    python -m benchmarks.value table --truth results/reference/fidelity/tiny-300M.csv --out ...
+
+`ours` takes the best of a finished run. `asha` is what who has Ray and Optuna writes without us:
+Optuna proposes architectures of the same space, Ray Tune trains two at a time from nothing, each on
+a thread of its own, and stops the worse ones early (ASHA), for as many seconds of the clock as our
+command took on the same two cores. It has the recipe of our tryout, in the same small batches.
+`given` are the largest default and the published designs within the budget. Lists are worked off
+as `benchmarks/alone.py` says: rows that are there are not made again.
+"""
+
+import argparse
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from benchmarks.alone import Training, add_options, data_of, work_off
+from benchmarks.fidelity import Truth
+from nas.data import materialise
+from nas.objectives.constrained_space import ConstrainedSpace
+from nas.objectives.limits import Limits
+from nas.runs.run import Run
+from nas.search.settings import TryoutSettings
+from nas.search.tryout import Tryout
+from nas.utilities.interrupt import StopRequest
+from nas.utilities.units import parse_macs
+from search_space import PRESETS, Architecture, total_cost
+from search_space.designs import DESIGNS
+from supernet import Network
+
+BATCH = 16
+RUNGS = TryoutSettings(first_rung=40, reduction=3, rungs=4, lr=5e-4)
+"""Of the rival: 40, 120, 360 and 1,080 steps of 16 images; the rate is our tryout's."""
+
+CPUS = 2
+
+
+class Fresh:
+    """Stands for a supernet from which nothing is inherited."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def extract(self, architecture: Architecture) -> Network:
+        """A network with weights of its own."""
+        torch.manual_seed(self._seed)
+        return Network(architecture, num_classes=10)
+
+
+def asha(options: argparse.Namespace) -> Architecture:
+    """What Ray Tune and Optuna find without a supernet, with a budget of time."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    import ray
+    from ray import tune
+    from ray.tune.search.optuna import OptunaSearch
+
+    space, budget = PRESETS[options.space], parse_macs(options.budget)
+    data = data_of(options.data, options.size)
+    images, labels = materialise(data.search, limit=600, seed=0)
+
+    def suggest(trial: Any) -> None:
+        for gene, choices in space.genes.items():
+            trial.suggest_categorical(gene, choices)
+
+    with tempfile.TemporaryDirectory() as scratch:
+        tryout = Tryout(
+            folder=Path(scratch) / "tried",
+            settings=RUNGS,
+            data=data,
+            images=images,
+            labels=labels,
+            image_size=options.size,
+            batch_size=BATCH,
+            seed=options.seed,
+            device="cpu",
+        )
+        tryout.folder.mkdir()
+        ray.init(num_cpus=CPUS, include_dashboard=False, log_to_driver=False)
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+        results = tune.Tuner(
+            tune.with_parameters(_train, tryout=tryout, space=space, budget=budget),
+            tune_config=tune.TuneConfig(
+                metric="accuracy",
+                mode="max",
+                search_alg=OptunaSearch(suggest, metric="accuracy", mode="max", seed=options.seed),
+                scheduler=tune.schedulers.ASHAScheduler(
+                    time_attr="steps",
+                    grace_period=RUNGS.milestones[0],
+                    max_t=RUNGS.milestones[-1],
+                    reduction_factor=RUNGS.reduction,
+                ),
+                num_samples=-1,
+                max_concurrent_trials=CPUS,
+                time_budget_s=options.seconds,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(storage_path=scratch, name="asha", verbose=0),
+        ).fit()
+        ray.shutdown()
+        found = results.get_dataframe()
+    trained = found[found["accuracy"] > 0]
+    best = trained.sort_values("accuracy").iloc[-1]
+    print(
+        f"asha, seed {options.seed}: {len(found)} proposed, {len(trained)} within the budget and "
+        f"trained, {(trained['steps'] == RUNGS.milestones[-1]).sum()} to the end; best "
+        f"{100 * best['accuracy']:.1f} % after {best['steps']:.0f} steps",
+        flush=True,
+    )
+    return Architecture.from_json(best["architecture"])
+
+
+def _train(config: Mapping[str, Any], tryout: Tryout, space: Any, budget: float) -> None:
+    """One architecture until Tune stops it; one over the budget only says by how much."""
+    from ray import tune
+
+    torch.set_num_threads(1)
+    architecture = space.decode(dict(config))
+    text = architecture.to_json()
+    macs = total_cost(architecture, num_classes=10).macs
+    if macs > budget:
+        tune.report({"accuracy": -macs / budget, "steps": 1, "architecture": text})
+        return
+    tryout.enter(architecture, Fresh(tryout.seed))  # type: ignore[arg-type]
+    for rung, steps in enumerate(tryout.settings.milestones):
+        tried = tryout.climb(architecture, rung, stop=StopRequest(), on_step=lambda _: None)
+        tune.report({"accuracy": tried.accuracy or 0.0, "steps": steps, "architecture": text})
+
+
+def given(options: argparse.Namespace) -> Iterator[tuple[str, Architecture]]:
+    """The largest default, and the published designs that fit."""
+    space, budget = PRESETS[options.space], parse_macs(options.budget)
+    constrained = ConstrainedSpace(
+        space=space, limits=Limits(macs=budget), image_size=224, num_classes=10
+    )
+    yield "largest default", constrained.largest()
+    for design in DESIGNS:
+        if total_cost(design.architecture, num_classes=10).macs <= budget:
+            yield design.name, design.architecture
+
+
+def table(options: argparse.Namespace) -> None:
+    """Print each choice's mean over seeds, and how many of the truth set it beats."""
+    truth = Truth.load(options.truth, steps=options.steps)
+    rows = pd.read_csv(options.out)
+    print(f"{'choice':28}{'MMACs':>7}{'M params':>10}{'seeds':>7}{'test %':>8}{'beats':>8}")
+    print(f"{'random, median':28}{'':>7}{'':>10}{'':>7}{100 * np.median(truth.accuracy):8.1f}")
+    for name, some in rows.groupby("name", sort=False):
+        mean = some["test"].mean()
+        beaten = 100 * (truth.accuracy < mean).mean()
+        first = some.iloc[0]
+        print(
+            f"{name:28}{first['macs'] / 1e6:7.0f}{first['params'] / 1e6:10.2f}{len(some):7}"
+            f"{100 * mean:8.1f}{beaten:7.0f}%"
+        )
+
+
+def train(options: argparse.Namespace, name: str, architecture: Architecture) -> None:
+    """Train a choice alone with each seed."""
+    trainings = [
+        Training(name=name, architecture=architecture, seed=seed, steps=options.steps)
+        for seed in range(options.seeds)
+    ]
+    work_off(trainings, options.out, options)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("who", choices=("ours", "asha", "given", "table"))
+    parser.add_argument("run", type=Path, nargs="?", help="of `ours`: a finished run")
+    parser.add_argument("--space", choices=PRESETS, default="tiny")
+    parser.add_argument("--budget", default="300MFLOPs")
+    parser.add_argument("--seconds", type=float, help="of `asha`")
+    parser.add_argument("--seed", type=int, default=0, help="of `asha`")
+    parser.add_argument("--seeds", type=int, default=3, help="of the training of each choice")
+    parser.add_argument("--steps", type=int, default=540)
+    parser.add_argument("--truth", type=Path, help="of `table`")
+    parser.add_argument("--out", type=Path, required=True)
+    add_options(parser)
+    options = parser.parse_args()
+    match options.who:
+        case "ours":
+            train(options, f"ours, {options.run.name}", Run(options.run).architecture())
+        case "asha":
+            chosen = options.out.with_name(f"{options.out.stem}-asha-{options.seed}.json")
+            if not chosen.exists():
+                start, architecture = time.monotonic(), asha(options)
+                print(f"in {time.monotonic() - start:.0f} s", flush=True)
+                chosen.parent.mkdir(parents=True, exist_ok=True)
+                architecture.save(chosen)
+            train(options, f"ASHA alone, seed {options.seed}", Architecture.load(chosen))
+        case "given":
+            for name, architecture in given(options):
+                train(options, name, architecture)
+        case "table":
+            table(options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""Several processes that train one supernet, started by Ray Train."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from nas.training.ranks import TorchRanks
+from nas.training.supernet import Progress, SupernetTask
+from nas.utilities.errors import InputError
+from nas.utilities.interrupt import Interrupted, StopRequest
+from nas.utilities.ray_cluster import start_ray
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS = 3
+"""How often the processes are started before a training is given up."""
+
+_SETTINGS = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+}
+_LOOK_SECONDS = 0.2
+"""Between two looks at what the processes have told."""
+
+
+class Desk:
+    """Where the first rank tells how far it is, and hears whether to stop; a Ray actor."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+        self._problem = ""
+        self._stop = False
+
+    def tell(self, progress: Progress) -> bool:
+        """A step is done; whether to stop."""
+        self._progress = progress
+        return self._stop
+
+    def refuse(self, problem: str) -> None:
+        """The training cannot go on, and another attempt would not help."""
+        self._problem = problem
+
+    def look(self, stop: bool) -> tuple[Progress | None, str]:
+        """The last step and what was refused; hands on whether to stop."""
+        self._stop = stop
+        return self._progress, self._problem
+
+
+def train_on_ray(
+    task: SupernetTask,
+    *,
+    count: int,
+    threads: int,
+    address: str | None = None,
+    stop: StopRequest,
+    on_progress: Callable[[Progress], None],
+) -> None:
+    """Let so many processes train a supernet together.
+
+    If one of them dies, all start again from the last saved state, `ATTEMPTS` times at most.
+
+    Args:
+        task: The training. All machines must see its folder.
+        count: How many processes; on GPUs each has one.
+        threads: CPU threads of each.
+        address: Of a running cluster; None starts Ray on this machine.
+        stop: Handed on to the processes, which save.
+        on_progress: Called with the latest `Progress` whenever there is a new one.
+
+    Raises:
+        Interrupted: If a stop was requested; the state was saved.
+        InputError: If Ray has not the CPUs or GPUs, if the training cannot go on, or if its
+            processes died too often.
+    """
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    task.state.parent.mkdir(parents=True, exist_ok=True)
+    ray, resources = start_ray(
+        flag="train_workers",
+        count=count,
+        threads=threads,
+        device=task.device,
+        address=address,
+        shared_gpus=False,
+    )
+    try:
+        from ray import train
+        from ray.train.torch import TorchTrainer
+
+        for name in ("ray.train", "ray._private.worker"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails is told by us
+        desk = ray.remote(num_cpus=0)(Desk).remote()
+        failures: list[BaseException] = []
+        with tempfile.TemporaryDirectory() as scratch:
+            trainer = TorchTrainer(
+                _learn,
+                train_loop_config={"task": task, "desk": desk, "threads": threads},
+                scaling_config=train.ScalingConfig(
+                    num_workers=count,
+                    use_gpu=bool(resources.num_gpus),
+                    resources_per_worker={"CPU": threads, "GPU": resources.num_gpus},
+                ),
+                run_config=train.RunConfig(
+                    name="supernet",
+                    storage_path=scratch,
+                    failure_config=train.FailureConfig(max_failures=ATTEMPTS - 1),
+                ),
+            )
+
+            def fit() -> None:
+                try:
+                    trainer.fit()
+                except BaseException as error:
+                    failures.append(error)
+
+            # Not in the main thread, where Ray Train would take Ctrl-C for itself.
+            fitting = threading.Thread(target=fit, daemon=True)
+            fitting.start()
+            seen, problem = None, ""
+            while fitting.is_alive() and not problem:
+                fitting.join(_LOOK_SECONDS)
+                progress, problem = ray.get(desk.look.remote(stop.requested))
+                if progress is not None and progress != seen:
+                    seen = progress
+                    on_progress(progress)
+    finally:
+        ray.shutdown()
+    if problem:
+        raise InputError(problem)
+    if failures:
+        logger.error("training on Ray failed: %s", failures[0])
+        raise InputError(
+            f"`train_workers` {count}: a process that trains died {ATTEMPTS} times; with fewer of "
+            "them the same command goes on from the last saved state"
+        )
+    if not task.checkpoint.exists():
+        raise Interrupted
+
+
+def _learn(config: dict[str, Any]) -> None:
+    """Be one of the ranks; lives in a Ray worker."""
+    import ray
+    from ray.train.torch import get_device
+
+    task, desk = config["task"], config["desk"]
+    torch.set_num_threads(config["threads"])
+    device = get_device()
+    ranks, stop = TorchRanks(device), StopRequest()
+
+    def tell(progress: Progress) -> None:
+        stop.requested = ray.get(desk.tell.remote(progress))
+
+    if not task.state.parent.is_dir():
+        folder = task.state.parent
+        told = f"{folder}: a machine of the cluster does not see it; all must, to train together"
+        ray.get(desk.refuse.remote(told))
+        return
+    try:
+        task = replace(task, device=str(device))
+        task.train(task.new_store(), stop=stop, on_progress=tell, ranks=ranks)
+    except InputError as error:
+        ray.get(desk.refuse.remote(str(error)))
+    except Interrupted:
+        logger.info("stopped")

@@ -1,0 +1,126 @@
+"""A supernet that is trained by several processes, from the command line to the end of its run."""
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from small_runs import ROOT, SMALL, finish, start, wait_for
+
+from nas.runs.folder import RunFolder
+from nas.training.checkpoint import load_checkpoint
+from nas.training.supernet import states
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="each process that trains needs a CPU"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _no_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray asks for a token or not, depending on what else was run on this machine."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+
+
+def test_a_run_that_two_processes_train_is_stopped_and_goes_on_to_its_end(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    flags = ("--steps", "100", "--trials", "2", "--train-workers", "2", "--out", folder.path)
+    arguments = (ROOT / "run_search.py", *SMALL, *flags)
+    process = start(*arguments)
+    assert process.stdout is not None
+    wait_for("training the supernet ", process.stdout)
+    process.send_signal(signal.SIGINT)
+    status, out, err = finish(process)
+    assert (status, "Traceback" in err) == (130, False)
+    assert "To go on" in out
+    assert not folder.checkpoint.exists()
+    state, of_teacher = states(folder.training_state)
+    done = load_checkpoint(state).step
+    assert 0 < done < 100
+    assert of_teacher.exists()
+
+    status, out, err = finish(start(*arguments))
+    assert status == 0, err
+    assert "Traceback" not in err
+    assert "training the teacher" not in out
+    first = re.search(r"training the supernet (\d+)/100", out)
+    assert first is not None
+    assert done < int(first[1]) <= 100
+    assert [path.name for path in folder.checkpoint.parent.iterdir()] == [folder.checkpoint.name]
+    trials = pd.read_csv(folder.path / "trials.csv")
+    assert (trials["state"] == "evaluated").sum() == 2
+    assert folder.best.exists()
+
+
+DEADLY = """
+import os
+import signal
+from pathlib import Path
+from typing import Literal
+
+from torch import distributed
+
+from nas.training.strategies import STRATEGIES, Blockwise
+from nas.training.supernet import train_supernet
+
+train_supernet.__kwdefaults__["checkpoint_seconds"] = -1.0  # a state after every step
+NOTES = Path(__file__).with_suffix(".txt")
+DEATHS = (2, 4, 5)
+
+class Deadly(Blockwise):
+    name: Literal["deadly"] = "deadly"
+
+    def plan(self, course, step):
+        if distributed.is_initialized() and distributed.get_rank() == 1:
+            deaths = NOTES.read_text().count("died") if NOTES.exists() else 0
+            die = deaths < len(DEATHS) and step == DEATHS[deaths]
+            with NOTES.open("a") as notes:
+                notes.write(f"{step} died\\n" if die else f"{step}\\n")
+            if die:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().plan(course, step)
+
+STRATEGIES["deadly"] = Deadly
+"""
+"""A strategy whose second rank is killed three times, each time in a later step."""
+
+COMMAND = """
+import os
+import sys
+
+sys.path.insert(0, sys.argv[1])
+os.environ["PYTHONPATH"] += os.pathsep + sys.argv.pop(1)  # for the processes that Ray starts
+import deadly
+from nas.cli import main
+
+sys.exit(main())
+"""
+
+
+def test_a_process_that_dies_is_restarted_from_the_last_state_and_given_up_after_three_deaths(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "deadly.py").write_text(DEADLY)
+    folder = RunFolder(tmp_path / "run")
+    flags = ("--strategy", "deadly", "--steps", "8", "--trials", "1", "--out", folder.path)
+    arguments = ("-c", COMMAND, tmp_path, "search", *SMALL, *flags, "--train-workers")
+    status, out, err = finish(start(*arguments, "2"))
+    assert status == 2, (out, err)
+    (line,) = err.splitlines()
+    assert line.startswith("error: --train-workers 2: a process that trains died 3 times")
+    assert "Traceback" not in out
+    planned = (tmp_path / "deadly.txt").read_text().splitlines()
+    assert planned == ["0", "1", "2 died", "2", "3", "4 died", "4", "5 died"]
+    assert load_checkpoint(folder.training_state).step == 5
+    assert not folder.checkpoint.exists()
+
+    # As the line says, fewer go on from there.
+    status, out, err = finish(start(*arguments, "1"))
+    assert status == 0, err
+    assert "Traceback" not in err
+    assert "training the supernet 6/8" in out
+    assert "training the teacher" not in out
+    assert folder.best.exists()
