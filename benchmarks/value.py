@@ -17,11 +17,13 @@ as `benchmarks/alone.py` says: rows that are there are not made again.
 """
 
 import argparse
+import json
 import logging
 import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +31,17 @@ import numpy as np
 import pandas as pd
 import torch
 
+import nas
 from benchmarks.alone import Training, add_options, data_of, work_off
 from benchmarks.fidelity import Truth
 from nas.data import materialise
 from nas.objectives.constrained_space import ConstrainedSpace
 from nas.objectives.limits import Limits
-from nas.runs.run import Run
 from nas.search.settings import TryoutSettings
 from nas.search.tryout import Tryout
 from nas.utilities.interrupt import StopRequest
 from nas.utilities.units import parse_macs
-from search_space import PRESETS, Architecture, total_cost
+from search_space import PRESETS, Architecture, SearchSpace, total_cost
 from search_space.designs import DESIGNS
 from supernet import Network
 
@@ -48,6 +50,7 @@ RUNGS = TryoutSettings(first_rung=40, reduction=3, rungs=4, lr=5e-4)
 """Of the rival: 40, 120, 360 and 1,080 steps of 16 images; the rate is our tryout's."""
 
 CPUS = 2
+REPORTS = "reports.jsonl"
 
 
 class Fresh:
@@ -75,10 +78,6 @@ def asha(options: argparse.Namespace) -> Architecture:
     data = data_of(options.data, options.size)
     images, labels = materialise(data.search, limit=600, seed=0)
 
-    def suggest(trial: Any) -> None:
-        for gene, choices in space.genes.items():
-            trial.suggest_categorical(gene, choices)
-
     with tempfile.TemporaryDirectory() as scratch:
         tryout = Tryout(
             folder=Path(scratch) / "tried",
@@ -94,12 +93,14 @@ def asha(options: argparse.Namespace) -> Architecture:
         tryout.folder.mkdir()
         ray.init(num_cpus=CPUS, include_dashboard=False, log_to_driver=False)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-        results = tune.Tuner(
+        tune.Tuner(
             tune.with_parameters(_train, tryout=tryout, space=space, budget=budget),
             tune_config=tune.TuneConfig(
                 metric="accuracy",
                 mode="max",
-                search_alg=OptunaSearch(suggest, metric="accuracy", mode="max", seed=options.seed),
+                search_alg=OptunaSearch(
+                    partial(_suggest, space), metric="accuracy", mode="max", seed=options.seed
+                ),
                 scheduler=tune.schedulers.ASHAScheduler(
                     time_attr="steps",
                     grace_period=RUNGS.milestones[0],
@@ -114,19 +115,26 @@ def asha(options: argparse.Namespace) -> Architecture:
             run_config=tune.RunConfig(storage_path=scratch, name="asha", verbose=0),
         ).fit()
         ray.shutdown()
-        found = results.get_dataframe()
+        found = pd.read_json(tryout.folder / REPORTS, lines=True)
+    proposed = found["architecture"].nunique()
     trained = found[found["accuracy"] > 0]
     best = trained.sort_values("accuracy").iloc[-1]
     print(
-        f"asha, seed {options.seed}: {len(found)} proposed, {len(trained)} within the budget and "
-        f"trained, {(trained['steps'] == RUNGS.milestones[-1]).sum()} to the end; best "
+        f"asha, seed {options.seed}: {proposed} proposed, "
+        f"{trained['architecture'].nunique()} within the budget, "
+        f"{(trained['steps'] == RUNGS.milestones[-1]).sum()} trained to the end; best "
         f"{100 * best['accuracy']:.1f} % after {best['steps']:.0f} steps",
         flush=True,
     )
     return Architecture.from_json(best["architecture"])
 
 
-def _train(config: Mapping[str, Any], tryout: Tryout, space: Any, budget: float) -> None:
+def _suggest(space: SearchSpace, trial: Any) -> None:
+    for gene, choices in space.genes.items():
+        trial.suggest_categorical(gene, choices)
+
+
+def _train(config: Mapping[str, Any], tryout: Tryout, space: SearchSpace, budget: float) -> None:
     """One architecture until Tune stops it; one over the budget only says by how much."""
     from ray import tune
 
@@ -134,13 +142,20 @@ def _train(config: Mapping[str, Any], tryout: Tryout, space: Any, budget: float)
     architecture = space.decode(dict(config))
     text = architecture.to_json()
     macs = total_cost(architecture, num_classes=10).macs
+
+    def report(accuracy: float, steps: int) -> None:
+        row = {"accuracy": accuracy, "steps": steps, "architecture": text}
+        with (tryout.folder / REPORTS).open("a") as reports:  # Tune's own are gone at its end
+            reports.write(json.dumps(row) + "\n")
+        tune.report(row)
+
     if macs > budget:
-        tune.report({"accuracy": -macs / budget, "steps": 1, "architecture": text})
+        report(-macs / budget, 1)
         return
     tryout.enter(architecture, Fresh(tryout.seed))  # type: ignore[arg-type]
     for rung, steps in enumerate(tryout.settings.milestones):
         tried = tryout.climb(architecture, rung, stop=StopRequest(), on_step=lambda _: None)
-        tune.report({"accuracy": tried.accuracy or 0.0, "steps": steps, "architecture": text})
+        report(tried.accuracy or 0.0, steps)
 
 
 def given(options: argparse.Namespace) -> Iterator[tuple[str, Architecture]]:
@@ -196,14 +211,14 @@ def main() -> None:
     options = parser.parse_args()
     match options.who:
         case "ours":
-            train(options, f"ours, {options.run.name}", Run(options.run).architecture())
+            train(options, f"ours, {options.run.name}", nas.open_run(options.run).architecture())
         case "asha":
             chosen = options.out.with_name(f"{options.out.stem}-asha-{options.seed}.json")
             if not chosen.exists():
                 start, architecture = time.monotonic(), asha(options)
                 print(f"in {time.monotonic() - start:.0f} s", flush=True)
                 chosen.parent.mkdir(parents=True, exist_ok=True)
-                architecture.save(chosen)
+                chosen.write_text(architecture.to_json())
             train(options, f"ASHA alone, seed {options.seed}", Architecture.load(chosen))
         case "given":
             for name, architecture in given(options):
