@@ -12,7 +12,7 @@ from nas.training.ray_training import train_on_ray
 from nas.training.supernet import Progress, SupernetTask, states
 from nas.utilities.progress import LiveLine
 
-MONITOR_IMAGES = 256
+MONITOR_IMAGES = 128
 """Of the search split, for a look at current accuracies."""
 
 
