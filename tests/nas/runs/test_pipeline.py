@@ -491,7 +491,7 @@ def test_a_run_that_is_stopped_in_training_and_in_search_comes_to_the_same_end(
     arguments = (*LONG, "--out", folder.path)
 
     status, out = stopped(start(*arguments), "training the supernet 1/", sent)
-    assert "training the teacher 1/40" in out
+    assert "training the teacher 1/" in out
     assert not folder.checkpoint.exists()
     assert status == (-9 if sent == signal.SIGKILL else 130)
     kept = [state.exists() for state in states(folder.training_state)]
