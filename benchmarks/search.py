@@ -37,6 +37,7 @@ from nas.search.evaluation import Score
 from nas.search.front import hypervolume
 from nas.search.samplers import SAMPLERS
 from nas.search.study import open_study
+from nas.search.trials import Record
 from nas.training.accuracy import SubnetEvaluator
 from nas.training.settings import SupernetTraining
 from nas.training.supernet import SupernetTask
@@ -153,9 +154,9 @@ def ours(sampler: str, seed: int, limit: float, accuracies: dict[str, float]) ->
             seed=seed,
         )
 
-        def note(record: object) -> None:
-            if record.state == "evaluated":  # type: ignore[attr-defined]
-                points.append((record.accuracy, record.costs["macs"]))  # type: ignore[attr-defined]
+        def note(record: Record) -> None:
+            if record.state == "evaluated" and record.accuracy is not None:
+                points.append((record.accuracy, record.costs["macs"]))
 
         search.run(stop=StopRequest(), on_decided=note)
     return points

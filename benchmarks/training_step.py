@@ -25,7 +25,6 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-import nas  # noqa: F401  (tunes OpenMP before torch is loaded)
 from nas.data import load_data, materialise
 from nas.objectives.constrained_space import ConstrainedSpace
 from nas.objectives.limits import Limits

@@ -152,7 +152,7 @@ def _train(config: Mapping[str, Any], tryout: Tryout, space: SearchSpace, budget
     if macs > budget:
         report(-macs / budget, 1)
         return
-    tryout.enter(architecture, Fresh(tryout.seed))  # type: ignore[arg-type]
+    tryout.enter(architecture, Fresh(tryout.seed))
     for rung, steps in enumerate(tryout.settings.milestones):
         tried = tryout.climb(architecture, rung, stop=StopRequest(), on_step=lambda _: None)
         report(tried.accuracy or 0.0, steps)

@@ -125,9 +125,10 @@ def train_on_ray(
             # Not in the main thread, where Ray Train would take Ctrl-C for itself.
             fitting = threading.Thread(target=fit, daemon=True)
             fitting.start()
-            seen, problem = None, ""
-            while fitting.is_alive() and not problem:
+            seen, problem, at_work = None, "", True
+            while at_work and not problem:
                 fitting.join(_LOOK_SECONDS)
+                at_work = fitting.is_alive()  # asked before the look, so that the last one sees all
                 progress, problem = ray.get(desk.look.remote(stop.requested))
                 if progress is not None and progress != seen:
                     seen = progress

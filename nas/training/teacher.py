@@ -8,7 +8,6 @@ space, and shares no weight with one: no choice is trained before the others.
 from __future__ import annotations
 
 import itertools
-import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -30,8 +29,6 @@ from nas.utilities.interrupt import StopRequest
 from search_space import SearchSpace
 from supernet.blocks.layers import MapConv
 from supernet.blocks.norms import MapBatchNorm
-
-logger = logging.getLogger(__name__)
 
 NARROWER = 2
 """The teacher has so many times fewer channels than the largest of the space."""

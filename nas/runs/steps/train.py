@@ -1,9 +1,8 @@
 """The first step of a run: training the supernet."""
 
 import os
-from contextlib import ExitStack
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from rich.console import Console
 
@@ -40,7 +39,7 @@ def train(job: Job) -> None:
         f"{job.config.proxy_size} px; costs are counted at {job.config.image_size} px",
         highlight=False,
     )
-    with _Lines(job.console) as show, job.clock.measuring("supernet_seconds"):
+    with _lines(job.console) as show, job.clock.measuring("supernet_seconds"):
         if job.execution.train_workers == 1:
             task.train(store, stop=job.stop, on_progress=show)
         else:
@@ -57,29 +56,19 @@ def train(job: Job) -> None:
             )
 
 
-class _Lines:
-    """A live line for each part of a training, one after the other."""
+@contextmanager
+def _lines(console: Console) -> Iterator[Callable[[Progress], None]]:
+    """A live line for each part of a training, one after the other; to be told its progress."""
+    with ExitStack() as shown:
+        line: LiveLine | None = None
 
-    def __init__(self, console: Console) -> None:
-        self._console, self._open = console, ExitStack()
-        self._line: LiveLine | None = None
+        def show(progress: Progress) -> None:
+            nonlocal line
+            title = f"training the {progress.part}"
+            if line is None or line.title != title:
+                shown.close()
+                line = shown.enter_context(LiveLine(console, title, total=progress.steps))
+            current = " ".join(f"{k} {v:.0%}" for k, v in progress.accuracies.items())
+            line.update(progress.step, f"loss {progress.loss:.2f} {current}".rstrip())
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._open.close()
-
-    def __call__(self, progress: Progress) -> None:
-        title = f"training the {progress.part}"
-        if self._line is None or self._line.title != title:
-            self._open.close()
-            self._line = LiveLine(self._console, title, total=progress.steps)
-            self._open.enter_context(self._line)
-        current = " ".join(f"{k} {v:.0%}" for k, v in progress.accuracies.items())
-        self._line.update(progress.step, f"loss {progress.loss:.2f} {current}".rstrip())
+        yield show
