@@ -1,26 +1,38 @@
 r"""How fast a search finds the front: hypervolume against evaluations, ours beside plain Optuna.
 
-The space `nano` can be listed, so that its true front is known. `table` trains its supernet and
-evaluates every architecture; `race` lets searches loose on that table, under limits on
-multiply-adds that leave all, a quarter and a twentieth of the space; `figure` draws them.
+Spaces that can be listed have a front that is known. `table` evaluates every architecture of one
+with the supernet of a run: `nano` whole, and a slice of `tiny` that is larger. `race` lets searches
+loose on that table, under limits on multiply-adds that leave all of it, a quarter and a twentieth;
+`figure` draws them.
 
-    python -m benchmarks.search table --out results/reference/search/nano.csv
-    python -m benchmarks.search race --table results/reference/search/nano.csv \
-        --out results/reference/search/race.csv
-    python -m benchmarks.search figure --race results/reference/search/race.csv \
-        --out race.html
+    python run_search.py --space nano --budget 1GFLOPs --steps 1500 --trials 1 --short-list 0 \
+        --out results/nano
+    python -m benchmarks.search table results/nano --space nano \
+        --out results/reference/search/nano.csv
+    python -m benchmarks.search race --space nano --table results/reference/search/nano.csv \
+        --out results/reference/search/nano-race.csv
+    python -m benchmarks.search figure results/reference/search/nano-race.csv --out race.html
 
 Ours is the driver with each of its samplers: what exceeds the limit is never evaluated. Rivals are
 Optuna's samplers as its documentation uses them, with the limit as a soft constraint: every
 proposal costs an evaluation, those over the limit and those that were made before included.
-Hypervolume is a share of the box from no accuracy at the limit; what exceeds it counts nothing.
+
+Two hypervolumes, both as shares of the true front's. That of our reports is the share of the box
+from no accuracy to the limit: the first feasible point has most of it. That of the span counts
+from the worst that the space has within the limit, in both objectives. What exceeds the limit
+counts nothing in either.
 """
 
 import argparse
+import csv
+import itertools
 import tempfile
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +41,12 @@ import pandas as pd
 import torch
 from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
 
-from nas.data import load_data, materialise
+from benchmarks.alone import data_of, rows_of
+from nas.data import materialise
 from nas.objectives.constrained_space import ConstrainedSpace
 from nas.objectives.limits import Limits
+from nas.runs.folder import RunFolder
+from nas.runs.run import trained_store
 from nas.search.driver import Search
 from nas.search.evaluation import Score
 from nas.search.front import hypervolume
@@ -39,12 +54,44 @@ from nas.search.samplers import SAMPLERS
 from nas.search.study import open_study
 from nas.search.trials import Record
 from nas.training.accuracy import SubnetEvaluator
-from nas.training.settings import SupernetTraining
-from nas.training.supernet import SupernetTask
 from nas.utilities.interrupt import StopRequest
-from search_space import PRESETS, Architecture, total_cost
+from search_space import PRESETS, Architecture, SearchSpace, StageChoices, total_cost
+from search_space.parts import FullAttention, Rates
 
-NANO = PRESETS["nano"]
+SLICE = SearchSpace(
+    name="slice of tiny",
+    stem=PRESETS["tiny"].stem,
+    stages=(
+        StageChoices(depth=(1,), width=(32,), aggregation=(Rates(rates=(8,)),), ratio=(2,)),
+        StageChoices(
+            depth=(1,),
+            width=(64,),
+            pooling=("conv", "max_pool", "deformable"),
+            aggregation=(Rates(rates=(4, 2)),),
+            ratio=(2,),
+        ),
+        StageChoices(
+            depth=(1, 4),
+            width=(64, 96),
+            pooling=("conv", "max_pool", "deformable"),
+            mixer=("local_global", "split_local_global", "depthwise", "ladder"),
+            local_ratio=(0.5,),
+            aggregation=(Rates(rates=(2, 1)),),
+            ratio=(2,),
+        ),
+        StageChoices(
+            depth=(1, 2),
+            width=(192,),
+            pooling=("conv", "max_pool", "deformable"),
+            mixer=("local_global", "depthwise", "ladder"),
+            aggregation=(FullAttention(),),
+            ratio=(2,),
+        ),
+    ),
+)
+"""Members of `tiny` that differ in poolings, mixers and sizes: few enough to list."""
+
+SPACES = {"nano": PRESETS["nano"], "slice": SLICE}
 SHARES = {"loose": 1.0, "25 %": 0.25, "5 %": 0.05}
 """Names of the limits, and which share of the space meets them."""
 
@@ -60,53 +107,47 @@ RIVALS: dict[str, Callable[[int], BaseSampler]] = {
     "Optuna TPE": lambda seed: TPESampler(seed=seed),
 }
 
+COLUMNS = ("limit", "macs", "search", "seed", "evaluations", "box", "span", "seconds")
+"""Of a race: `macs` is the limit; `box` and `span` are shares of the true front's hypervolume;
+`seconds` of one core for the whole search, the table's lookups included."""
+
 Point = tuple[float, float]
 """Accuracy and multiply-adds of one evaluation."""
 
 
 def make_table(options: argparse.Namespace) -> None:
-    """Train nano's supernet and evaluate every architecture on the whole search split."""
-    data = load_data("digits", image_size=options.size, seed=0)
-    images, labels = materialise(data.search, limit=None, seed=0)
-    unlimited = Limits(macs=1e12)
-    with tempfile.TemporaryDirectory() as folder:
-        task = SupernetTask(
-            settings=SupernetTraining(steps=options.steps, batch_size=16, lr=3e-4, seed=0),
-            constrained=ConstrainedSpace(
-                space=NANO, limits=unlimited, image_size=224, num_classes=10
-            ),
-            data=data,
-            images=images[:200],
-            labels=labels[:200],
-            device="cpu",
-            state=Path(folder) / "state.safetensors",
-            checkpoint=Path(folder) / "checkpoint.safetensors",
-        )
-        store = task.new_store()
-        task.train(store, stop=StopRequest(), on_progress=lambda progress: None)
-    evaluator = SubnetEvaluator(
-        store, images, labels, mean=data.mean, std=data.std, threads=torch.get_num_threads()
-    )
-    rows = []
-    for architecture in NANO.enumerate():
-        cost = total_cost(architecture, num_classes=10)
-        rows.append(
-            {
-                "hash": architecture.hash,
-                "macs": cost.macs,
-                "params": cost.params,
-                "accuracy": evaluator.accuracy(architecture),
-                "summary": architecture.summary,
-            }
-        )
-    table = pd.DataFrame(rows).sort_values(["macs", "hash"], ignore_index=True)
-    most = table["accuracy"].cummax()
-    table.insert(4, "on_front", (table["accuracy"] == most) & (most.diff() != 0))
+    """Evaluate every architecture with the supernet of a run; rows that are there stay."""
+    space = SPACES[options.space]
+    folder = RunFolder(options.run)
+    config = folder.config
+    data = data_of(config.data, config.proxy_size)
+    images, labels = materialise(data.search, limit=options.images, seed=0)
+    torch.set_num_threads(1)
+    store = trained_store(folder, device="cpu")
+    evaluator = SubnetEvaluator(store, images, labels, mean=data.mean, std=data.std, threads=1)
+    done = {row["hash"] for row in rows_of(options.out)}
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(options.out, index=False)
+    with options.out.open("a", newline="", buffering=1) as file:
+        writer = csv.DictWriter(file, ("hash", "macs", "params", "accuracy", "summary"))
+        if not done:
+            writer.writeheader()
+        for architecture in space.enumerate():
+            if architecture.hash in done:
+                continue
+            cost = total_cost(architecture, num_classes=data.num_classes)
+            writer.writerow(
+                {
+                    "hash": architecture.hash,
+                    "macs": cost.macs,
+                    "params": cost.params,
+                    "accuracy": round(evaluator.accuracy(architecture), 5),
+                    "summary": architecture.summary,
+                }
+            )
+    table = pd.read_csv(options.out)
     print(
         f"{len(table)} architectures, {100 * table['accuracy'].min():.1f} to "
-        f"{100 * table['accuracy'].max():.1f} %, {table['on_front'].sum()} on the front"
+        f"{100 * table['accuracy'].max():.1f} %"
     )
 
 
@@ -132,107 +173,135 @@ class FromTable:
         """Nothing to let go of."""
 
 
-def ours(sampler: str, seed: int, limit: float, accuracies: dict[str, float]) -> list[Point]:
-    """What our driver evaluates, in its order."""
-    constrained = ConstrainedSpace(
-        space=NANO, limits=Limits(macs=limit), image_size=224, num_classes=10
-    )
-    points: list[Point] = []
-    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as folder:
-        study = open_study(
-            Path(folder) / "journal.log",
-            sampler=sampler,
-            seed=seed,
-            trials=EVALUATIONS,
-            objectives=constrained.objectives,
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """What a search is let loose on: a space whose scores are known, under a limit.
+
+    Attributes:
+        space: The space.
+        accuracies: Of every architecture, by hash.
+        macs: Likewise.
+        limit: On multiply-adds.
+    """
+
+    space: SearchSpace
+    accuracies: dict[str, float]
+    macs: dict[str, float]
+    limit: float
+
+    @cached_property
+    def feasible(self) -> list[Point]:
+        """Every architecture within the limit."""
+        return [
+            (accuracy, self.macs[hash_])
+            for hash_, accuracy in self.accuracies.items()
+            if self.macs[hash_] <= self.limit
+        ]
+
+    @cached_property
+    def worst(self) -> Point:
+        """The least accuracy, and the least multiply-adds, within the limit."""
+        return min(a for a, _ in self.feasible), min(m for _, m in self.feasible)
+
+    def volumes(self, points: Sequence[Point]) -> tuple[float, float]:
+        """Hypervolume of the box of our reports, and of the span."""
+        objectives = [o for o in Limits(macs=self.limit).objectives if o.searched]
+        least, cheapest = self.worst
+        within = [(a, m) for a, m in points if m <= self.limit]
+        return (
+            hypervolume([(a, m / self.limit) for a, m in within], objectives),
+            hypervolume(
+                [(a - least, (m - cheapest) / (self.limit - cheapest)) for a, m in within],
+                objectives,
+            ),
         )
-        search = Search(
-            study,
-            constrained=constrained,
-            workers=FromTable(accuracies),
-            trials=EVALUATIONS,
-            seed=seed,
+
+    def ours(self, sampler: str, seed: int) -> list[Point]:
+        """What our driver evaluates, in its order."""
+        constrained = ConstrainedSpace(
+            space=self.space, limits=Limits(macs=self.limit), image_size=224, num_classes=10
         )
+        points: list[Point] = []
+        with tempfile.TemporaryDirectory(dir=IN_MEMORY) as folder:
+            study = open_study(
+                Path(folder) / "journal.log",
+                sampler=sampler,
+                seed=seed,
+                trials=EVALUATIONS,
+                constrained=constrained,
+            )
+            search = Search(
+                study,
+                constrained=constrained,
+                workers=FromTable(self.accuracies),
+                trials=EVALUATIONS,
+                seed=seed,
+            )
 
-        def note(record: Record) -> None:
-            if record.state == "evaluated" and record.accuracy is not None:
-                points.append((record.accuracy, record.costs["macs"]))
+            def note(record: Record) -> None:
+                if record.state == "evaluated" and record.accuracy is not None:
+                    points.append((record.accuracy, record.costs["macs"]))
 
-        search.run(stop=StopRequest(), on_decided=note)
-    return points
+            search.run(stop=StopRequest(), on_decided=note)
+        return points
 
+    def plain(self, sampler: BaseSampler) -> list[Point]:
+        """What Optuna alone evaluates, in its order."""
+        study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+        points: list[Point] = []
 
-def plain(
-    sampler: BaseSampler, limit: float, accuracies: dict[str, float], macs: dict[str, float]
-) -> list[Point]:
-    """What Optuna alone evaluates, in its order."""
-    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
-    points: list[Point] = []
+        def objective(trial: optuna.Trial) -> Point:
+            architecture = self.space.suggest(trial)
+            cost = self.macs[architecture.hash]
+            trial.set_constraint("macs", cost / self.limit - 1)
+            points.append((self.accuracies[architecture.hash], cost))
+            return points[-1]
 
-    def objective(trial: optuna.Trial) -> Point:
-        architecture = NANO.suggest(trial)
-        cost = macs[architecture.hash]
-        trial.set_constraint("macs", cost / limit - 1)
-        points.append((accuracies[architecture.hash], cost))
-        return points[-1]
-
-    study.optimize(objective, n_trials=EVALUATIONS)
-    return points
-
-
-def trace(points: Sequence[Point], limit: float) -> list[float]:
-    """The hypervolume after each of `EVALUATIONS`; a search that has ended stays where it was."""
-    objectives = [o for o in Limits(macs=limit).objectives if o.name in ("accuracy", "macs")]
-    found, values = [], []
-    for accuracy, macs in points:
-        if macs <= limit:
-            found.append([accuracy, macs / limit])
-        values.append(hypervolume(found, objectives))
-    return (values + values[-1:] * EVALUATIONS)[:EVALUATIONS]
+        study.optimize(objective, n_trials=EVALUATIONS)
+        return points
 
 
 def race(options: argparse.Namespace) -> None:
-    """Every search at every limit with every seed; a row for each evaluation."""
+    """Every search at every limit with every seed; a row for every tenth evaluation."""
     table = pd.read_csv(options.table)
-    accuracies = dict(zip(table["hash"], table["accuracy"], strict=True))
-    macs = dict(zip(table["hash"], table["macs"], strict=True))
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    rows = []
-    for name, share in SHARES.items():
-        limit = float(np.quantile(table["macs"], share, method="higher"))
-        there = [(a, m) for a, m in zip(table["accuracy"], table["macs"], strict=True)]
-        best = trace([point for point in there if point[1] <= limit], limit)[-1]
-        for seed in range(options.seeds):
-            runs = {
-                f"ours, {sampler}": ours(sampler, seed, limit, accuracies) for sampler in SAMPLERS
-            }
-            runs |= {
-                rival: plain(make(seed), limit, accuracies, macs) for rival, make in RIVALS.items()
-            }
-            for search, points in runs.items():
-                for count, value in enumerate(trace(points, limit), start=1):
-                    rows.append(
-                        {
-                            "limit": name,
-                            "macs": limit,
-                            "search": search,
-                            "seed": seed,
-                            "evaluations": count,
-                            "hypervolume": round(value, 5),
-                            "of_true_front": round(value / best, 5),
-                        }
-                    )
-            print(f"{name} ({limit:.3g} MACs), seed {seed} done", flush=True)
-    found = pd.DataFrame(rows)
+    done = {(row["limit"], row["seed"], row["search"]) for row in rows_of(options.out)}
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    found.to_csv(options.out, index=False)
+    with options.out.open("a", newline="", buffering=1) as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        if not done:
+            writer.writeheader()
+        for seed, (name, share) in itertools.product(range(options.seeds), SHARES.items()):
+            course = Course(
+                space=SPACES[options.space],
+                accuracies=dict(zip(table["hash"], table["accuracy"], strict=True)),
+                macs=dict(zip(table["hash"], table["macs"], strict=True)),
+                limit=float(np.quantile(table["macs"], share, method="higher")),
+            )
+            best = course.volumes(course.feasible)
+            runs = {f"ours, {s}": partial(course.ours, s, seed) for s in SAMPLERS}
+            runs |= {rival: partial(course.plain, make(seed)) for rival, make in RIVALS.items()}
+            for search, run in runs.items():
+                if (name, str(seed), search) in done or search in options.without:
+                    continue
+                started = time.process_time()
+                points = run()
+                seconds = time.process_time() - started
+                for count in range(10, EVALUATIONS + 1, 10):
+                    found = course.volumes(points[:count])
+                    box, span = (a / b for a, b in zip(found, best, strict=True))
+                    row = (name, course.limit, search, seed, count, round(box, 5), round(span, 5))
+                    writer.writerow(dict(zip(COLUMNS, (*row, round(seconds, 1)), strict=True)))
+            print(f"{name} ({course.limit:.3g} MACs), seed {seed} done", flush=True)
+    found = pd.read_csv(options.out)
     at = found[found["evaluations"].isin(MARKS)]
-    means = at.pivot_table(
-        index=["limit", "search"], columns="evaluations", values="of_true_front", sort=False
-    )
-    print("share of the true front's hypervolume after so many evaluations, mean over seeds")
-    print(means.round(3).to_string())
+    for measure in ("box", "span"):
+        means = at.pivot_table(
+            index=["limit", "search"], columns="evaluations", values=measure, sort=False
+        )
+        print(f"share of the true front's hypervolume ({measure}), mean over seeds")
+        print(means.round(3).to_string())
 
 
 def figure(options: argparse.Namespace) -> None:
@@ -243,30 +312,39 @@ def figure(options: argparse.Namespace) -> None:
 
     found = pd.read_csv(options.race)
     limits = list(found["limit"].unique())
-    chart = make_subplots(cols=len(limits), shared_yaxes=True, subplot_titles=limits)
+    titles = [f"limit: {limit}" if limit == "loose" else f"{limit} feasible" for limit in limits]
+    chart = make_subplots(cols=len(limits), shared_yaxes=True, subplot_titles=titles)
+    searches = found["search"].unique()
+    colours = dict(zip(searches, qualitative.Dark2, strict=False))
     for column, limit in enumerate(limits, start=1):
-        some = found[found["limit"] == limit]
-        for colour, (search, rows) in zip(
-            qualitative.Dark2, some.groupby("search", sort=False), strict=False
-        ):
-            by_count = rows.groupby("evaluations")["of_true_front"]
+        for search, rows in found[found["limit"] == limit].groupby("search", sort=False):
+            by_count = rows.groupby("evaluations")["span"]
             mean, spread = by_count.mean(), by_count.std().fillna(0)
-            x = [*mean.index, *mean.index[::-1]]
-            y = [*(mean + spread), *(mean - spread)[::-1]]
-            band = {"fill": "toself", "fillcolor": colour, "opacity": 0.15, "hoverinfo": "skip"}
-            chart.add_scatter(x=x, y=y, row=1, col=column, mode="none", showlegend=False, **band)
-            line = {"color": colour, "dash": "solid" if search.startswith("ours") else "dot"}
+            colour = colours[search]
+            chart.add_scatter(
+                x=[*mean.index, *mean.index[::-1]],
+                y=[*(mean + spread).clip(upper=1), *(mean - spread)[::-1]],
+                row=1,
+                col=column,
+                mode="none",
+                fill="toself",
+                fillcolor=colour,
+                opacity=0.12,
+                hoverinfo="skip",
+                showlegend=False,
+            )
             chart.add_scatter(
                 x=list(mean.index),
                 y=list(mean),
                 row=1,
                 col=column,
+                mode="lines",
                 name=search,
-                line=line,
+                line={"color": colour, "dash": "solid" if search.startswith("ours") else "dot"},
                 showlegend=column == 1,
             )
     chart.update_xaxes(title="evaluations")
-    chart.update_yaxes(title="share of the true front's hypervolume", col=1, range=[0.6, 1.01])
+    chart.update_yaxes(title="share of the true front's hypervolume", col=1)
     chart.update_layout(template="plotly_white", width=1200, height=420)
     go.Figure(chart).write_html(options.out, include_plotlyjs=True)
 
@@ -274,19 +352,22 @@ def figure(options: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    made = commands.add_parser("table", help="train nano's supernet, evaluate everything")
-    made.add_argument("--size", type=int, default=64)
-    made.add_argument("--steps", type=int, default=1500)
+    made = commands.add_parser("table", help="evaluate everything with a run's supernet")
+    made.add_argument("run", type=Path)
+    made.add_argument("--images", type=int, help="of the search split; all unless it is given")
     made.set_defaults(action=make_table)
     raced = commands.add_parser("race", help="searches on that table")
     raced.add_argument("--table", type=Path, required=True)
     raced.add_argument("--seeds", type=int, default=8)
+    raced.add_argument("--without", nargs="*", default=[], help="searches that are left out")
     raced.set_defaults(action=race)
     drawn = commands.add_parser("figure", help="the race as a page")
-    drawn.add_argument("--race", type=Path, required=True)
+    drawn.add_argument("race", type=Path)
     drawn.set_defaults(action=figure)
     for command in (made, raced, drawn):
         command.add_argument("--out", type=Path, required=True)
+    for command in (made, raced):
+        command.add_argument("--space", choices=SPACES, required=True)
     options = parser.parse_args()
     options.action(options)
 

@@ -45,7 +45,7 @@ def search(
     trials: int | None = None,
     search_images: int | None = None,
     short_list: int | None = None,
-    sampler: str = "nsga2",
+    sampler: str = "auto",
     strategy: str = "blockwise",
     seed: int = 0,
     device: str | None = None,
@@ -88,7 +88,8 @@ def search(
         short_list: Architectures that are tried by training them alone, from the weights that they
             inherit, before one is called best; 0 for none.
         strategy: How the supernet is trained: `"blockwise"`, `"sandwich"` or `"single-path"`.
-        sampler: Who proposes: `"nsga2"`, `"tpe"` or `"random"`.
+        sampler: Who proposes: `"surrogate"`, `"nsga2"`, `"tpe"` or `"random"`; `"auto"` is that
+            which measures best.
         seed: Of everything random.
         device: `"cpu"`, `"cuda"` or `"cuda:N"`; `"cuda"` where there is one.
         workers: Ray actors that evaluate; 0 evaluates in this process, without Ray.

@@ -15,7 +15,7 @@ from nas.cli.arguments import (
     seed,
     size,
 )
-from nas.search.samplers import SAMPLERS
+from nas.search.samplers import AUTO, BEST, SAMPLERS
 from nas.training.strategies import DEFAULT_STRATEGY, STRATEGIES
 from search_space import PRESETS
 
@@ -103,9 +103,9 @@ def add(commands: Commands) -> None:
     )
     effort.add_argument(
         "--sampler",
-        choices=tuple(SAMPLERS),
-        default="nsga2",
-        help="who proposes. " + _told(SAMPLERS),
+        choices=(AUTO, *SAMPLERS),
+        default=AUTO,
+        help=f"who proposes; {AUTO} is what measures best ({BEST}). " + _told(SAMPLERS),
     )
     effort.add_argument("--seed", type=seed, default=0)
     machine = parser.add_argument_group("machine")

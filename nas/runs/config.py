@@ -12,7 +12,7 @@ from nas.latency.conditions import DtypeName, RuntimeName
 from nas.objectives.limits import Limits
 from nas.objectives.objective import CLOSED_FORM, MACS, MEMORY, PARAMS, latency_name
 from nas.objectives.settings import DEFAULT_DRAWS, DrawSettings
-from nas.search.samplers import SAMPLERS
+from nas.search.samplers import BEST, SAMPLERS
 from nas.search.settings import (
     DEFAULT_SEARCH,
     DEFAULT_TRYOUT,
@@ -94,7 +94,7 @@ class RunConfig(SupernetTraining):
     image_size: PositiveInt = 224
     proxy_size: PositiveInt = 64
     device: str = "cpu"
-    sampler: SamplerName = "nsga2"
+    sampler: SamplerName = BEST
     trials: PositiveInt
     search_images: PositiveInt
     threads: PositiveInt = 1

@@ -32,6 +32,7 @@ from nas.runs.config import (
     default_steps,
     limit_fields,
 )
+from nas.search.samplers import AUTO, BEST
 from nas.search.settings import DEFAULT_TRYOUT
 from nas.training.strategies import DEFAULT_STRATEGY
 from nas.utilities.devices import check_device, chip_name, devices_here
@@ -82,7 +83,7 @@ def configure(
     trials: int | None = None,
     search_images: int | None = None,
     short_list: int | None = None,
-    sampler: str = "nsga2",
+    sampler: str = AUTO,
     strategy: str = DEFAULT_STRATEGY.name,
     seed: int = 0,
     device: str | None = None,
@@ -110,7 +111,7 @@ def configure(
         trials: Architectures to evaluate.
         search_images: Images of the search split that each is evaluated on.
         short_list: Architectures that are tried by training them alone; 0 for none.
-        sampler: One of `nas.search.samplers.SAMPLERS`.
+        sampler: One of `nas.search.samplers.SAMPLERS`, or `AUTO` for that which measures best.
         strategy: One of `nas.training.strategies.STRATEGIES`.
         seed: Of everything random.
         device: `cpu`, `cuda` or `cuda:N`; `cuda` where there is one.
@@ -179,7 +180,7 @@ def configure(
         steps=steps,
         batch_size=batch_size,
         lr=lr,
-        sampler=sampler,
+        sampler=BEST if sampler == AUTO else sampler,
         strategy=strategy,
         trials=trials,
         short_list=short_list,

@@ -78,7 +78,7 @@ def pareto_front(trials: pd.DataFrame, objectives: Sequence[Objective]) -> pd.Da
     searched = [objective for objective in objectives if objective.searched]
     names = [objective.name for objective in searched]
     rows = evaluated(trials).dropna(subset=names).drop_duplicates(names)
-    kept = rows[_non_dominated(_losses(rows, searched))]
+    kept = rows[non_dominated(losses(rows[names].to_numpy(), searched))]
     return kept.sort_values(["macs", "number"]).reset_index(drop=True)
 
 
@@ -147,35 +147,34 @@ def hypervolume_trace(
     scales = full_scales(searched, reachable)
     rows = evaluated(trials)
     points = rows[list(scales)].to_numpy(dtype=float) / np.array([*scales.values()])
-    losses = _losses(rows, searched)
+    to_minimise = losses(rows[list(scales)].to_numpy(), searched)
     trace: list[float] = []
     front: list[int] = []
     for i in range(len(rows)):
-        if front and (losses[front] <= losses[i]).all(axis=1).any():
+        if front and (to_minimise[front] <= to_minimise[i]).all(axis=1).any():
             trace.append(trace[-1])
             continue
-        front = [j for j in front if not (losses[i] <= losses[j]).all()] + [i]
+        front = [j for j in front if not (to_minimise[i] <= to_minimise[j]).all()] + [i]
         trace.append(hypervolume(points[front], searched))
     return trace
 
 
-def _losses(rows: pd.DataFrame, objectives: Sequence[Objective]) -> NDArray[np.float64]:
-    """The objectives as numbers to minimise: shape (rows, objectives)."""
-    names = [objective.name for objective in objectives]
+def losses(values: ArrayLike, objectives: Sequence[Objective]) -> NDArray[np.float64]:
+    """Values of the objectives as numbers to minimise: shape (points, objectives)."""
     signs = np.array([_sign(objective) for objective in objectives])
-    losses: NDArray[np.float64] = rows[names].to_numpy(dtype=float) * -signs
-    return losses
+    to_minimise: NDArray[np.float64] = np.asarray(values, dtype=float) * -signs
+    return to_minimise
+
+
+def non_dominated(losses: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which rows no other one beats in some column without being worse in another."""
+    beaten = [((losses <= row).all(axis=1) & (losses < row).any(axis=1)).any() for row in losses]
+    return ~np.array(beaten, dtype=bool)
 
 
 def _sign(objective: Objective) -> float:
     """1 where more is better, -1 where less is."""
     return 1.0 if objective.direction == "maximize" else -1.0
-
-
-def _non_dominated(losses: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which rows, all distinct, no other row equals or beats in every column."""
-    # Each row is no worse than itself, so a second one that is no worse dominates it.
-    return np.array([(losses <= row).all(axis=1).sum() == 1 for row in losses], dtype=bool)
 
 
 def _boxes_union(gains: NDArray[np.float64]) -> float:

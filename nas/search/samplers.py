@@ -11,30 +11,51 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
-MakeSampler = Callable[[int, int], "BaseSampler"]
-"""Makes a sampler from its seed and the number of architectures that the search will evaluate."""
+    from nas.objectives.constrained_space import ConstrainedSpace
+
+MakeSampler = Callable[["ConstrainedSpace", int, int], "BaseSampler"]
+"""Makes a sampler from the space under its limits, from its seed, and from the number of
+architectures that the search will evaluate."""
 
 
-def nsga2(seed: int, trials: int) -> BaseSampler:
+def surrogate(constrained: ConstrainedSpace, seed: int, trials: int) -> BaseSampler:
+    """Learns from the evaluations which choices are accurate; proposes nothing over a limit."""
+    from nas.search.surrogate import SurrogateSampler
+
+    return SurrogateSampler(constrained, seed=seed)
+
+
+def nsga2(constrained: ConstrainedSpace, seed: int, trials: int) -> BaseSampler:
     """NSGA-II (Deb et al., 2002): some five generations, as far as the number of trials allows."""
     from optuna.samplers import NSGAIISampler
 
     return NSGAIISampler(population_size=min(50, max(8, trials // 5)), seed=seed)
 
 
-def tpe(seed: int, trials: int) -> BaseSampler:
+def tpe(constrained: ConstrainedSpace, seed: int, trials: int) -> BaseSampler:
     """Tree-structured Parzen estimator; what is under way counts as bad for the time being."""
     from optuna.samplers import TPESampler
 
     return TPESampler(seed=seed, constant_liar=True)
 
 
-def uniform(seed: int, trials: int) -> BaseSampler:
+def uniform(constrained: ConstrainedSpace, seed: int, trials: int) -> BaseSampler:
     """Every gene uniformly at random."""
     from optuna.samplers import RandomSampler
 
     return RandomSampler(seed=seed)
 
 
-SAMPLERS: dict[str, MakeSampler] = {"nsga2": nsga2, "tpe": tpe, "random": uniform}
+SAMPLERS: dict[str, MakeSampler] = {
+    "surrogate": surrogate,
+    "nsga2": nsga2,
+    "tpe": tpe,
+    "random": uniform,
+}
 """Every sampler by the name that the user gives."""
+
+AUTO = "auto"
+"""What a user may give instead: that of `SAMPLERS` that measures best."""
+
+BEST = "surrogate"
+"""Which that is now, by `benchmarks/search.py`."""

@@ -21,7 +21,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nas.objectives.objective import Objective
+from nas.objectives.constrained_space import ConstrainedSpace
 from nas.search.samplers import SAMPLERS
 from nas.search.trials import MeasuredLatency, Record, Tried
 from search_space import SearchSpace
@@ -37,7 +37,7 @@ _RECORD, _SOURCE, _MEASURED, _TRIED = "record", "source", "measured", "tried"
 
 
 def open_study(
-    journal: Path, *, sampler: str, seed: int, trials: int, objectives: Sequence[Objective]
+    journal: Path, *, sampler: str, seed: int, trials: int, constrained: ConstrainedSpace
 ) -> optuna.Study:
     """Create or reopen the study of a run folder that this process holds.
 
@@ -47,12 +47,13 @@ def open_study(
         seed: Of the run. The sampler's own seed also depends on the number of trials so far: one
             that is reopened with its first seed would propose its first trials again.
         trials: Evaluations that the search will make, which set the size of a population.
-        objectives: Of the run. Those that are searched for are the study's, by their names.
+        constrained: The space under its limits. Those of its objectives that are searched for are
+            the study's, by their names.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     _mend(journal)
     storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=_FolderIsHeld(str(journal))))
-    searched = [objective for objective in objectives if objective.searched]
+    searched = [objective for objective in constrained.objectives if objective.searched]
     study = optuna.create_study(
         storage=storage,
         study_name=_NAME,
@@ -64,7 +65,7 @@ def open_study(
             warnings.simplefilter("ignore", ExperimentalWarning)  # as Optuna calls it since 3.2
             study.set_metric_names([objective.name for objective in searched])
     sampler_seed = (seed * 1_000_003 + len(study.get_trials(deepcopy=False))) % 2**32
-    study.sampler = SAMPLERS[sampler](sampler_seed, trials)
+    study.sampler = SAMPLERS[sampler](constrained, sampler_seed, trials)
     return study
 
 

@@ -155,7 +155,7 @@ def test_a_run_that_has_not_finished_says_so(small_run: Path, tmp_path: Path) ->
         ({"proxy_size": 0}, "^`proxy_size` 0 is below 32"),
         ({"trials": 0}, "^`trials` "),
         ({"lr": 3.0}, "^`lr` "),
-        ({"sampler": "cma"}, "^`sampler` 'cma' is none of nsga2, tpe, random"),
+        ({"sampler": "cma"}, "^`sampler` 'cma' is none of surrogate, nsga2, tpe, random"),
         ({"space": "huge"}, "^`space` 'huge'"),
         ({"device": "tpu"}, "^`device` 'tpu'"),
         ({"epochs": 3}, "^`steps` and `epochs`"),

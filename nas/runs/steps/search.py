@@ -30,7 +30,7 @@ def search(job: Job, store: Store) -> str:
         sampler=config.sampler,
         seed=config.seed,
         trials=config.trials,
-        objectives=job.constrained.objectives,
+        constrained=job.constrained,
     )
     done = [record for record in records(study).values() if record.was_evaluated]
     if len(done) >= config.trials:

@@ -1,5 +1,4 @@
 import random
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -7,10 +6,10 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import Trial, TrialState
-from small_runs import NANO, Killed, constrained_nano, fake_accuracy
+from small_runs import NANO, Killed, constrained_nano, fake_accuracy, fake_table
 
-from nas.objectives.limits import Limits
-from nas.objectives.objective import Objective, latency_name
+from nas.objectives.constrained_space import ConstrainedSpace
+from nas.objectives.objective import latency_name
 from nas.runs.config import SamplerName
 from nas.search.front import best, pareto_front
 from nas.search.study import (
@@ -27,11 +26,12 @@ from nas.search.study import (
 from nas.search.trials import MeasuredLatency, Record, trial_columns, trials_table
 from search_space import Architecture
 
-SAMPLERS: tuple[SamplerName, ...] = ("nsga2", "tpe", "random")
+SAMPLERS: tuple[SamplerName, ...] = ("surrogate", "nsga2", "tpe", "random")
 
 PHONE = "latency_phone_ms"
-ALWAYS = Limits().objectives
-WITH_PHONE = Limits(**{PHONE: 10.0}).objectives
+UNLIMITED = constrained_nano()
+ON_PHONE = constrained_nano(latency_ms={"phone": 18.0}, tables={"phone": fake_table("phone")})
+ALWAYS, WITH_PHONE = UNLIMITED.objectives, ON_PHONE.objectives
 
 
 def reopened(
@@ -39,12 +39,12 @@ def reopened(
     *,
     sampler: SamplerName = "random",
     seed: int = 0,
-    objectives: Sequence[Objective] = ALWAYS,
+    constrained: ConstrainedSpace = UNLIMITED,
 ) -> optuna.Study:
     """The study in a folder, as a process that comes anew sees it."""
     path.mkdir(exist_ok=True)
     return open_study(
-        path / "study.journal", sampler=sampler, seed=seed, trials=40, objectives=objectives
+        path / "study.journal", sampler=sampler, seed=seed, trials=40, constrained=constrained
     )
 
 
@@ -83,14 +83,14 @@ def states(study: optuna.Study) -> list[TrialState]:
 
 
 def test_a_record_survives_the_journal(memory_path: Path) -> None:
-    study = reopened(memory_path, objectives=WITH_PHONE)
+    study = reopened(memory_path, constrained=ON_PHONE)
     trial, architecture = propose(study)
     written = record(architecture, seconds=1.25, predicted={PHONE: 8.5})
     decide(study, trial, written)
     (read,) = load_study(memory_path / "study.journal").get_trials()
     assert record_of(read) == written
     assert Architecture.model_validate(written.architecture) == architecture
-    assert records(reopened(memory_path, objectives=WITH_PHONE)) == {0: written}
+    assert records(reopened(memory_path, constrained=ON_PHONE)) == {0: written}
 
 
 def test_each_state_is_told_to_optuna_as_what_it_is(memory_path: Path) -> None:
@@ -120,8 +120,10 @@ def test_samplers_are_told_by_how_much_a_limit_is_exceeded(memory_path: Path) ->
 
 
 def test_what_is_limited_is_an_objective_but_for_parameters(memory_path: Path) -> None:
-    limits = Limits(latency_phone_ms=10.0, latency_tablet_ms=10.0, memory=10**6)
-    study = reopened(memory_path, objectives=limits.objectives)
+    latency_ms = {"phone": 10.0, "tablet": 10.0}
+    study = reopened(
+        memory_path, constrained=constrained_nano(latency_ms=latency_ms, memory=10**6)
+    )
     assert [d.name for d in study.directions] == ["MAXIMIZE", *["MINIMIZE"] * 4]
     assert study.metric_names == [
         *("accuracy", "macs", "memory", "latency_phone_ms", "latency_tablet_ms")
@@ -173,11 +175,11 @@ def decide_with(study: optuna.Study, accuracies: list[float]) -> list[str]:
 def test_a_measured_latency_survives_reopening_and_goes_before_the_predicted_one(
     memory_path: Path,
 ) -> None:
-    study = reopened(memory_path, objectives=WITH_PHONE)
+    study = reopened(memory_path, constrained=ON_PHONE)
     first, _ = decide_with(study, [0.5, 0.6])
     keep_measured(study, first, PHONE, timed(9.5, unstable=True))
     for again in (
-        reopened(memory_path, objectives=WITH_PHONE),
+        reopened(memory_path, constrained=ON_PHONE),
         load_study(memory_path / "study.journal"),
     ):
         one, other = records(again).values()
@@ -190,23 +192,23 @@ def test_a_measured_latency_survives_reopening_and_goes_before_the_predicted_one
 
 
 def test_names_of_devices_may_hold_colons_and_spaces(memory_path: Path) -> None:
-    study = reopened(memory_path, objectives=WITH_PHONE)
+    study = reopened(memory_path, constrained=ON_PHONE)
     (name,) = decide_with(study, [0.5])
     names = {latency_name("cuda:1"), latency_name("my old phone")}
     for objective in names:
         keep_measured(study, name, objective, timed(3.0))
-    (known,) = records(reopened(memory_path, objectives=WITH_PHONE)).values()
+    (known,) = records(reopened(memory_path, constrained=ON_PHONE)).values()
     assert known.measured == dict.fromkeys(names, timed(3.0))
 
 
 def test_what_is_measured_over_its_limit_is_infeasible_keeps_its_accuracy_and_is_not_the_best(
     memory_path: Path,
 ) -> None:
-    study = reopened(memory_path, objectives=WITH_PHONE)
+    study = reopened(memory_path, constrained=ON_PHONE)
     worse, too_slow, middle = decide_with(study, [0.5, 0.9, 0.7])
     keep_measured(study, too_slow, PHONE, timed(12.5))
     keep_measured(study, middle, PHONE, timed(10.0))  # at the limit
-    known = {r.hash: r for r in records(reopened(memory_path, objectives=WITH_PHONE)).values()}
+    known = {r.hash: r for r in records(reopened(memory_path, constrained=ON_PHONE)).values()}
     assert known[too_slow].state == "infeasible"
     assert known[too_slow].accuracy == 0.9
     assert known[too_slow].was_evaluated
@@ -222,7 +224,7 @@ def test_what_is_measured_over_its_limit_is_infeasible_keeps_its_accuracy_and_is
 def test_a_duplicate_of_what_is_measured_over_its_limit_stays_a_duplicate(
     memory_path: Path,
 ) -> None:
-    study = reopened(memory_path, objectives=WITH_PHONE)
+    study = reopened(memory_path, constrained=ON_PHONE)
     (name,) = decide_with(study, [0.5])
     enqueue(study, NANO.genotype(next(iter(NANO.enumerate()))), "test")
     trial, architecture = propose(study)
@@ -236,7 +238,7 @@ def test_a_duplicate_of_what_is_measured_over_its_limit_stays_a_duplicate(
 
 
 def test_the_table_holds_predicted_and_measured_latency_of_each_device(memory_path: Path) -> None:
-    study = reopened(memory_path, objectives=WITH_PHONE)
+    study = reopened(memory_path, constrained=ON_PHONE)
     first, second = decide_with(study, [0.5, 0.6])
     keep_measured(study, first, PHONE, timed(9.5, unstable=True))
     table = trials_table(records(study), WITH_PHONE).set_index("hash")
@@ -253,10 +255,10 @@ def test_the_table_holds_predicted_and_measured_latency_of_each_device(memory_pa
 
 
 def test_a_measured_latency_costs_no_trial(memory_path: Path) -> None:
-    study = reopened(memory_path, objectives=WITH_PHONE)
+    study = reopened(memory_path, constrained=ON_PHONE)
     (name,) = decide_with(study, [0.5])
     keep_measured(study, name, PHONE, timed(12.5))
-    assert states(reopened(memory_path, objectives=WITH_PHONE)) == [TrialState.COMPLETE]
+    assert states(reopened(memory_path, constrained=ON_PHONE)) == [TrialState.COMPLETE]
 
 
 # --- tables --------------------------------------------------------------------------------------
@@ -467,7 +469,7 @@ def test_seeds_and_lengths_that_are_neighbours_give_different_samplers(memory_pa
 def test_every_sampler_goes_on_after_infeasible_and_failed_trials(
     memory_path: Path, sampler: SamplerName
 ) -> None:
-    study = reopened(memory_path, sampler=sampler, objectives=WITH_PHONE)
+    study = reopened(memory_path, sampler=sampler, constrained=ON_PHONE)
     rng = random.Random(0)
     for _ in range(30):
         trial, architecture = propose(study)

@@ -1,0 +1,189 @@
+"""A sampler that learns which choices are accurate, and knows what each costs.
+
+The accuracy of an architecture is not known before it is evaluated, but its costs are: they have
+closed forms. So only accuracy is modelled, by a linear function of the genes with a Gaussian
+posterior (Bayesian ridge regression), which smooths the noise of single evaluations. For every
+proposal one function is drawn from the posterior (Thompson sampling), and of candidates that meet
+the limits the one is proposed that would add most to the hypervolume, were that function the truth.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence, Set
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.trial import FrozenTrial, TrialState
+from sklearn.linear_model import BayesianRidge
+
+from nas.objectives.constrained_space import ConstrainedSpace
+from nas.objectives.objective import ACCURACY, Objective
+from nas.search.front import hypervolume, losses, non_dominated
+from search_space import Architecture
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from optuna.study import Study
+
+FIRST = 10
+"""Evaluations before the model has a say; what is proposed until then is random."""
+
+RANDOM = 16
+"""Candidates of each proposal that are drawn at random."""
+
+MUTANTS = 64
+"""Candidates of each proposal that are mutants of the front."""
+
+
+class SurrogateSampler(BaseSampler):
+    """Thompson sampling over the genes of a space under limits.
+
+    Args:
+        constrained: Whose architectures are proposed; none over a limit.
+        seed: Of the candidates, and of the functions that are drawn.
+    """
+
+    def __init__(self, constrained: ConstrainedSpace, *, seed: int) -> None:
+        self._constrained = constrained
+        self._random, self._generator = random.Random(seed), np.random.default_rng(seed)
+        self._independent = RandomSampler(seed=seed)
+        self._objectives = [o for o in constrained.objectives if o.searched]
+        self._decoded: dict[int, Architecture] = {}
+        self._features, self._costs = cache(self._features_of), cache(self._costs_of)
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """All genes are chosen together."""
+        genes = self._constrained.space.genes
+        return {gene: CategoricalDistribution(choices) for gene, choices in genes.items()}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The genes of the next proposal."""
+        trials = study.get_trials(deepcopy=False)
+        trials = [t for t in trials if t.params.keys() >= search_space.keys()]
+        for t in trials:
+            if t.number not in self._decoded:
+                self._decoded[t.number] = self._constrained.space.decode(t.params)
+        evaluated = {
+            self._decoded[t.number]: t.values[0] for t in trials if t.state == TrialState.COMPLETE
+        }
+        known = {self._decoded[t.number] for t in trials}
+        drawn = [self._constrained.sample(self._random) for _ in range(RANDOM)]
+        if len(evaluated) < FIRST:
+            chosen = next((a for a in drawn if a not in known), drawn[0])
+        else:
+            chosen = self._most_promising(evaluated, known, drawn)
+        return dict(self._constrained.space.genotype(chosen))
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """What is no gene of the space."""
+        return self._independent.sample_independent(study, trial, param_name, param_distribution)
+
+    def _most_promising(
+        self,
+        evaluated: Mapping[Architecture, float],
+        known: Set[Architecture],
+        drawn: Sequence[Architecture],
+    ) -> Architecture:
+        """Of the candidates, the one that adds most by a function drawn from the posterior.
+
+        Args:
+            evaluated: The accuracy of each architecture so far.
+            known: All that were proposed: none of them again.
+            drawn: Random architectures, which are candidates beside mutants of the front.
+        """
+        values = np.array([[accuracy, *self._costs(a)] for a, accuracy in evaluated.items()])
+        on_front = non_dominated(losses(values, self._objectives))
+        front = [a for a, best in zip(evaluated, on_front, strict=True) if best]
+        space = self._constrained.space
+        mutants = (space.mutate(self._random.choice(front), self._random) for _ in range(MUTANTS))
+        candidates = [
+            a
+            for a in dict.fromkeys((*drawn, *mutants))
+            if a not in known and self._constrained.admits(a)
+        ]
+        if not candidates:
+            return drawn[0]
+        accuracies = self._draw([*evaluated], values[:, 0], candidates)
+        promised = np.array(
+            [[y, *self._costs(a)] for a, y in zip(candidates, accuracies, strict=True)]
+        )
+        worths = _worths(promised, values[on_front], values, self._objectives)
+        return candidates[max(range(len(candidates)), key=worths.__getitem__)]
+
+    def _draw(
+        self,
+        evaluated: Sequence[Architecture],
+        accuracies: NDArray[np.float64],
+        candidates: Sequence[Architecture],
+    ) -> NDArray[np.float64]:
+        """Accuracies of the candidates by one function drawn from the posterior."""
+        features = np.array([self._features(a) for a in evaluated])
+        origin, mean = features.mean(axis=0), accuracies.mean()
+        model = BayesianRidge(fit_intercept=False).fit(features - origin, accuracies - mean)
+        weights = self._generator.multivariate_normal(
+            model.coef_, model.sigma_, method="eigh", check_valid="ignore"
+        )
+        drawn: NDArray[np.float64] = (
+            np.array([self._features(a) for a in candidates]) - origin
+        ) @ weights + mean
+        return drawn
+
+    def _features_of(self, architecture: Architecture) -> list[float]:
+        """1 for each choice of a gene that is taken, 0 for each other."""
+        space = self._constrained.space
+        genotype = space.genotype(architecture)
+        return [
+            float(genotype[gene] == choice)
+            for gene, choices in space.genes.items()
+            for choice in choices
+        ]
+
+    def _costs_of(self, architecture: Architecture) -> list[float]:
+        """Every objective but accuracy, which is the first, in the order of the study."""
+        costs = self._constrained.costs(architecture) | self._constrained.predict(architecture)
+        return [costs[o.name] for o in self._objectives if o.name != ACCURACY.name]
+
+
+def _worths(
+    promised: NDArray[np.float64],
+    front: NDArray[np.float64],
+    evaluated: NDArray[np.float64],
+    objectives: Sequence[Objective],
+) -> list[tuple[float, float]]:
+    """What each candidate would add to the hypervolume, and its lead in accuracy over the front.
+
+    The hypervolume is what is won over the worst that was evaluated. The lead, over what costs no
+    more, decides where nothing is added.
+
+    Args:
+        promised: Objectives of the candidates, accuracy first: shape (candidates, objectives).
+        front: Of the best that were evaluated, likewise.
+        evaluated: Of all, likewise.
+        objectives: The columns.
+    """
+    least, span = evaluated.min(axis=0), np.ptp(evaluated, axis=0)
+    span[span == 0] = 1.0
+    shares, there = (promised - least) / span, (front - least) / span
+    before = hypervolume(there, objectives)
+    cheaper = losses(front, objectives)[None, :, 1:] <= losses(promised, objectives)[:, None, 1:]
+    worths = []
+    for candidate, row in zip(shares, cheaper, strict=True):
+        no_dearer = row.all(axis=1)
+        lead = float(candidate[0] - there[no_dearer, 0].max(initial=0.0))
+        after = hypervolume([*there, candidate], objectives) if lead > 0 else before
+        worths.append((after - before, lead))
+    return worths
