@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from nas.data.dataset import Augment, Samples
@@ -100,7 +100,7 @@ class TransformedImages(Samples):
 
 
 def read_image(file: Path | BinaryIO, name: str | None = None) -> Image.Image:
-    """Decode a file into an RGB image.
+    """Decode a file into an RGB image, turned as its EXIF orientation says.
 
     Args:
         file: A path, or a file opened for reading.
@@ -111,13 +111,13 @@ def read_image(file: Path | BinaryIO, name: str | None = None) -> Image.Image:
     """
     try:
         with Image.open(file) as image:
-            return to_rgb(image)
+            return to_rgb(ImageOps.exif_transpose(image))
     except _DECODE_ERRORS as error:
         raise _broken(name or str(file), error) from error
 
 
-def check_image(path: Path) -> None:
-    """Decode a file and throw the pixels away.
+def check_image(path: Path) -> bool:
+    """Decode a file and throw the pixels away; whether its EXIF orientation turns it.
 
     Raises:
         InputError: The file is broken.
@@ -127,21 +127,45 @@ def check_image(path: Path) -> None:
             # A JPEG decoded at an eighth of its size is read to its end all the same, in a
             # fraction of the time.
             image.draft("RGB", (1, 1))
-            image.load()
+            to_rgb(image)
+            return bool(image.getexif().get(ExifTags.Base.Orientation, 1) != 1)
     except _DECODE_ERRORS as error:
         raise _broken(str(path), error) from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Three channels of 8 bits from grey, palette, transparent, 16-bit and other images."""
+    """Three channels of 8 bits from grey, palette, transparent, deep and other images.
+
+    Pillow's own conversion clips what is deeper than 8 bits. Here the range decides: of integers
+    the fewest of 8, 10, 12, 14, 16 or 32 bits that hold the image's largest value, so that 12 bits
+    in a 16-bit file keep their shades; of floating-point numbers 0 to 1, else 0 to 255, else from
+    the image's smallest to its largest.
+
+    Raises:
+        ValueError: If there is no way from the image's mode to RGB, or a value is not finite.
+    """
     if image.mode.startswith("I"):
-        # 16 bits per pixel, which Pillow's own conversion would clip to white.
-        grey = np.asarray(image).clip(0, 2**16 - 1).astype(np.uint16)
-        return from_array((grey >> 8).astype(np.uint8))
+        levels = np.asarray(image).astype(np.int64).clip(0)
+        bits = next(b for b in (8, 10, 12, 14, 16, 32) if int(levels.max()) < 2**b)
+        return from_array((levels >> (bits - 8)).astype(np.uint8))
+    if image.mode == "F":
+        return from_array(_bytes_of_floats(np.asarray(image)))
     if image.mode == "P":
         # Pillow warns where a palette with transparency goes to RGB at once.
         image = image.convert("RGBA")
     return image.convert("RGB")
+
+
+def _bytes_of_floats(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    if not np.isfinite(values).all():
+        raise ValueError("a pixel is not a finite number")
+    low, high = float(values.min()), float(values.max())
+    if low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
+    elif low >= 0 and high <= 255:
+        low, high = 0.0, 255.0
+    scaled = (values - low) / max(high - low, 1e-12) * 255
+    return scaled.round().astype(np.uint8)
 
 
 def from_array(pixels: NDArray[np.uint8]) -> Image.Image:

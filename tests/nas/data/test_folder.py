@@ -1,3 +1,4 @@
+import os
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 
 import nas.data.folder
+import nas.data.images
 from nas.data import load_data, materialise, train_batches
 from nas.utilities.errors import InputError
 
@@ -70,7 +72,7 @@ def test_the_seed_decides_what_is_cut(tmp_path: Path) -> None:
     assert shades(0) == shades(0) != shades(1)
 
 
-@pytest.mark.parametrize("name", ["val", "validation"])
+@pytest.mark.parametrize("name", ["val", "validation", "valid", "Dev", "VAL"])
 def test_split_folders_keep_their_parts(fill: Fill, name: str) -> None:
     fill("train")
     root = fill(name, count=2)
@@ -92,6 +94,81 @@ def test_hidden_files_other_files_and_hidden_folders_are_passed_over(fill: Fill)
     data = load(root)
     assert data.num_classes == 3
     assert len(data.train) + len(data.search) + len(data.test) == 24
+    assert "passed over: 1 .txt files" in data.notes
+
+
+def test_whatever_pillow_decodes_is_an_image_and_the_rest_is_counted(fill: Fill) -> None:
+    root = fill()
+    image = Image.new("RGB", (40, 30), COLOURS["bee"])
+    for name, kind in (("a.jfif", "JPEG"), ("b.gif", "GIF"), ("c.WEBP", "WEBP"), ("d.bmp", "BMP")):
+        image.save(root / "bee" / name, format=kind)
+    for name in ("clip.mpg", "page.pdf", "phone.heic", "phone2.HEIC", "LICENSE"):
+        (root / "bee" / name).write_bytes(b"no image that Pillow decodes")
+    data = load(root)
+    assert len(data.train) + len(data.search) + len(data.test) == 28
+    assert (
+        "passed over: 2 .heic files, 1 .mpg files, 1 .pdf files, 1 files without extension"
+        in data.notes
+    )
+
+
+def test_each_real_file_is_one_image_whatever_links_lead_to_it(fill: Fill) -> None:
+    root = fill()
+    (root / "ant" / "above").symlink_to("..")
+    (root / "ant" / "self").symlink_to(".")
+    (root / "ant" / "bees").symlink_to(root / "bee")  # walked before the class itself
+    (root / "cat" / "again.png").symlink_to(root / "cat" / "0.png")
+    data = load(root)
+    assert (len(data.train), len(data.search), len(data.test)) == (18, 3, 3)
+    assert (
+        "passed over: 2 links to a folder above, 9 links to images that are there already"
+        in data.notes
+    )
+    images, labels = materialise(data.train, limit=None, seed=0)
+    assert images.float().mean((2, 3)).argmax(1).tolist() == labels.tolist()
+
+
+def test_images_and_classes_that_lie_elsewhere_are_reached_by_links(
+    fill: Fill, tmp_path: Path
+) -> None:
+    whole = fill("whole") / "whole"
+    root = tmp_path / "linked"
+    (root / "bee").mkdir(parents=True)
+    (root / "ant").symlink_to(whole / "ant")
+    for path in (whole / "bee").iterdir():
+        (root / "bee" / path.name).symlink_to(path)
+    (root / "cat").mkdir()
+    (root / "cat" / "more").symlink_to(whole / "cat")
+    data = load(root)
+    assert data.class_names == ("ant", "bee", "cat")
+    assert len(data.train) + len(data.search) + len(data.test) == 24
+    assert not [note for note in data.notes if "passed over" in note]
+
+
+def test_classes_and_images_are_in_natural_order_as_timm_has_them(tmp_path: Path) -> None:
+    from timm.data.readers.reader_image_folder import ReaderImageFolder
+
+    for number in range(1, 13):
+        folder = tmp_path / f"class{number}"
+        folder.mkdir()
+        for image in range(1, 12):
+            Image.new("L", (8, 8), 20 * number).save(folder / f"{image}.png")
+    found = nas.data.folder.read_folder(tmp_path, seed=0)
+    of_timm = ReaderImageFolder(str(tmp_path))
+    assert found.class_names == tuple(of_timm.class_to_idx)
+    assert found.class_names[:3] == ("class1", "class2", "class3")
+    images = found.splits["train"]
+    assert [str(path) for path in images.sources] == [path for path, _ in of_timm.samples]
+    assert list(images.labels) == [label for _, label in of_timm.samples]
+
+
+def test_a_class_whose_name_is_not_utf_8_is_refused(fill: Fill) -> None:
+    root = fill()
+    try:
+        os.rename(root / "cat", os.fsencode(root) + b"/caf\xe9")
+    except OSError:
+        pytest.skip("this file system takes only names in UTF-8")
+    assert refused(root) == f"{root}: the name of the class folder caf\\xe9 is not UTF-8; rename it"
 
 
 def test_images_below_a_class_folder_and_in_capitals_are_found(fill: Fill) -> None:
@@ -103,10 +180,53 @@ def test_images_below_a_class_folder_and_in_capitals_are_found(fill: Fill) -> No
     assert len(data.train) + len(data.search) + len(data.test) == 25
 
 
+@pytest.mark.parametrize(
+    ("train", "test"), [("Train", "Test"), ("training", "testing"), ("TRAIN", "eval")]
+)
+def test_splits_have_their_usual_names_in_capitals_or_not(
+    fill: Fill, train: str, test: str
+) -> None:
+    fill(train, count=10)
+    data = load(fill(test, count=2))
+    assert data.class_names == ("ant", "bee", "cat")
+    assert (len(data.train), len(data.search), len(data.test)) == (24, 6, 6)
+
+
+def test_folders_beside_the_splits_are_named(fill: Fill) -> None:
+    fill("train")
+    root = fill("train_old")
+    (root / "test").mkdir()
+    Image.new("RGB", (8, 8)).save(root / "test" / "0.png")
+    assert "passed over beside the splits: test, train_old" in load(root).notes
+
+
 def test_a_class_may_be_called_train(fill: Fill) -> None:
     root = fill()
     (root / "bee").rename(root / "train")
-    assert load(root).class_names == ("ant", "cat", "train")
+    data = load(root)
+    assert data.class_names == ("ant", "cat", "train")
+    assert "the folder train is a class here" in data.notes
+
+
+def test_splits_without_class_folders_are_no_classes(fill: Fill) -> None:
+    root = fill(classes=["ant", "bee"])
+    (root / "ant").rename(root / "Train")
+    (root / "bee").rename(root / "test")
+    assert refused(root).startswith(f"{root}: has only Train, test, which are called like splits")
+
+
+def test_images_are_turned_as_their_exif_orientation_says(fill: Fill) -> None:
+    root = fill()
+    turned = Image.Exif()
+    turned[0x0112] = 3
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[:20] = 200
+    for number in range(4):
+        path = root / "ant" / f"turned{number}.jpg"
+        Image.fromarray(pixels).save(path, exif=turned, quality=95)
+    assert "4 images are turned as their EXIF orientation says" in load(root).notes
+    image = np.asarray(nas.data.images.read_image(root / "ant" / "turned0.jpg"))
+    assert image[:15].max() < 20 and image[25:].min() > 180
 
 
 def test_grey_palette_transparent_and_16_bit_images_are_read_as_rgb(tmp_path: Path) -> None:
@@ -204,7 +324,9 @@ def test_a_broken_image_that_was_not_in_the_checked_sample_is_named_in_training(
     data = load(root)
     checked: list[Path] = []
     monkeypatch.setattr(nas.data.folder, "CHECKED_FILES", 10)
-    monkeypatch.setattr(nas.data.folder, "check_image", checked.append)
+    monkeypatch.setattr(
+        nas.data.folder, "check_image", lambda path: checked.append(path) is not None
+    )
     load(root)
     load(root)
     assert len(set(checked)) == 10  # a sample, and the same one for the same seed

@@ -1,5 +1,6 @@
 import io
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,47 @@ def test_16_bit_greys_keep_their_shades(suffix: str, tmp_path: Path) -> None:
     shades = np.array([[0, 256, 32768, 65535]], np.uint16)
     path = save(Image.fromarray(shades), tmp_path / f"a.{suffix}")
     assert np.asarray(read_image(path))[0].tolist() == [[v] * 3 for v in (0, 1, 128, 255)]
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14])
+def test_fewer_bits_in_a_16_bit_file_keep_their_shades(bits: int, tmp_path: Path) -> None:
+    shades = np.array([[0, 2 ** (bits - 2), 2 ** (bits - 1), 2**bits - 1]], np.uint16)
+    path = save(Image.fromarray(shades), tmp_path / "a.png")
+    assert np.asarray(read_image(path))[0, :, 0].tolist() == [0, 64, 128, 255]
+
+
+@pytest.mark.parametrize(
+    ("values", "bytes_"),
+    [
+        ((0.0, 0.5, 1.0), (0, 128, 255)),
+        ((0.1, 0.2, 0.2), (26, 51, 51)),
+        ((0.0, 100.0, 200.0), (0, 100, 200)),
+        ((-1.0, 0.0, 1.0), (0, 128, 255)),
+        ((1000.0, 2000.0, 3000.0), (0, 128, 255)),
+        ((700.0, 700.0, 700.0), (0, 0, 0)),
+    ],
+)
+def test_floating_point_images_keep_their_shades(
+    values: tuple[float, ...], bytes_: tuple[int, ...], tmp_path: Path
+) -> None:
+    path = save(Image.fromarray(np.array([values], np.float32)), tmp_path / "a.tif")
+    assert np.asarray(read_image(path))[0, :, 1].tolist() == list(bytes_)
+
+
+def test_colours_of_lab_images_are_converted(tmp_path: Path) -> None:
+    path = save(Image.frombytes("LAB", (1, 2), bytes([255, 0, 0, 0, 0, 0])), tmp_path / "a.tif")
+    white, black = np.asarray(read_image(path))[:, 0].astype(int)
+    assert white.min() >= 253 and black.max() <= 2
+
+
+@pytest.mark.parametrize("decode", [read_image, check_image])
+def test_a_pixel_that_is_not_finite_is_refused_by_name(
+    decode: Callable[[Path], object], tmp_path: Path
+) -> None:
+    pixels = np.array([[0, np.inf]], np.float32)
+    path = save(Image.fromarray(pixels), tmp_path / "a.tif")
+    with pytest.raises(InputError, match=f"^{path}: broken image .a pixel is not a finite number"):
+        decode(path)
 
 
 def test_a_palette_with_transparency_is_read_without_a_warning(tmp_path: Path) -> None:

@@ -121,9 +121,7 @@ def test_samplers_are_told_by_how_much_a_limit_is_exceeded(memory_path: Path) ->
 
 def test_what_is_limited_is_an_objective_but_for_parameters(memory_path: Path) -> None:
     latency_ms = {"phone": 10.0, "tablet": 10.0}
-    study = reopened(
-        memory_path, constrained=constrained_nano(latency_ms=latency_ms, memory=10**6)
-    )
+    study = reopened(memory_path, constrained=constrained_nano(latency_ms=latency_ms, memory=10**6))
     assert [d.name for d in study.directions] == ["MAXIMIZE", *["MINIMIZE"] * 4]
     assert study.metric_names == [
         *("accuracy", "macs", "memory", "latency_phone_ms", "latency_tablet_ms")
