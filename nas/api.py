@@ -261,9 +261,9 @@ def export(
 
 
 def _console(progress: bool) -> Console:
-    from rich.console import Console
+    from nas.utilities.progress import terminal
 
-    return Console(quiet=not progress)
+    return terminal(quiet=not progress)
 
 
 def _given(function: Callable[..., object], values: Mapping[str, object]) -> str:

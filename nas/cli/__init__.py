@@ -4,6 +4,7 @@ A module for each command, whose `add` describes its arguments and says what run
 """
 
 import argparse
+import io
 import os
 import re
 import shlex
@@ -37,6 +38,9 @@ def main(
         The exit status: 0, 1 for a search that found nothing, 2 for bad input, 130 when
         interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may lack a sign of ours
+            stream.reconfigure(errors="replace")
     try:
         options = _parser().parse_args([*command, *_with_negative_values(sys.argv[1:])])
         action: Callable[[argparse.Namespace], None] = options.action

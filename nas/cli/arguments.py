@@ -63,8 +63,8 @@ def add_latency_conditions(parser: argparse._ActionsContainer) -> None:
 
 def say_how_to_go_on(options: argparse.Namespace, console: "Console") -> None:
     """After an interruption: what to type, and the exit status."""
-    console.print("\n[yellow]stopped; everything is saved. To go on:")
-    console.print(f"    [bold]{options.command_line}", highlight=False, soft_wrap=True)
+    console.print("\nstopped; everything is saved. To go on:", style="yellow")
+    console.print(f"    {options.command_line}", style="bold", soft_wrap=True)
     options.status = 130
 
 

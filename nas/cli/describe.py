@@ -29,9 +29,8 @@ def add(commands: Commands) -> None:
 
 
 def _describe(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from nas.report.description import described, print_description
+    from nas.utilities.progress import terminal
 
     if sum((options.no_latency, bool(options.latency_table), options.device is not None)) > 1:
         raise InputError("--device, --latency-table, --no-latency: give one of them at most")
@@ -45,7 +44,7 @@ def _describe(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(description, indent=2))
     else:
-        print_description(description, architecture, Console())
+        print_description(description, architecture, terminal())
 
 
 def _part_latency(architecture: Architecture, options: argparse.Namespace) -> "PartLatency":

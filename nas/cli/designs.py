@@ -36,8 +36,9 @@ def _designs(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(rows, indent=2))
         return
-    from rich.console import Console
     from rich.table import Table
+
+    from nas.utilities.progress import terminal
 
     table = Table(title="published designs at 224 px, 1000 classes")
     table.add_column("design")
@@ -56,4 +57,4 @@ def _designs(options: argparse.Namespace) -> None:
     table.caption = (
         "MACs are multiply-adds; * is our own spec of the design, whose tables could not be had"
     )
-    Console().print(table)
+    terminal().print(table)

@@ -29,10 +29,9 @@ def add(commands: Commands) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from nas.api import export
     from nas.export.onnx import INPUT, OUTPUT
+    from nas.utilities.progress import terminal
 
     file = export(
         options.network, format=options.format, image_size=options.image_size, out=options.out
@@ -41,14 +40,14 @@ def _export(options: argparse.Namespace) -> None:
     difference = "not compared with torch's output, since onnxruntime is not installed"
     if file.difference is not None:
         difference = f"largest relative difference to torch's output: {file.difference:.1e}"
-    console = Console()
+    console = terminal()
     for line in (
         f"{file.path}: input {INPUT} (batch, {about.in_chans}, {size}, {size}), output {OUTPUT} "
         f"(batch, {about.num_classes}), float32, any batch; pixels from 0 to 1, normalised by mean "
         f"{_short_numbers(about.mean)} and standard deviation {_short_numbers(about.std)}",
         difference,
     ):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 def _short_numbers(values: Sequence[float]) -> str:

@@ -14,9 +14,8 @@ def add(commands: Commands) -> None:
 
 
 def _plot(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from nas.runs.folder import RunFolder
     from nas.runs.pipeline import report
+    from nas.utilities.progress import terminal
 
-    report(RunFolder.existing(options.run), Console())
+    report(RunFolder.existing(options.run), terminal())

@@ -34,16 +34,15 @@ def add(commands: Commands) -> None:
 
 
 def _profile(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from nas.runs.configure import default_device, space_named
     from nas.runs.latency_tables import MEASURED_HERE, profile_space
     from nas.utilities.interrupt import Interrupted
+    from nas.utilities.progress import terminal
 
     space = space_named(options.space)
     device = options.device if options.device is not None else default_device()
     path = options.out or Path(f"latency-{space.name}-{device.replace(':', '-')}.json")
-    console = Console()
+    console = terminal()
     try:
         table = profile_space(
             space,
@@ -60,9 +59,11 @@ def _profile(options: argparse.Namespace) -> None:
             methods=options.methods or MEASURED_HERE,
         )
     except Interrupted:
-        console.print("\n[yellow]stopped; a table is written when it is whole, or not at all")
+        console.print(
+            "\nstopped; a table is written when it is whole, or not at all", style="yellow"
+        )
         options.status = 130
         return
-    console.print(f"{table.conditions}", highlight=False)
-    console.print(f"error: {table.error_text}", highlight=False)
-    console.print(f"{len(table.segments)} segments: {path}", highlight=False, soft_wrap=True)
+    console.print(f"{table.conditions}")
+    console.print(f"error: {table.error_text}")
+    console.print(f"{len(table.segments)} segments: {path}", soft_wrap=True)

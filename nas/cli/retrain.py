@@ -61,16 +61,15 @@ def add(commands: Commands) -> None:
 
 
 def _retrain(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from nas.runs.folder import RunFolder
     from nas.runs.retraining import retrain_run
     from nas.utilities.interrupt import Interrupted
+    from nas.utilities.progress import terminal
 
     asked = vars(options).copy()
     folder = RunFolder.existing(asked.pop("run"))
     del asked["action"], asked["command_line"], asked["methods"]
-    console = Console()
+    console = terminal()
     try:
         retrain_run(folder, data=None, console=console, **asked)
     except Interrupted:

@@ -147,19 +147,18 @@ def _told(table: Mapping[str, object]) -> str:
 
 
 def _search(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from nas.runs.configure import configure
     from nas.runs.latency_tables import MEASURED_HERE
     from nas.runs.start import EXECUTION, start
     from nas.utilities.interrupt import Interrupted
+    from nas.utilities.progress import terminal
 
     asked = vars(options).copy()
     machine = {name: asked.pop(name) for name in EXECUTION}
     out, command = asked.pop("out"), asked.pop("command_line")
     methods = asked.pop("methods") or MEASURED_HERE
     del asked["action"]
-    console = Console()
+    console = terminal()
     try:
         start(
             configure(**asked),

@@ -139,7 +139,6 @@ def print_description(whole: Mapping[str, Any], architecture: Architecture, to: 
         f"memory: at least {whole['memory_bytes'] / 1e6:.1f} MB in float32, the weights and "
         f"{MEMORY.amount(peak)} of peak activation memory (what the largest operator reads and "
         f"writes, {whole['peak']:,} elements)",
-        highlight=False,
     )
     if timed:
         latency = format_milliseconds(whole["latency_ms"])

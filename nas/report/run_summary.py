@@ -16,6 +16,7 @@ from nas.objectives.limits import Limits
 from nas.objectives.objective import ACCURACY, LatencyColumns, Objective
 from nas.search.front import evaluated, judged
 from nas.search.trials import STATES
+from nas.utilities.units import format_accuracy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -201,9 +202,8 @@ class RunSummary:
         return float(accuracies.max()) <= most
 
     def accuracy_with_error(self, accuracy: float) -> str:
-        """An accuracy with the standard error that comes of the number of images."""
-        error = math.sqrt(accuracy * (1 - accuracy) / self.search_images)
-        return f"{100 * accuracy:.1f} ± {100 * error:.1f} %"
+        """An accuracy with the error that comes of the number of images."""
+        return format_accuracy(accuracy, self.search_images)
 
 
 def percent(share: float) -> str:

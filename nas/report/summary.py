@@ -9,8 +9,8 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from nas.objectives.objective import LatencyColumns
 from nas.report.run_summary import RunSummary, count_text, spread_text, value_text
@@ -28,8 +28,8 @@ def summary_table(trials: pd.DataFrame, run: RunSummary) -> Table:
     """
     compared = anchors(trials)
     table = Table(
-        title=f"{escape(run.data)}, space {escape(run.space)}, budget {escape(run.budget_text)}",
-        caption="\n".join(_caption(trials, run)),
+        title=Text(f"{run.data}, space {run.space}, budget {run.budget_text}", "table.title"),
+        caption=Text("\n").join(_caption(trials, run)),
         caption_justify="left",
         box=SIMPLE_HEAD,
         show_edge=False,
@@ -43,11 +43,11 @@ def summary_table(trials: pd.DataFrame, run: RunSummary) -> Table:
         style = "bold" if "best" in name else ""
         table.add_column(name, overflow="fold", max_width=24, style=style)
     for label, show in _rows(run).items():
-        table.add_row(escape(label), *(escape(show(row)) for _, row in compared))
+        table.add_row(Text(label), *(Text(show(row)) for _, row in compared))
     table.add_section()
     stages = [str(row["summary"]).split(" | ") for _, row in compared]
     for number, row in enumerate(zip_longest(*stages, fillvalue=""), start=1):
-        table.add_row(f"stage {number}", *map(escape, row))
+        table.add_row(f"stage {number}", *map(Text, row))
     return table
 
 
@@ -82,7 +82,7 @@ def _measured(columns: LatencyColumns, row: pd.Series) -> str:
     return f"{row[columns.measured]:.2f} ({spread_text(row, columns)})"
 
 
-def _caption(trials: pd.DataFrame, run: RunSummary) -> list[str]:
+def _caption(trials: pd.DataFrame, run: RunSummary) -> list[Text]:
     """How the numbers were measured and how many trials there were, in lines."""
     accuracy = f"{run.accuracy_text}; ± is one standard error"
     cost = f"{run.cost_text}; smallest and largest are of those evaluated"
@@ -90,6 +90,6 @@ def _caption(trials: pd.DataFrame, run: RunSummary) -> list[str]:
     lines = [accuracy, cost, *errors, f"trials: {count_text(trials)}"]
     warning = run.warning(trials)
     return [
-        *([f"[bold red]{escape(warning)}[/]"] if warning else []),
-        *(escape(line) for line in lines),
+        *([Text(warning, "bold red")] if warning else []),
+        *(Text(line, "table.caption") for line in lines),
     ]

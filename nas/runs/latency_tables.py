@@ -131,7 +131,6 @@ def run_tables(
             console.print(
                 f"latency table of {device}: measured in {took}; its error: "
                 f"{tables[device].error_text}",
-                highlight=False,
             )
         write_text(path, tables[device].to_json())
     return tables

@@ -88,7 +88,7 @@ def run(
         )
     with folder.claimed_for(config), logging_to(folder):
         logger.info("%s", command)
-        console.print(f"run folder: {folder.path}", highlight=False, soft_wrap=True)
+        console.print(f"run folder: {folder.path}", soft_wrap=True)
         write_json(folder.environment, environment(config.device))
         tables = run_tables(
             config, folder, given=tables, stop=stop, console=console, profile=methods.profile
@@ -96,7 +96,7 @@ def run(
         constrained = constrained.with_tables(tables, measured=filter(is_here, tables))
         notes = [*constrained.check(), *data.notes]
         for note in notes:
-            console.print(f"[dim]{note}", highlight=False)
+            console.print(note, style="dim")
         images, labels = materialise(
             data.search,
             limit=config.search_images,
@@ -142,6 +142,7 @@ def report(folder: RunFolder, console: Console) -> None:
     write_report(folder.path, trials, summary)
     console.print()
     console.print(summary_table(trials, summary))
-    console.print(f"\nreport: {folder.path / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(f"\nreport: {folder.path / 'report.html'}", soft_wrap=True)
     for purpose, line in next_commands(folder.path) if folder.best.exists() else []:
-        console.print(f"{purpose}:\n    [bold]{line}", highlight=False, soft_wrap=True)
+        console.print(f"{purpose}:")
+        console.print(f"    {line}", style="bold", soft_wrap=True)

@@ -1,7 +1,6 @@
 """Retraining: exported architectures trained alone, then measured on the test split."""
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from nas.utilities.errors import InputError
 from nas.utilities.files import write_json
 from nas.utilities.interrupt import StopRequest, stop_on_signals
 from nas.utilities.progress import LiveLine
+from nas.utilities.units import format_accuracy
 from search_space import total_cost
 from supernet import Network, load_exported
 
@@ -180,7 +180,7 @@ def retrain(
     config = folder.config
     objectives = config.limits.objectives
     if len(exported) < top:
-        console.print(f"[yellow]the front has only {len(exported)} architectures")
+        console.print(f"the front has only {len(exported)} architectures", style="yellow")
     with folder.locked(), logging_to(folder):
         tested = materialise(data.test, limit=None, seed=config.seed, workers=loader_workers)
         results = []
@@ -232,7 +232,7 @@ class _Retraining:
             raise InputError(f"{error}; run the search again to export it anew") from None
         identity = identity_of(exported.architecture, self.recipe)
         if (done := self._done(identity)) is not None:
-            console.print(f"front/{self.source.name}: retrained already", highlight=False)
+            console.print(f"front/{self.source.name}: retrained already")
             return done
         if about.class_names != self.data.class_names:
             raise InputError(f"{self.source}: was trained on other classes than the data has")
@@ -351,13 +351,7 @@ def _table(
         table.add_row(
             str(result.rank),
             *(objective.cell(result.costs[objective.name]) for objective in known),
-            _with_error(result.exported, images),
-            _with_error(result.retrained, images),
+            format_accuracy(result.exported, images),
+            format_accuracy(result.retrained, images),
         )
     return table
-
-
-def _with_error(accuracy: float, images: int) -> str:
-    """An accuracy with its standard error."""
-    error = math.sqrt(accuracy * (1 - accuracy) / images)
-    return f"{100 * accuracy:.1f} ± {100 * error:.1f} %"

@@ -11,6 +11,15 @@ PLAIN_SECONDS = 10.0
 """Seconds between lines where the output is no terminal, such as a file or a job's log."""
 
 
+def terminal(*, quiet: bool = False) -> Console:
+    """Where the commands print: text as it is, square brackets and all.
+
+    Args:
+        quiet: Print nothing.
+    """
+    return Console(quiet=quiet, markup=False, highlight=False)
+
+
 class LiveLine:
     """A bar with a count, a remaining time and a changing text; plain lines in a log.
 
@@ -26,10 +35,10 @@ class LiveLine:
         self._first: tuple[float, float] | None = None  # share and time of the first update
         self._shown = 0.0
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[text]}"),
+            TextColumn("{task.fields[text]}", markup=False),
             TextColumn("{task.fields[eta]}"),
             console=console,
             disable=not console.is_terminal,
@@ -77,7 +86,5 @@ class LiveLine:
             self._shown = now
             self.console.print(
                 f"{self.title} {done}/{self.total} {text} {eta}".rstrip(),
-                highlight=False,
-                markup=False,
                 soft_wrap=True,
             )

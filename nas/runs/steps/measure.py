@@ -42,7 +42,7 @@ def measure(job: Job, store: Store, methods: LatencyMethods) -> None:
 
     def show(record: Record, objective: Objective, latency: MeasuredLatency) -> None:
         verdict = "within" if latency.excess <= 0 else "over"
-        unstable = " [yellow](unstable)[/]" if latency.unstable else ""
+        unstable = " (unstable)" if latency.unstable else ""
         drift = (
             f" (slowdown {latency.slowdown:.2f})"
             if abs(latency.slowdown - 1) > NOTABLE_SLOWDOWN
@@ -54,7 +54,6 @@ def measure(job: Job, store: Store, methods: LatencyMethods) -> None:
             f"{objective.limit:g} ms; "
             f"predicted {format_milliseconds(record.predicted[objective.name])}; "
             f"accuracy {record.accuracy or 0:.1%}",
-            highlight=False,
         )
 
     if job.constrained.measured:

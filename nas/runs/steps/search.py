@@ -4,8 +4,6 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
-from rich.markup import escape
-
 from nas.objectives.constrained_space import ConstrainedSpace
 from nas.objectives.objective import MACS
 from nas.runs.job import Job
@@ -34,7 +32,7 @@ def search(job: Job, store: Store) -> str:
     )
     done = [record for record in records(study).values() if record.was_evaluated]
     if len(done) >= config.trials:
-        job.console.print("search: done already", highlight=False)
+        job.console.print("search: done already")
         return ""
 
     with (
@@ -59,11 +57,11 @@ def search(job: Job, store: Store) -> str:
         ended = search.run(stop=job.stop, on_decided=show)
     if failed := [r for r in search.decided.values() if r.state == "failed"]:
         why = failed[-1].error.strip().splitlines()[-1]
-        job.console.print(f"[red]{len(failed)} evaluations failed, the last with: {escape(why)}")
+        job.console.print(f"{len(failed)} evaluations failed, the last with: {why}", style="red")
     if ended:
         logger.warning("the search ended early: %s", ended)
         ended = f"the search ended early: {ended}"
-        job.console.print(f"[yellow]{ended}", highlight=False)
+        job.console.print(ended, style="yellow")
     return ended
 
 

@@ -18,7 +18,7 @@ MONITOR_IMAGES = 128
 def train(job: Job) -> None:
     """Train the supernet, unless that is done."""
     if job.folder.checkpoint.exists():
-        job.console.print("supernet: trained already", highlight=False)
+        job.console.print("supernet: trained already")
         for left_over in states(job.folder.training_state):
             left_over.unlink(missing_ok=True)
         return
@@ -37,7 +37,6 @@ def train(job: Job) -> None:
     job.console.print(
         f"supernet: {store.numel() / 1e6:.1f} M shared weights, trained at "
         f"{job.config.proxy_size} px; costs are counted at {job.config.image_size} px",
-        highlight=False,
     )
     with _lines(job.console) as show, job.clock.measuring("supernet_seconds"):
         if job.execution.train_workers == 1:

@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 
-from rich.markup import escape
-
 from nas.runs.job import Job
 from nas.search.ray_tryout import halve_on_ray
 from nas.search.short_list import short_list
@@ -32,7 +30,7 @@ def tryout(job: Job, store: Store) -> None:
     if not candidates:  # nothing was evaluated, or all is too slow
         return
     if tried_out(study) == hashes:
-        job.console.print("short list: tried already", highlight=False)
+        job.console.print("short list: tried already")
         return
     architectures = [Architecture.model_validate(record.architecture) for record in candidates]
     plan = tryout_of(job)
@@ -52,8 +50,7 @@ def tryout(job: Job, store: Store) -> None:
             if tried.error:
                 failed.add(architecture.hash)
                 job.console.print(
-                    f"[yellow]{architecture.hash} leaves the short list: {escape(tried.error)}",
-                    highlight=False,
+                    f"{architecture.hash} leaves the short list: {tried.error}", style="yellow"
                 )
 
         if job.execution.workers == 0:

@@ -2,6 +2,7 @@ import json
 import logging
 import math
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -604,3 +605,20 @@ def test_a_short_list_longer_than_what_is_evaluated_is_refused(tmp_path: Path) -
     assert outcome.status == 2
     assert "--short-list 7 is longer than what is evaluated: 6" in outcome.err
     assert not (tmp_path / "run").exists()
+
+
+def test_paths_in_brackets_are_shown_as_they_are_where_there_is_no_sign_but_ascii(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    folder = tmp_path / "runs[" / "b]" / "[/bold]birds[v2]"
+    flags = ("--steps", "2", "--trials", "2", "--out", folder)
+    status, out, err = finish(start(ROOT / "run_search.py", *SMALL, *flags))
+    assert (status, err) == (0, "")
+    assert f"run folder: {folder}" in out.splitlines()
+    assert f"report: {folder / 'report.html'}" in out.splitlines()
+    assert "?" in out  # for the ± of an accuracy
+    assert out.isascii()
+    # What is printed to go on with can be typed.
+    retrain = next(line for line in out.splitlines() if " retrain " in line)
+    assert str(folder) in shlex.split(retrain)

@@ -2,6 +2,7 @@ import pytest
 
 from nas.utilities.errors import InputError
 from nas.utilities.units import (
+    format_accuracy,
     format_count,
     format_milliseconds,
     format_seconds,
@@ -161,3 +162,16 @@ def test_durations_never_show_sixty_seconds_or_minutes(seconds: float, text: str
 )
 def test_latencies_are_written_without_exponents(milliseconds: float, text: str) -> None:
     assert format_milliseconds(milliseconds) == text
+
+
+@pytest.mark.parametrize(
+    ("right", "images", "text"),
+    [
+        (360, 400, "90.0 ± 1.5 %"),
+        (9, 9, "100.0 ± 5.0 %"),
+        (0, 9, "0.0 ± 5.0 %"),
+        (10_000, 10_000, "100.0 ± 0.0 %"),
+    ],
+)
+def test_an_accuracy_has_an_error_at_both_ends_too(right: int, images: int, text: str) -> None:
+    assert format_accuracy(right / images, images) == text
