@@ -7,13 +7,14 @@ from supernet.exported import ExportedNetwork, load_exported, save_exported
 from supernet.network import Network
 from supernet.optimizer import StoreAdamW
 from supernet.registry import subnet
-from supernet.store import Store
+from supernet.store import Store, count_shared_weights
 
 __all__ = [
     "ExportedNetwork",
     "Network",
     "Store",
     "StoreAdamW",
+    "count_shared_weights",
     "load_exported",
     "save_exported",
     "subnet",

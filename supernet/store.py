@@ -6,8 +6,9 @@ backward accumulates in place and one optimizer steps the store. Every subnet so
 that its exported network runs, and extracting one is a copy.
 """
 
+import math
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -143,12 +144,8 @@ class Store:
 
     def _allocate(self, corners: list[Network]) -> None:
         """Give every name its largest shape over the corners."""
-        shapes: dict[str, Shape] = {}
-        for network in corners:
-            for name, parameter in network.named_parameters():
-                shapes[name] = _largest(shapes, name, tuple(parameter.shape))
         # NaN shows in any output if the initialisation below should ever miss a weight.
-        for name, shape in shapes.items():
+        for name, shape in _parameter_shapes(corners).items():
             self.parameters[name] = torch.full(shape, float("nan"), device=self.device)
             self.gradients[name] = torch.zeros(shape, device=self.device)
         buffers: dict[str, tuple[Shape, torch.dtype]] = {}
@@ -178,6 +175,30 @@ class Store:
                     f"{name} was not drawn: no corner of space {self.space.name!r} covers it, or "
                     "its module says nothing of its initial weights"
                 )
+
+
+def count_shared_weights(space: SearchSpace, *, num_classes: int, in_chans: int = 3) -> int:
+    """Number of shared weights of a space, by shapes alone: a store takes far longer, and memory.
+
+    Args:
+        space: Whose weights to count.
+        num_classes: Outputs of every subnet's classifier.
+        in_chans: Channels of the image.
+    """
+    corners = [
+        skeleton(corner, num_classes=num_classes, in_chans=in_chans)
+        for corner in corner_architectures(space)
+    ]
+    return sum(math.prod(shape) for shape in _parameter_shapes(corners).values())
+
+
+def _parameter_shapes(corners: Sequence[Network]) -> dict[str, Shape]:
+    """The largest shape over the corners of every parameter, by name."""
+    shapes: dict[str, Shape] = {}
+    for network in corners:
+        for name, parameter in network.named_parameters():
+            shapes[name] = _largest(shapes, name, tuple(parameter.shape))
+    return shapes
 
 
 def _largest(shapes: Mapping[str, Shape], name: str, shape: Shape) -> Shape:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nas.data import Augment, Data
-from nas.training.loop import CHECKPOINT_SECONDS, autocast, train
+from nas.training.loop import CHECKPOINT_SECONDS, Session, autocast, train
 from nas.training.module_learner import ModuleLearner
 from nas.training.settings import TrainingSettings
 from nas.training.strategies.strategy import Share
@@ -113,17 +113,20 @@ def train_alone(
     def show(step: int, losses: Sequence[float]) -> None:
         on_progress(step, losses[0])
 
-    train(
-        NetworkLearner(network, recipe, num_classes=data.num_classes),
-        settings=recipe,
+    session = Session(
         data=data,
-        device=recipe.device,
-        state=state,
-        identity=identity_of(network.architecture, recipe),
+        device=torch.device(recipe.device),
         stop=stop,
-        on_step=show,
         loader_workers=loader_workers,
         checkpoint_seconds=checkpoint_seconds,
+    )
+    train(
+        NetworkLearner(network, recipe, num_classes=data.num_classes),
+        session,
+        settings=recipe,
+        state=state,
+        identity=identity_of(network.architecture, recipe),
+        on_step=show,
     )
 
 

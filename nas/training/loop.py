@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,41 +60,57 @@ class Learner(Protocol):
         """
 
 
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """On what a process trains, where, and until when: the same for all that it trains in turn.
+
+    Results depend on the data alone, but for rounding. A training that was stopped goes on in
+    another session.
+
+    Attributes:
+        data: Whose train split to use.
+        device: Where the learners are.
+        stop: Looked at after every step; a request in one rank stops all.
+        loader_workers: Processes that load images.
+        checkpoint_seconds: Time between two checkpoints.
+        ranks: The processes that train together; each has its part of every batch, and the first
+            shows progress and writes the checkpoints, which all must see.
+    """
+
+    data: Data
+    device: torch.device
+    stop: StopRequest
+    loader_workers: int = 0
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
+    ranks: Ranks = ALONE
+
+
 def train(
     learner: Learner,
+    session: Session,
     *,
     settings: TrainingSettings,
-    data: Data,
-    device: torch.device | str,
     state: Path,
     identity: Mapping[str, Any],
-    stop: StopRequest,
     on_step: Callable[[int, Sequence[float]], None],
-    loader_workers: int = 0,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
-    ranks: Ranks = ALONE,
 ) -> None:
     """Train to the end, from the last checkpoint if there is one.
 
     Args:
         learner: Who learns.
+        session: On what, where, and until when.
         settings: How long, on how much at a time, how fast.
-        data: Whose train split to use.
-        device: Where the learner is.
         state: Where the checkpoint is kept. The caller removes it, once the result is safe.
         identity: What the result depends on, as JSON holds it; a checkpoint of another is refused.
-        stop: Looked at after every step; a request in one rank stops all.
-        on_step: Called after every step, with the number of steps done and the losses of this one.
-        loader_workers: Processes that load images.
-        checkpoint_seconds: Time between two checkpoints.
-        ranks: The processes that train together; each has its part of every batch, and the first
-            writes the checkpoints, which all must see.
+        on_step: Called after every step, in the first rank, with the number of steps done and the
+            losses of this one.
 
     Raises:
         Interrupted: If a stop was requested; the state was saved.
         InputError: If the checkpoint cannot be gone on from, or a loss is no longer finite: then
             the weights are those before that step.
     """
+    data, device, ranks, stop = session.data, session.device, session.ranks, session.stop
     step = _resume(learner, state, identity)
     if step:
         logger.info("training goes on after step %d of %d", step, settings.steps)
@@ -103,7 +120,7 @@ def train(
         seed=settings.seed,
         first_step=step,
         steps=settings.steps - step,
-        workers=loader_workers,
+        workers=session.loader_workers,
         part=(ranks.rank, ranks.count),
     )
     saved_at = time.monotonic()
@@ -121,8 +138,9 @@ def train(
         _check_finite(values, step, settings.lr)
         learner.update(lr=learning_rate(step, settings))
         step += 1
-        on_step(step, values)
-        due = time.monotonic() - saved_at > checkpoint_seconds
+        if ranks.rank == 0:
+            on_step(step, values)
+        due = time.monotonic() - saved_at > session.checkpoint_seconds
         stop.requested, due = ranks.any([stop.requested, due])
         if stop.requested or due:
             if ranks.rank == 0:

@@ -16,7 +16,7 @@ from nas.objectives.constrained_space import ConstrainedSpace
 from nas.training.accuracy import SubnetEvaluator
 from nas.training.checkpoint import save_checkpoint
 from nas.training.distillation import answer_loss, label_loss, map_error, side_by_side
-from nas.training.loop import CHECKPOINT_SECONDS, autocast, train
+from nas.training.loop import CHECKPOINT_SECONDS, Session, autocast, train
 from nas.training.ranks import ALONE, Ranks
 from nas.training.settings import SupernetTraining
 from nas.training.strategies import OUTSIDE, Course, Lesson
@@ -49,110 +49,6 @@ class Progress:
     accuracies: Mapping[str, float]
 
 
-def train_supernet(
-    store: Store,
-    *,
-    settings: SupernetTraining,
-    constrained: ConstrainedSpace,
-    data: Data,
-    state: Path,
-    checkpoint: Path,
-    monitor: SubnetEvaluator,
-    stop: StopRequest,
-    on_progress: Callable[[Progress], None],
-    loader_workers: int = 0,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
-    ranks: Ranks = ALONE,
-) -> None:
-    """Train the store to the end, from the last saved state if there is one.
-
-    Args:
-        store: The weights to train.
-        settings: How, and by which strategy.
-        constrained: The space and its limits.
-        data: Whose train split to use.
-        state: Where the state is kept until the end: weights, moments and step.
-        checkpoint: Where the final weights go; its presence says that training is done.
-        monitor: Shows current accuracies; it shares the store.
-        stop: Looked at after every step.
-        on_progress: Called after every step, in the first rank.
-        loader_workers: Processes that load images.
-        checkpoint_seconds: Time between two savings of the state.
-        ranks: The processes that train together; each calls this with a store of the same weights.
-
-    Raises:
-        Interrupted: If a stop was requested; the state was saved.
-        InputError: If the saved state is of other settings or cannot be read, or the loss is no
-            longer finite.
-    """
-    course = Course(constrained=constrained, steps=settings.steps, seed=settings.seed)
-    plan, teacher = settings.strategy.outside(settings.steps), None
-    _, teachers_state = states(state)
-    watched = {
-        "largest": course.largest,
-        "smallest": course.smallest,
-        "random": constrained.sample(random.Random(settings.seed)),
-    }
-    accuracies: dict[str, float] = {}
-
-    def show_teacher(step: int, loss: float) -> None:
-        assert plan is not None
-        on_progress(Progress(part="teacher", step=step, steps=plan.steps, loss=loss, accuracies={}))
-
-    def show(step: int, losses: Sequence[float]) -> None:
-        nonlocal accuracies
-        loss = losses[0]
-        if step % max(1, settings.steps // LOOKS) == 0 or step == settings.steps:
-            accuracies = {role: monitor.accuracy(a) for role, a in watched.items()}
-            told = ", ".join(f"{role} {accuracy:.1%}" for role, accuracy in accuracies.items())
-            logger.info("step %d/%d loss %.3f %s", step, settings.steps, loss, told)
-        on_progress(
-            Progress(
-                part="supernet",
-                step=step,
-                steps=settings.steps,
-                loss=loss,
-                accuracies=accuracies,
-            )
-        )
-
-    if plan is not None:
-        teacher = trained_teacher(
-            space=store.space,
-            plan=plan,
-            settings=settings,
-            data=data,
-            device=store.device,
-            state=teachers_state,
-            stop=stop,
-            on_step=show_teacher if ranks.rank == 0 else lambda step, loss: None,
-            loader_workers=loader_workers,
-            checkpoint_seconds=checkpoint_seconds,
-            ranks=ranks,
-        )
-    learner = SupernetLearner(store, settings, course, teacher=teacher, ranks=ranks)
-    identity = settings.model_dump(mode="json", include=set(SupernetTraining.model_fields))
-    train(
-        learner,
-        settings=settings,
-        data=data,
-        device=store.device,
-        state=state,
-        identity=identity,
-        stop=stop,
-        on_step=show if ranks.rank == 0 else lambda step, losses: None,
-        loader_workers=loader_workers,
-        checkpoint_seconds=checkpoint_seconds,
-        ranks=ranks,
-    )
-    if ranks.rank == 0:
-        save_checkpoint(
-            checkpoint, step=settings.steps, identity=identity, tensors=store.state_dict()
-        )
-        for file in states(state):
-            file.unlink(missing_ok=True)
-
-
 def states(state: Path) -> tuple[Path, Path]:
     """The files in which a training keeps its state: that of the supernet, and its teacher's."""
     return state, state.with_name(f"teacher_{state.name}")
@@ -172,6 +68,7 @@ class SupernetTask:
         state: Where the state is kept until the end.
         checkpoint: Where the final weights go.
         loader_workers: Processes that load images, of each process that trains.
+        checkpoint_seconds: Time between two savings of the state.
     """
 
     settings: SupernetTraining
@@ -183,6 +80,7 @@ class SupernetTask:
     state: Path
     checkpoint: Path
     loader_workers: int = 0
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
 
     def new_store(self) -> Store:
         """The weights to begin with."""
@@ -202,28 +100,125 @@ class SupernetTask:
         on_progress: Callable[[Progress], None],
         ranks: Ranks = ALONE,
     ) -> None:
-        """Train such weights; see `train_supernet`."""
-        monitor = SubnetEvaluator(
-            store,
-            self.images,
-            self.labels,
-            mean=self.data.mean,
-            std=self.data.std,
-            threads=torch.get_num_threads(),
-        )
-        train_supernet(
-            store,
-            settings=self.settings,
-            constrained=self.constrained,
+        """Train a store to the end, from the last saved state if there is one.
+
+        In the end the final weights are saved, and the state is removed.
+
+        Args:
+            store: The weights to train.
+            stop: Looked at after every step.
+            on_progress: Called after every step, in the first rank.
+            ranks: The processes that train together; each calls this with a store of the same
+                weights.
+
+        Raises:
+            Interrupted: If a stop was requested; the state was saved.
+            InputError: If the saved state is of other settings or cannot be read, or the loss is
+                no longer finite.
+        """
+        settings = self.settings
+        session = Session(
             data=self.data,
-            state=self.state,
-            checkpoint=self.checkpoint,
-            monitor=monitor,
+            device=store.device,
             stop=stop,
-            on_progress=on_progress,
             loader_workers=self.loader_workers,
+            checkpoint_seconds=self.checkpoint_seconds,
             ranks=ranks,
         )
+        course = Course(constrained=self.constrained, steps=settings.steps, seed=settings.seed)
+        monitor = _Monitor(self, store, course)
+        teacher = self._trained_teacher(session, on_progress)
+        learner = SupernetLearner(store, settings, course, teacher=teacher, ranks=ranks)
+        identity = settings.model_dump(mode="json", include=set(SupernetTraining.model_fields))
+
+        def show(step: int, losses: Sequence[float]) -> None:
+            on_progress(
+                Progress(
+                    part="supernet",
+                    step=step,
+                    steps=settings.steps,
+                    loss=losses[0],
+                    accuracies=monitor.accuracies(step, losses[0]),
+                )
+            )
+
+        train(
+            learner, session, settings=settings, state=self.state, identity=identity, on_step=show
+        )
+        if ranks.rank == 0:
+            save_checkpoint(
+                self.checkpoint,
+                step=settings.steps,
+                identity=identity,
+                tensors=store.state_dict(),
+            )
+            for file in states(self.state):
+                file.unlink(missing_ok=True)
+
+    def _trained_teacher(
+        self, session: Session, on_progress: Callable[[Progress], None]
+    ) -> Teacher | None:
+        """The teacher from outside the space, if the strategy plans one."""
+        plan = self.settings.strategy.outside(self.settings.steps)
+        if plan is None:
+            return None
+
+        def show(step: int, loss: float) -> None:
+            on_progress(
+                Progress(part="teacher", step=step, steps=plan.steps, loss=loss, accuracies={})
+            )
+
+        _, state = states(self.state)
+        return trained_teacher(
+            self.constrained.space,
+            plan,
+            session,
+            settings=self.settings,
+            state=state,
+            on_step=show,
+        )
+
+
+class _Monitor:
+    """Looks at the accuracies of three subnets now and then while they are trained.
+
+    Args:
+        task: The training.
+        store: Its weights.
+        course: Says the steps, and the largest and the smallest subnet.
+    """
+
+    def __init__(self, task: SupernetTask, store: Store, course: Course) -> None:
+        self.evaluator = SubnetEvaluator(
+            store,
+            task.images,
+            task.labels,
+            mean=task.data.mean,
+            std=task.data.std,
+            threads=torch.get_num_threads(),
+        )
+        self.watched = {
+            "largest": course.largest,
+            "smallest": course.smallest,
+            "random": course.constrained.sample(random.Random(course.seed)),
+        }
+        self.steps = course.steps
+        self.seen: dict[str, float] = {}
+
+    def accuracies(self, step: int, loss: float) -> Mapping[str, float]:
+        """By the subnet's role, from the last look; it is now, and logged, if one is due.
+
+        Args:
+            step: Steps done.
+            loss: Of the last one, for the log.
+        """
+        if step % max(1, self.steps // LOOKS) == 0 or step == self.steps:
+            self.seen = {
+                role: self.evaluator.accuracy(subnet) for role, subnet in self.watched.items()
+            }
+            told = ", ".join(f"{role} {accuracy:.1%}" for role, accuracy in self.seen.items())
+            logger.info("step %d/%d loss %.3f %s", step, self.steps, loss, told)
+        return self.seen
 
 
 class SupernetLearner:

@@ -18,14 +18,12 @@ from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nas.data import Data
 from nas.training.checkpoint import save_checkpoint
-from nas.training.loop import CHECKPOINT_SECONDS, autocast, train
+from nas.training.loop import Session, autocast, train
 from nas.training.module_learner import ModuleLearner
 from nas.training.ranks import ALONE, Ranks
 from nas.training.settings import SupernetTraining, TrainingSettings
 from nas.training.strategies import TeacherPlan
-from nas.utilities.interrupt import StopRequest
 from search_space import SearchSpace
 from supernet.blocks.layers import MapConv
 from supernet.blocks.norms import MapBatchNorm
@@ -120,33 +118,24 @@ def _convolution(inputs: int, outputs: int, *, side: int, stride: int) -> list[n
 
 
 def trained_teacher(
-    *,
     space: SearchSpace,
     plan: TeacherPlan,
+    session: Session,
+    *,
     settings: SupernetTraining,
-    data: Data,
-    device: torch.device,
     state: Path,
-    stop: StopRequest,
     on_step: Callable[[int, float], None],
-    loader_workers: int = 0,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
-    ranks: Ranks = ALONE,
 ) -> Teacher:
     """Train the teacher that a strategy plans, or take the one that was trained.
 
     Args:
         space: Whose subnets it teaches.
         plan: How long it is trained, and how fast.
+        session: On what, where, and until when.
         settings: Of the training that it teaches in.
-        data: Whose train split to use.
-        device: Where.
         state: Where its state is kept. The caller removes it, once all is learned.
-        stop: Looked at after every step.
-        on_step: Called after every step, with the number of steps done and the loss.
-        loader_workers: Processes that load images.
-        checkpoint_seconds: Time between two savings of the state.
-        ranks: The processes that train together.
+        on_step: Called after every step, in the first rank, with the number of steps done and the
+            loss.
 
     Returns:
         The teacher, in eval mode.
@@ -164,28 +153,17 @@ def trained_teacher(
         weight_decay=settings.weight_decay,
         warmup_share=settings.warmup_share,
     )
+    device, ranks = session.device, session.ranks
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(settings.seed)
-        teacher = Teacher(space, num_classes=data.num_classes)
+        teacher = Teacher(space, num_classes=session.data.num_classes)
     learner = TeacherLearner(teacher.to(device), own, ranks=ranks)
     identity = {"teacher_of": space.name, **own.model_dump(mode="json")}
 
     def show(step: int, losses: Sequence[float]) -> None:
         on_step(step, losses[0])
 
-    train(
-        learner,
-        settings=own,
-        data=data,
-        device=device,
-        state=state,
-        identity=identity,
-        stop=stop,
-        on_step=show,
-        loader_workers=loader_workers,
-        checkpoint_seconds=checkpoint_seconds,
-        ranks=ranks,
-    )
+    train(learner, session, settings=own, state=state, identity=identity, on_step=show)
     if ranks.rank == 0:
         save_checkpoint(state, step=plan.steps, identity=identity, tensors=learner.state_dict())
     return teacher.requires_grad_(False).eval()

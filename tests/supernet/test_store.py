@@ -25,7 +25,7 @@ from torch import Tensor
 
 from search_space import DESIGNS, Architecture, SearchSpace
 from search_space.coverage import corners
-from supernet import ExportedNetwork, Network, Store, save_exported
+from supernet import ExportedNetwork, Network, Store, count_shared_weights, save_exported
 from supernet.network import skeleton
 from supernet.store import CACHED_SUBNETS
 
@@ -382,3 +382,10 @@ class TestWeights:
         for_evaluation = Store(NANO, num_classes=TASK.num_classes, weights=nano.state_dict())
         assert nano.numel() == sum(tensor.numel() for tensor in nano.parameters.values())
         assert for_evaluation.numel() == nano.numel()
+
+    @every_space
+    def test_weights_are_counted_without_a_store(
+        self, space: SearchSpace, stores: dict[str, Store]
+    ) -> None:
+        count = count_shared_weights(space, num_classes=TASK.num_classes)
+        assert count == stores[space.name].numel()

@@ -10,6 +10,7 @@ from nas.runs.job import Job
 from nas.training.ray_training import train_on_ray
 from nas.training.supernet import Progress, SupernetTask, states
 from nas.utilities.progress import LiveLine
+from supernet import count_shared_weights
 
 MONITOR_IMAGES = 128
 """Of the search split, for a look at current accuracies."""
@@ -33,16 +34,20 @@ def train(job: Job) -> None:
         checkpoint=job.folder.checkpoint.resolve(),
         loader_workers=job.execution.loader_workers,
     )
-    store = task.new_store()
+    if job.execution.train_workers == 1:
+        store = task.new_store()
+        weights = store.numel()
+    else:  # each process has a store of its own
+        store = None
+        weights = count_shared_weights(job.constrained.space, num_classes=job.data.num_classes)
     job.console.print(
-        f"supernet: {store.numel() / 1e6:.1f} M shared weights, trained at "
+        f"supernet: {weights / 1e6:.1f} M shared weights, trained at "
         f"{job.config.proxy_size} px; costs are counted at {job.config.image_size} px",
     )
     with _lines(job.console) as show, job.clock.measuring("supernet_seconds"):
-        if job.execution.train_workers == 1:
+        if store is not None:
             task.train(store, stop=job.stop, on_progress=show)
         else:
-            del store  # each process has its own
             here = job.execution.ray_address is None
             threads = (os.cpu_count() or 1) // job.execution.train_workers if here else 0
             train_on_ray(

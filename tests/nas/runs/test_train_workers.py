@@ -58,15 +58,17 @@ def test_a_run_that_two_processes_train_is_stopped_and_goes_on_to_its_end(tmp_pa
 DEADLY = """
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from torch import distributed
 
+from nas.runs.steps import train
 from nas.training.strategies import STRATEGIES, Blockwise
-from nas.training.supernet import train_supernet
 
-train_supernet.__kwdefaults__["checkpoint_seconds"] = -1.0  # a state after every step
+# A state after every step.
+train.SupernetTask = partial(train.SupernetTask, checkpoint_seconds=-1.0)
 NOTES = Path(__file__).with_suffix(".txt")
 DEATHS = (2, 4, 5)
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nas.data import Data, Samples, normalise, train_batches
-from nas.training.loop import train
+from nas.training.loop import CHECKPOINT_SECONDS, Session, train
 from nas.training.schedule import learning_rate
 from nas.training.settings import TrainingSettings
 from nas.utilities.errors import InputError
@@ -92,7 +92,7 @@ def run(
     stop_after: int | None = None,
     crash_after: int | None = None,
     identity: Mapping[str, Any] = IDENTITY,
-    **others: Any,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> tuple[Linear, list[tuple[int, Sequence[float]]]]:
     """Train as a process does that is interrupted or killed after a step, or neither."""
     learner = learner or Linear()
@@ -107,14 +107,16 @@ def run(
 
     train(
         learner,
+        Session(
+            data=DATA,
+            device=torch.device("cpu"),
+            stop=stop,
+            checkpoint_seconds=checkpoint_seconds,
+        ),
         settings=SETTINGS,
-        data=DATA,
-        device="cpu",
         state=path / "state.safetensors",
         identity=identity,
-        stop=stop,
         on_step=on_step,
-        **others,
     )
     return learner, shown
 

@@ -17,7 +17,6 @@ from torch import Tensor
 from nas.data import Data, Samples, load_data, materialise, normalise
 from nas.objectives.constrained_space import ConstrainedSpace
 from nas.objectives.limits import Limits
-from nas.training.accuracy import SubnetEvaluator
 from nas.training.checkpoint import load_checkpoint
 from nas.training.settings import SupernetTraining
 from nas.training.strategies import (
@@ -30,13 +29,7 @@ from nas.training.strategies import (
     SinglePath,
     Strategy,
 )
-from nas.training.supernet import (
-    Progress,
-    SupernetLearner,
-    lesson_loss,
-    states,
-    train_supernet,
-)
+from nas.training.supernet import Progress, SupernetLearner, SupernetTask, lesson_loss, states
 from nas.training.teacher import Knowledge, Teacher
 from nas.utilities.errors import InputError
 from nas.utilities.interrupt import Interrupted, StopRequest
@@ -68,9 +61,9 @@ def small_training(**changes: Any) -> SupernetTraining:
     return SupernetTraining(**values | changes)
 
 
-def store_of(*, seed: int = 0) -> Store:
-    """Fresh weights of nano."""
-    return Store(NANO, num_classes=10, seed=seed)
+def fresh_store() -> Store:
+    """Weights of nano to begin with."""
+    return Store(NANO, num_classes=10, seed=0)
 
 
 def train(
@@ -86,9 +79,19 @@ def train(
     checkpoint_seconds: float = math.inf,
 ) -> tuple[Store, list[Progress]]:
     """Train as a process does that is interrupted or killed after a step of a part, or neither."""
-    settings = settings or small_training()
-    store = store or store_of(seed=settings.seed)
     images, labels = materialise(data.search, limit=20, seed=0)
+    task = SupernetTask(
+        settings=settings or small_training(),
+        constrained=constrained_nano(macs=BUDGET),
+        data=data,
+        images=images,
+        labels=labels,
+        device="cpu",
+        state=path / STATE,
+        checkpoint=path / CHECKPOINT,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+    store = store or task.new_store()
     stop = StopRequest()
     shown: list[Progress] = []
 
@@ -101,20 +104,7 @@ def train(
         if disturb:  # a process that draws from every generator for its own ends
             torch.rand(3), np.random.rand(3), random.random()
 
-    train_supernet(
-        store,
-        settings=settings,
-        constrained=constrained_nano(macs=BUDGET),
-        data=data,
-        state=path / STATE,
-        checkpoint=path / CHECKPOINT,
-        monitor=SubnetEvaluator(
-            store, images, labels, mean=data.mean, std=data.std, threads=torch.get_num_threads()
-        ),
-        stop=stop,
-        on_progress=on_progress,
-        checkpoint_seconds=checkpoint_seconds,
-    )
+    task.train(store, stop=stop, on_progress=on_progress)
     return store, shown
 
 
@@ -655,7 +645,7 @@ def test_the_state_of_another_strategy_is_refused(
 def test_a_loss_that_is_no_number_ends_the_training_without_a_checkpoint(
     tmp_path: Path, digits: Data
 ) -> None:
-    store = store_of()
+    store = fresh_store()
     store.parameters["head.bias"].fill_(float("nan"))
     with pytest.raises(InputError, match=r"^`lr` \S+: the loss is nan at step 1; "):
         train(tmp_path, digits, store=store)
@@ -692,7 +682,7 @@ def test_the_result_depends_on_every_setting(
     tmp_path: Path, digits: Data, uninterrupted: dict[str, Tensor], field: str, value: object
 ) -> None:
     settings = small_training(**{field: value})
-    train(tmp_path, digits, store=store_of(), settings=settings)
+    train(tmp_path, digits, store=fresh_store(), settings=settings)
     assert not same(load_file(tmp_path / CHECKPOINT), uninterrupted)
 
 

@@ -12,11 +12,11 @@ from small_runs import NANO, constrained_nano
 from torch import Tensor, nn
 
 from nas.data import Data, load_data, materialise, normalise
-from nas.training.accuracy import SubnetEvaluator
 from nas.training.checkpoint import load_checkpoint
+from nas.training.loop import Session
 from nas.training.settings import SupernetTraining
 from nas.training.strategies import Blockwise, TeacherPlan
-from nas.training.supernet import Progress, states, train_supernet
+from nas.training.supernet import Progress, SupernetTask, states
 from nas.training.teacher import Teacher, trained_teacher
 from nas.utilities.errors import InputError
 from nas.utilities.interrupt import Interrupted, StopRequest
@@ -65,15 +65,17 @@ def train(
             raise Crash
 
     teacher = trained_teacher(
-        space=space,
-        plan=plan,
+        space,
+        plan,
+        Session(
+            data=data,
+            device=torch.device("cpu"),
+            stop=stop,
+            checkpoint_seconds=checkpoint_seconds,
+        ),
         settings=settings,
-        data=data,
-        device=torch.device("cpu"),
         state=path / "teacher.safetensors",
-        stop=stop,
         on_step=on_step,
-        checkpoint_seconds=checkpoint_seconds,
     )
     return teacher, shown
 
@@ -258,26 +260,26 @@ def train_all(
     path: Path, data: Data, *, crash_after: tuple[str, int] | None = None, **others: Any
 ) -> list[Progress]:
     """Train a teacher and then the supernet."""
-    store, shown = Store(NANO, num_classes=10, seed=0), list[Progress]()
     images, labels = materialise(data.search, limit=4, seed=0)
+    task = SupernetTask(
+        settings=SETTINGS,
+        constrained=constrained_nano(macs=200_000_000),
+        data=data,
+        images=images,
+        labels=labels,
+        device="cpu",
+        state=path / "state.safetensors",
+        checkpoint=path / "checkpoint.safetensors",
+        **others,
+    )
+    shown: list[Progress] = []
 
     def on_progress(progress: Progress) -> None:
         shown.append(progress)
         if (progress.part, progress.step) == crash_after:
             raise Crash
 
-    train_supernet(
-        store,
-        settings=SETTINGS,
-        constrained=constrained_nano(macs=200_000_000),
-        data=data,
-        state=path / "state.safetensors",
-        checkpoint=path / "checkpoint.safetensors",
-        monitor=SubnetEvaluator(store, images, labels, mean=data.mean, std=data.std, threads=1),
-        stop=StopRequest(),
-        on_progress=on_progress,
-        **others,
-    )
+    task.train(task.new_store(), stop=StopRequest(), on_progress=on_progress)
     return shown
 
 
