@@ -8,12 +8,13 @@ the recipe of `retrain`; it can be killed and goes on. `judge` holds scores agai
     python -m benchmarks.fidelity judge results/RUN ... \
         --truth results/reference/fidelity/tiny-300M.csv
 
-`judge` takes finished runs, whose supernet it asks for inherited accuracies. It prints Kendall's
-tau-b with a bootstrap interval, Spearman's rho, tau-b among pairs whose MACs differ by at most
-10 %, and the regret: what is lost, in points, by taking the best of 1 or of 3 by score. MACs and
-parameters stand beside as rivals that cost nothing, and one seed of the truth against another as
-what no score can be expected to exceed. The table of head starts says, for each choice of a gene,
-its share among the best fifth by score and by truth.
+`judge` takes finished runs, whose supernet it asks for inherited accuracies, and a table of scores
+that were kept (`--scores`). It prints Kendall's tau-b with a bootstrap interval, Spearman's rho,
+tau-b among pairs whose MACs differ by at most 10 %, and the regret: what is lost, in points, by
+taking the best of 1 or of 3 by score. MACs, parameters and the number of max-poolings stand beside
+as rivals that cost nothing, and one seed of the truth against another as what no score can be
+expected to exceed. The table of head starts says, for each choice of a gene, its share among the
+best fifth by score and by truth.
 """
 
 import argparse
@@ -234,6 +235,13 @@ def judge(options: argparse.Namespace) -> None:
     print(f"{'score':24}{HEADINGS}")
     print(f"{'MACs':24}{Verdict.of(truth.macs, truth)}")
     print(f"{'parameters':24}{Verdict.of(truth.params, truth)}")
+    convolving = [[s.pooling for s in a.stages].count("max_pool") for a in truth.architectures]
+    print(f"{'poolings max_pool':24}{Verdict.of(convolving, truth)}")
+    if options.scores is not None:
+        hashes = [architecture.hash for architecture in truth.architectures]
+        for name, column in pd.read_csv(options.scores, index_col="hash").loc[hashes].items():
+            print(name)
+            print(f"{'':24}{Verdict.of(column.to_numpy(), truth)}", flush=True)
     for run in options.runs:
         scores = np.array(inherited(run, truth.architectures))
         print(f"{run.name[:23]:24}{Verdict.of(scores, truth)}", flush=True)
@@ -262,6 +270,7 @@ def main() -> None:
     judged.add_argument("runs", type=Path, nargs="*")
     judged.add_argument("--truth", type=Path, required=True)
     judged.add_argument("--steps", type=int, default=540)
+    judged.add_argument("--scores", type=Path, help="CSV with a hash and a column for each score")
     judged.add_argument("--head-starts", action="store_true")
     judged.set_defaults(action=judge)
     options = parser.parse_args()

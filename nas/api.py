@@ -107,7 +107,7 @@ def search(
     Raises:
         InputError: If something of it is wrong; a `ValueError` that names the argument.
         NothingFound: If no architecture could be evaluated, or all are too slow as measured.
-        Interrupted: After Ctrl-C or SIGTERM, when everything was saved.
+        Interrupted: After Ctrl-C, SIGTERM or SIGHUP, when everything was saved.
     """
     asked = dict(locals())
     asked |= asked.pop("limits")
@@ -183,7 +183,7 @@ def retrain(
 
     Raises:
         InputError: If something of it is wrong, or the run has exported nothing yet.
-        Interrupted: After Ctrl-C or SIGTERM, when everything was saved.
+        Interrupted: After Ctrl-C, SIGTERM or SIGHUP, when everything was saved.
     """
     asked = dict(locals())
     del asked["run"], asked["progress"]
@@ -224,7 +224,7 @@ def profile(
 
     Raises:
         InputError: If something of it is wrong.
-        Interrupted: After Ctrl-C or SIGTERM.
+        Interrupted: After Ctrl-C, SIGTERM or SIGHUP.
     """
     asked = dict(locals())
     del asked["progress"]

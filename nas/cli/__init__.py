@@ -8,13 +8,15 @@ import io
 import os
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from nas.cli import describe, designs, export, plot, profile, retrain, sample, search
-from nas.cli.arguments import Parser
+from nas.cli.arguments import STOPPED, Parser
 from nas.utilities.errors import InputError, NothingFound
+from nas.utilities.interrupt import Ended, ended_by_signals
 from search_space import ArchitectureError
 
 if TYPE_CHECKING:
@@ -35,8 +37,8 @@ def main(
         methods: How `search` and `profile` find latency; on this machine by default.
 
     Returns:
-        The exit status: 0, 1 for a search that found nothing, 2 for bad input, 130 when
-        interrupted.
+        The exit status: 0, 1 for a search that found nothing, 2 for bad input, and 128 more than
+        the signal that stopped it: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may lack a sign of ours
@@ -46,7 +48,8 @@ def main(
         action: Callable[[argparse.Namespace], None] = options.action
         options.command_line = f"{program} {shlex.join(sys.argv[1:])}"
         options.methods = methods
-        action(options)
+        with ended_by_signals():
+            action(options)
     except (InputError, ArchitectureError) as error:
         print(f"error: {_with_flags(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
@@ -54,7 +57,11 @@ def main(
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return 130
+        print("stopped", file=sys.stderr)
+        return STOPPED + signal.SIGINT
+    except Ended as ended:
+        print(f"stopped by {signal.Signals(ended.signum).name}", file=sys.stderr)
+        return STOPPED + ended.signum
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return int(getattr(options, "status", 0))

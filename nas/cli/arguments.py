@@ -11,6 +11,8 @@ from nas.utilities.errors import InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from nas.utilities.interrupt import Interrupted
+
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
@@ -61,11 +63,17 @@ def add_latency_conditions(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def say_how_to_go_on(options: argparse.Namespace, console: "Console") -> None:
+STOPPED = 128
+"""What is added to a signal's number to give the exit status of a process that it stopped."""
+
+
+def say_how_to_go_on(
+    options: argparse.Namespace, console: "Console", interrupted: "Interrupted"
+) -> None:
     """After an interruption: what to type, and the exit status."""
     console.print("\nstopped; everything is saved. To go on:", style="yellow")
     console.print(f"    {options.command_line}", style="bold", soft_wrap=True)
-    options.status = 130
+    options.status = STOPPED + interrupted.signum
 
 
 def positive(text: str) -> int:

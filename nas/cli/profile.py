@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from nas.cli.arguments import Commands, positive, seed, size
+from nas.cli.arguments import STOPPED, Commands, positive, seed, size
 from nas.latency.conditions import DtypeName, RuntimeName
 from search_space import PRESETS
 
@@ -58,11 +58,11 @@ def _profile(options: argparse.Namespace) -> None:
             console=console,
             methods=options.methods or MEASURED_HERE,
         )
-    except Interrupted:
+    except Interrupted as interrupted:
         console.print(
             "\nstopped; a table is written when it is whole, or not at all", style="yellow"
         )
-        options.status = 130
+        options.status = STOPPED + interrupted.signum
         return
     console.print(f"{table.conditions}")
     console.print(f"error: {table.error_text}")

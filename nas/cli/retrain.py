@@ -72,5 +72,5 @@ def _retrain(options: argparse.Namespace) -> None:
     console = terminal()
     try:
         retrain_run(folder, data=None, console=console, **asked)
-    except Interrupted:
-        say_how_to_go_on(options, console)
+    except Interrupted as interrupted:
+        say_how_to_go_on(options, console, interrupted)

@@ -168,5 +168,5 @@ def _search(options: argparse.Namespace) -> None:
             methods=methods,
             **machine,
         )
-    except Interrupted:
-        say_how_to_go_on(options, console)
+    except Interrupted as interrupted:
+        say_how_to_go_on(options, console, interrupted)

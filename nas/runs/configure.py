@@ -4,7 +4,6 @@ The command line and `nas.search` both come through here, so that the same words
 """
 
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ from nas.runs.config import (
 from nas.search.samplers import AUTO, BEST
 from nas.search.settings import DEFAULT_TRYOUT
 from nas.training.strategies import DEFAULT_STRATEGY
-from nas.utilities.devices import check_device, chip_name, devices_here
+from nas.utilities.devices import check_device, chip_name, devices_here, usable_cpus
 from nas.utilities.errors import InputError
 from nas.utilities.units import parse_latency
 from search_space import PRESETS, ArchitectureError, SearchSpace, total_cost
@@ -237,7 +236,7 @@ def default_workers(config: RunConfig) -> int:
     """How many actors evaluate unless asked otherwise: one for each GPU or each CPU."""
     if config.device.startswith("cuda"):
         return torch.cuda.device_count()
-    return max(1, min((os.cpu_count() or 1) // config.threads, MOST_WORKERS))
+    return max(1, min(usable_cpus() // config.threads, MOST_WORKERS))
 
 
 def check_train_workers(count: int, config: RunConfig, *, on_this_machine: bool) -> None:
@@ -253,7 +252,7 @@ def check_train_workers(count: int, config: RunConfig, *, on_this_machine: bool)
             f"`train_workers` {count}: a batch of {config.batch_size} images does not divide by it"
         )
     on_gpu = config.device.startswith("cuda")
-    there = torch.cuda.device_count() if on_gpu else os.cpu_count() or 1
+    there = torch.cuda.device_count() if on_gpu else usable_cpus()
     if on_this_machine and count > 1 and count > there:
         raise InputError(
             f"`train_workers` {count}: this machine has {there} {'GPUs' if on_gpu else 'CPUs'}"
@@ -262,7 +261,7 @@ def check_train_workers(count: int, config: RunConfig, *, on_this_machine: bool)
 
 def default_loader_workers(data: str) -> int:
     """How many processes load images unless asked otherwise: none for `digits`, which are drawn."""
-    return 0 if data == "digits" else min(os.cpu_count() or 1, 8)
+    return 0 if data == "digits" else min(usable_cpus(), 8)
 
 
 def data_identity(source: str | OwnDataset) -> str:

@@ -65,7 +65,7 @@ def profile_space(
 
     Raises:
         InputError: If something of it is wrong; nothing is measured then.
-        Interrupted: After Ctrl-C or SIGTERM; no table is written then.
+        Interrupted: After Ctrl-C, SIGTERM or SIGHUP; no table is written then.
     """
     space = space if isinstance(space, SearchSpace) else space_named(space)
     conditions = LatencyConditions(

@@ -84,7 +84,7 @@ def retrain_run(
 
     Raises:
         InputError: If something of it is wrong, or the run has exported nothing yet.
-        Interrupted: After Ctrl-C or SIGTERM, when everything was saved.
+        Interrupted: After Ctrl-C, SIGTERM or SIGHUP, when everything was saved.
     """
     config = folder.config
     if steps is not None and epochs is not None:

@@ -51,7 +51,7 @@ def start(
     Raises:
         InputError: If something is wrong.
         NothingFound: If no architecture could be evaluated, or all are too slow as measured.
-        Interrupted: After Ctrl-C or SIGTERM, when everything was saved.
+        Interrupted: After Ctrl-C, SIGTERM or SIGHUP, when everything was saved.
     """
     config = configured.config
     if workers == 0 and train_workers == 1 and ray_address is not None:

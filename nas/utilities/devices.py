@@ -4,6 +4,7 @@ torch is imported where it is asked: the command line needs the names of this mo
 whether it needs torch, which takes seconds to load.
 """
 
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,13 @@ def devices_here() -> list[str]:
 
     numbered = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     return ["cpu", *(["cuda"] if torch.cuda.is_available() else []), *numbered]
+
+
+def usable_cpus() -> int:
+    """How many CPUs this process may use, which `taskset` or a job's allotment may make few."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def is_here(device: str) -> bool:

@@ -1,13 +1,37 @@
-"""Ctrl-C that waits for a safe place."""
+"""Ctrl-C, SIGTERM and SIGHUP: a stop that waits for a safe place."""
 
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that ask for a stop: Ctrl-C; Slurm, Docker and systemd; a terminal that was closed."""
+
 
 class Interrupted(Exception):
-    """The user asked to stop, and everything was saved."""
+    """The user asked to stop, and everything was saved.
+
+    Args:
+        signum: By which signal.
+    """
+
+    def __init__(self, signum: int = signal.SIGINT) -> None:
+        super().__init__()
+        self.signum = signum
+
+
+class Ended(BaseException):
+    """A signal asks for the end where there is nothing to save.
+
+    Args:
+        signum: Which.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__()
+        self.signum = signum
 
 
 class StopRequest:
@@ -28,19 +52,69 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Turn the first Ctrl-C or SIGTERM into a request; a second one kills as usual."""
-    request = StopRequest()
-    previous = {sig: signal.getsignal(sig) for sig in (signal.SIGINT, signal.SIGTERM)}
+    """Turn the first signal of `STOPPING` into a request; a second one does what it did before.
+
+    An `Interrupted` that leaves the block knows the signal.
+    """
+    request, received = StopRequest(), signal.SIGINT
 
     def note(signum: int, frame: FrameType | None) -> None:
-        request.requested = True
-        for sig, handler in previous.items():
-            signal.signal(sig, handler)
+        nonlocal received
+        request.requested, received = True, signal.Signals(signum)
+        restore()
 
-    for sig in previous:
-        signal.signal(sig, note)
+    restore = _handled(note, STOPPING)
     try:
         yield request
+    except Interrupted as interrupted:
+        interrupted.signum = received
+        raise
     finally:
-        for sig, handler in previous.items():
-            signal.signal(sig, handler)
+        restore()
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP unwind the process, as Ctrl-C does, by raising `Ended`."""
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        raise Ended(signum)
+
+    restore = _handled(end, STOPPING[1:])
+    try:
+        yield
+    finally:
+        restore()
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Put signal handlers back that the block replaces, as Ray's start does."""
+    restore = _handled(None, STOPPING)
+    try:
+        yield
+    finally:
+        restore()
+
+
+def _handled(
+    handler: Callable[[int, FrameType | None], None] | None, signals: tuple[signal.Signals, ...]
+) -> Callable[[], None]:
+    """Handle signals, if a handler is given; how to put the former handlers back.
+
+    What is ignored stays so: under `nohup`, SIGHUP. Outside the main thread nothing is handled.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return lambda: None
+    previous = {number: signal.getsignal(number) for number in signals}
+    if previous.get(signal.SIGHUP) == signal.SIG_IGN:
+        del previous[signal.SIGHUP]
+    if handler is not None:
+        for number in previous:
+            signal.signal(number, handler)
+
+    def restore() -> None:
+        for number, before in previous.items():
+            signal.signal(number, before)
+
+    return restore

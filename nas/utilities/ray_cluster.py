@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 
+from nas.utilities.devices import usable_cpus
 from nas.utilities.errors import InputError
+from nas.utilities.interrupt import handlers_kept
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,15 @@ def start_ray(
     """
     ray = _import_ray()
     if address is None:
-        ray.init(
-            address="local",  # whatever cluster RAY_ADDRESS may name
-            num_cpus=max(threads * count, os.cpu_count() or 1),
-            object_store_memory=max(128 << 20, int(1.5 * stored_bytes)),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        with handlers_kept():
+            ray.init(
+                address="local",  # whatever cluster RAY_ADDRESS may name
+                num_cpus=max(threads * count, usable_cpus()),
+                object_store_memory=max(128 << 20, int(1.5 * stored_bytes)),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
     else:
         _connect(ray, address)
     try:
@@ -109,12 +112,13 @@ def _connect(ray: Any, address: str) -> None:
 
     try:
         # The cluster's machines need torch and timm, but no copy of this project.
-        ray.init(
-            address=address,
-            runtime_env={"py_modules": [nas, search_space, supernet]},
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        with handlers_kept():
+            ray.init(
+                address=address,
+                runtime_env={"py_modules": [nas, search_space, supernet]},
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
     except (ConnectionError, ValueError, RuntimeError) as error:
         line = str(error).strip().splitlines()[0]
         hint = "; a cluster with a token wants RAY_AUTH_MODE=token" if "oken" in line else ""

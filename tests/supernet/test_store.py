@@ -300,7 +300,7 @@ class TestWeights:
         store = Store(space, num_classes=5)
         shapes = {name: tuple(tensor.shape) for name, tensor in store.state_dict().items()}
         largest = {name: (0,) * len(shape) for name, shape in shapes.items()}
-        for architecture in [*members(space, 200), *corners(space)]:
+        for architecture in [*members(space, 80), *corners(space)]:
             for name, tensor in skeleton(architecture, num_classes=5).state_dict().items():
                 assert len(tensor.shape) == len(shapes[name])
                 largest[name] = tuple(map(max, largest[name], tensor.shape))

@@ -1,6 +1,5 @@
 """The first step of a run: training the supernet."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -9,6 +8,7 @@ from rich.console import Console
 from nas.runs.job import Job
 from nas.training.ray_training import train_on_ray
 from nas.training.supernet import Progress, SupernetTask, states
+from nas.utilities.devices import usable_cpus
 from nas.utilities.progress import LiveLine
 from supernet import count_shared_weights
 
@@ -49,7 +49,7 @@ def train(job: Job) -> None:
             task.train(store, stop=job.stop, on_progress=show)
         else:
             here = job.execution.ray_address is None
-            threads = (os.cpu_count() or 1) // job.execution.train_workers if here else 0
+            threads = usable_cpus() // job.execution.train_workers if here else 0
             train_on_ray(
                 task,
                 count=job.execution.train_workers,

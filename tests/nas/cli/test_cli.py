@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from nas.runs.job import Execution
 from nas.runs.latency_tables import LatencyMethods
 from nas.runs.start import EXECUTION
 from nas.training.strategies import STRATEGIES
+from nas.utilities.devices import usable_cpus
 from nas.utilities.interrupt import Interrupted
 from search_space import DESIGNS, PRESETS, Architecture, SearchSpace, total_cost
 
@@ -324,7 +326,7 @@ def nothing(here: Path) -> None:
     pass
 
 
-CPUS = os.cpu_count() or 1
+CPUS = usable_cpus()
 SEARCH = ("search", *SMALL, "--steps", "2", "--trials", "2", "--out", "run", "--device", "cpu")
 HERE = (*SEARCH, "--latency", "40ms", "--device", "cpu", "--latency-table", "table.json")
 PHONE = (*SEARCH, "--latency", "phone=40ms", "--latency-table", "table.json")
@@ -724,3 +726,18 @@ def test_a_profile_that_is_stopped_writes_nothing(tmp_path: Path) -> None:
     assert outcome.status == 130
     assert "stopped" in outcome.out
     assert snapshot(tmp_path) == {}
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_before_there_is_anything_to_save_ends_in_one_line(
+    sent: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def configuring(**_: object) -> None:
+        if sent == signal.SIGINT:  # which may be ignored where tests run in the background
+            raise KeyboardInterrupt
+        os.kill(os.getpid(), sent)
+
+    monkeypatch.setattr("nas.runs.configure.configure", configuring)
+    outcome = command(*SEARCH)
+    by = "" if sent == signal.SIGINT else f" by {sent.name}"
+    assert (outcome.status, outcome.out, outcome.err) == (128 + sent, "", f"stopped{by}\n")

@@ -1,6 +1,5 @@
 """A supernet that is trained by several processes, from the command line to the end of its run."""
 
-import os
 import re
 import signal
 from pathlib import Path
@@ -12,10 +11,11 @@ from small_runs import ROOT, SMALL, finish, start, wait_for
 from nas.runs.folder import RunFolder
 from nas.training.checkpoint import load_checkpoint
 from nas.training.supernet import states
+from nas.utilities.devices import usable_cpus
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="each process that trains needs a CPU"),
+    pytest.mark.skipif(usable_cpus() < 2, reason="each process that trains needs a CPU"),
 ]
 
 
