@@ -115,6 +115,11 @@ class StoreAdamW:
         torch._foreach_zero_(gradients)
         return float(norm)
 
+    def restart(self) -> None:
+        """Forget moments and step counts: what comes is to be learned as from the first step."""
+        for tensor in self.state_dict().values():
+            tensor.zero_()
+
     def state_dict(self) -> dict[str, Tensor]:
         """Moments and step counts by name: the tensors themselves, not copies."""
         parts = {"first": self.first, "second": self.second, "steps": self.steps}

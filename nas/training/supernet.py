@@ -254,12 +254,15 @@ class SupernetLearner:
             most_catching_up=settings.most_catching_up,
             combine=ranks.average,
         )
+        self._restarts = self.strategy.restarts(course.steps)
         self._learning: list[Network] = []
         self._rate = 1.0  # of the step under way
 
     def losses(self, step: int, images: Tensor, labels: Tensor) -> Iterator[Tensor]:
         """The loss of each lesson of the step, in the plan's order."""
         self._learning = []
+        if step in self._restarts:
+            self.optimizer.restart()
         lessons = self.strategy.plan(self.course, step)
         self._rate = max(lesson.rate for lesson in lessons)
         known: dict[str, Tensor] = {}  # class scores of subnets that teach, by hash

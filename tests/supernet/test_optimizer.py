@@ -277,3 +277,18 @@ def test_the_store_knows_how_every_parameter_trains() -> None:
         assert setting.decayed == (store.parameters[name].ndim > 1 and not is_table), name
         assert setting.lr_scale == (0.01 if ".offset." in name else 1.0), name
     assert {setting.lr_scale for setting in store.parameter_settings.values()} == {1.0, 0.01}
+
+
+def test_restarted_it_steps_as_a_new_one_does() -> None:
+    store, other = (Store(NANO, num_classes=5, seed=1) for _ in range(2))
+    architecture = NANO.scaled(1.0)
+    optimizer = StoreAdamW(store)
+    for step in range(3):
+        backward(store.subnet(architecture), seed=step)
+        optimizer.step([store.subnet(architecture)], lr=0.01)
+    optimizer.restart()
+    other.load_state_dict(store.state_dict())
+    for weights, stepping in ((store, optimizer), (other, StoreAdamW(other))):
+        backward(weights.subnet(architecture), seed=7)
+        stepping.step([weights.subnet(architecture)], lr=0.01)
+    torch.testing.assert_close(store.state_dict(), other.state_dict(), rtol=0, atol=0)

@@ -39,6 +39,8 @@ class Blockwise(Strategy):
         stages: Share of the subnets' steps, the first, in which stages learn side by side.
         stages_rate: Factor of the learning rate in those steps. A stage that imitates bears a rate
             at which whole subnets forget what they knew.
+        warmup: Share of the subnets' steps in which the rate rises again, once they begin to learn
+            as a whole.
         labels: Weight of the labels in what a subnet learns from.
         answers: Weight of the teacher's answers.
     """
@@ -46,8 +48,9 @@ class Blockwise(Strategy):
     name: Literal["blockwise"] = "blockwise"
     teacher: PositiveFloat = 0.75
     teacher_rate: PositiveFloat = 6.0
-    stages: Share = 0.25
+    stages: Share = 0.35
     stages_rate: PositiveFloat = 3.0
+    warmup: Share = 0.03
     labels: NonNegativeFloat = 0.5
     answers: NonNegativeFloat = 0.5
 
@@ -61,11 +64,23 @@ class Blockwise(Strategy):
         """The teacher's part."""
         return TeacherPlan(steps=math.ceil(self.teacher * steps), rate=self.teacher_rate)
 
+    def restarts(self, steps: int) -> tuple[int, ...]:
+        """Where whole subnets begin to learn, unless that is the first step."""
+        begin = self._first_whole(steps)
+        return (begin,) if 0 < begin < steps else ()
+
     def plan(self, course: Course, step: int) -> tuple[Lesson]:
         """A random subnet, its stages side by side or as a whole."""
         subnet = course.constrained.sample(course.rng(step))
         on_a_map = not subnet.stages[0].class_token
-        by_stage = on_a_map and step < self.stages * course.steps
+        begin = self._first_whole(course.steps)
+        by_stage = on_a_map and step < begin
+        if by_stage:
+            rate = self.stages_rate
+        elif 0 < begin <= step:
+            rate = min(1.0, (step - begin + 1) / max(1, round(self.warmup * course.steps)))
+        else:
+            rate = 1.0
         return (
             Lesson(
                 subnet=subnet,
@@ -73,6 +88,10 @@ class Blockwise(Strategy):
                 labels=self.labels,
                 answers=self.answers,
                 side_by_side=by_stage,
-                rate=self.stages_rate if by_stage else 1.0,
+                rate=rate,
             ),
         )
+
+    def _first_whole(self, steps: int) -> int:
+        """The first step in which a subnet learns as a whole."""
+        return math.ceil(self.stages * steps)

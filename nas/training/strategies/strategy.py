@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -121,6 +121,17 @@ class Strategy(BaseModel, ABC):
             steps: Of the training of the shared weights.
         """
         return None
+
+    def restarts(self, steps: int) -> Collection[int]:
+        """Steps (from 0) before which the optimizer forgets its moments.
+
+        That is where lessons of another kind begin: their gradients may be many times as large,
+        and Adam would divide them by the root of the small ones before.
+
+        Args:
+            steps: Of the training of the shared weights.
+        """
+        return ()
 
     @abstractmethod
     def plan(self, course: Course, step: int) -> Sequence[Lesson]:

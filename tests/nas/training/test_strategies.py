@@ -53,6 +53,7 @@ QUARTER = Blockwise(
     teacher_rate=4.0,
     stages=0.4,
     stages_rate=2.0,
+    warmup=0.1,
     labels=0.5,
     answers=0.25,
 )
@@ -100,7 +101,7 @@ def test_blockwise_teaches_stages_side_by_side_first_and_whole_subnets_in_the_en
             labels=0.5,
             answers=0.25,
             side_by_side=first,
-            rate=2.0 if first else 1.0,
+            rate=2.0 if first else pytest.approx(min(1.0, (step - 35) / 9)),
         )
         drawn.append(lesson.subnet.hash)
     assert len(set(drawn)) == len(drawn) == 90
@@ -121,6 +122,16 @@ def test_a_share_of_blockwise_may_be_all_or_nothing() -> None:
         strategy = QUARTER.model_copy(update={"stages": share})
         lessons = [lesson for plan in plans(strategy, 6) for lesson in plan]
         assert [lesson.side_by_side for lesson in lessons] == [side_by_side] * 6
+        assert [lesson.rate for lesson in lessons] == [2.0 if side_by_side else 1.0] * 6
+        assert not strategy.restarts(6)
+
+
+@pytest.mark.parametrize(("steps", "begin"), [(90, 36), (91, 37), (2, 1)])
+def test_the_optimizer_forgets_where_whole_subnets_begin(steps: int, begin: int) -> None:
+    assert list(QUARTER.restarts(steps)) == [begin]
+    (before,), (after,) = list(plans(QUARTER, steps))[begin - 1 : begin + 1]
+    assert (before.side_by_side, after.side_by_side) == (True, False)
+    assert not SinglePath().restarts(steps) and not Sandwich().restarts(steps)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +139,7 @@ def test_a_share_of_blockwise_may_be_all_or_nothing() -> None:
     [
         ({"stages": 0.1}, 9),
         ({"stages_rate": 5.0}, 0),
+        ({"warmup": 0.2}, 36),
         ({"labels": 0.75}, 0),
         ({"answers": 0.75}, 0),
     ],

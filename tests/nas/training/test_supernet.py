@@ -313,6 +313,20 @@ def test_side_by_side_no_stage_learns_from_the_weights_of_another(
             assert same(*both) == (part not in joined), (changed, part)
 
 
+def test_moments_are_forgotten_where_lessons_of_another_kind_begin(
+    batch: tuple[Tensor, Tensor],
+) -> None:
+    learner = learner_of(QUARTER)
+    (begin,) = QUARTER.restarts(9)
+    counts = []
+    for step in range(begin + 2):
+        for loss in learner.losses(step, *batch):
+            loss.backward()
+        learner.update(lr=1e-4)
+        counts.append(max(float(steps) for steps in learner.optimizer.steps.values()))
+    assert counts == [*range(1, begin + 1), 1, 2]
+
+
 @pytest.mark.parametrize("step", OF_WHOLE[:2])
 def test_a_step_of_blockwise_with_a_whole_subnet_learns_from_labels_and_answers(
     batch: tuple[Tensor, Tensor], step: int
