@@ -30,7 +30,7 @@ _SPLIT_NAMES: Mapping[SplitName, tuple[str, ...]] = {
 }
 """What folders of splits are called, in capitals or not."""
 
-_NOT_DECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF")
+_NOT_DECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
 """Formats that Pillow tells apart but hands on to other programs."""
 
 
