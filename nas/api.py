@@ -154,7 +154,7 @@ def retrain(
     seed: int = 0,
     device: str | None = None,
     loader_workers: int | None = None,
-    data: OwnDataset | None = None,
+    data: str | Path | OwnDataset | None = None,
     progress: bool = True,
 ) -> list[Retrained]:
     """Train the most accurate architectures of a run's front alone, and test them.
@@ -175,7 +175,8 @@ def retrain(
         seed: Of weights, order and augmentation.
         device: By default that of the run.
         loader_workers: Processes that load images.
-        data: The datasets of a run on a `nas.OwnDataset`, given again.
+        data: Where the run's folder of images is now, if it was moved; of a run on a
+            `nas.OwnDataset` those datasets again.
         progress: Show what goes on.
 
     Returns:

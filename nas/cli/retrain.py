@@ -55,6 +55,9 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--train-size", type=size, help="pixels of training; by default the run's proxy size"
     )
+    parser.add_argument(
+        "--data", metavar="FOLDER", help="where the run's images are now, if they were moved"
+    )
     parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--device", help="cpu, cuda or cuda:N; by default that of the run")
     parser.add_argument("--loader-workers", type=count, help="processes that load images")
@@ -71,6 +74,6 @@ def _retrain(options: argparse.Namespace) -> None:
     del asked["action"], asked["command_line"], asked["methods"]
     console = terminal()
     try:
-        retrain_run(folder, data=None, console=console, **asked)
+        retrain_run(folder, console=console, **asked)
     except Interrupted as interrupted:
         say_how_to_go_on(options, console, interrupted)

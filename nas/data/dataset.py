@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
 from torch.utils.data import Dataset
 
 Augment = Literal["light", "full"]
+
+Role = Literal["train", "search", "test"]
+ROLES: tuple[Role, ...] = ("train", "search", "test")
+"""What the splits of a data set are for."""
 
 
 class Samples(Dataset[tuple[Tensor, int]], ABC):
@@ -39,7 +44,9 @@ class Data:
         mean: Mean per channel of pixels scaled to 0..1.
         std: Standard deviation per channel of pixels scaled to 0..1.
         epoch_size: Samples in one nominal epoch.
-        notes: Sentences for the user about which split was cut from which.
+        notes: Sentences for the user about the splits: which was cut from which, what was passed
+            over, which classes are small.
+        root: The folder that the images are files of; None where they are no files.
     """
 
     name: str
@@ -51,6 +58,7 @@ class Data:
     std: tuple[float, float, float]
     epoch_size: int
     notes: tuple[str, ...]
+    root: Path | None = None
 
     @property
     def num_classes(self) -> int:

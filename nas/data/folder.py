@@ -76,7 +76,11 @@ def read_folder(root: Path, *, seed: int) -> ImageSource:
     if turned:
         notes = [*notes, f"{turned:,} images are turned as their EXIF orientation says"]
     return ImageSource(
-        name=root.resolve().name, splits=splits, class_names=class_names, notes=tuple(notes)
+        name=root.resolve().name,
+        splits=splits,
+        class_names=class_names,
+        notes=tuple(notes),
+        root=root,
     )
 
 

@@ -73,6 +73,7 @@ class ImageSource:
         std: Standard deviation per channel of pixels scaled to 0..1.
         crop: Share of each side that the central crop of fixed splits keeps.
         notes: Sentences for the user.
+        root: As in `nas.data.dataset.Data`.
     """
 
     name: str
@@ -82,21 +83,27 @@ class ImageSource:
     std: tuple[float, float, float] = IMAGENET_STD
     crop: float = 0.95
     notes: tuple[str, ...] = ()
+    root: Path | None = None
 
 
 class TransformedImages(Samples):
-    """Labelled images, decoded and transformed item by item."""
+    """Labelled images, decoded and transformed item by item.
+
+    Args:
+        images: In their order.
+        transform: From a decoded image to uint8 (3, S, S).
+    """
 
     def __init__(self, images: LabelledImages, transform: Transform) -> None:
-        self._images = images
+        self.images = images
         self._transform = transform
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = self._images.read(self._images.sources[index])
-        return self._transform(image), self._images.labels[index]
+        image = self.images.read(self.images.sources[index])
+        return self._transform(image), self.images.labels[index]
 
 
 def read_image(file: Path | BinaryIO, name: str | None = None) -> Image.Image:

@@ -10,7 +10,7 @@ from nas.data.fashion import read_fashion_mnist
 from nas.data.folder import read_folder
 from nas.data.images import ImageSource, TransformedImages, eval_transform, train_transform
 from nas.data.own_dataset import OwnDataset
-from nas.data.splits import arrange
+from nas.data.splits import arrange, class_notes
 from nas.data.timm_dataset import PREFIXES, read_timm_dataset
 from nas.utilities.errors import InputError
 
@@ -38,6 +38,9 @@ def load_data(
         return load_digits(image_size=image_size, seed=seed)
     found = _find(source, image_size=image_size, seed=seed)
     train, search, test, notes = arrange(found, seed=seed)
+    sizes = class_notes(
+        {"train": train.labels, "search": search.labels, "test": test.labels}, found.class_names
+    )
     fixed = eval_transform(image_size, found.crop)
     return Data(
         name=found.name,
@@ -48,7 +51,8 @@ def load_data(
         mean=found.mean,
         std=found.std,
         epoch_size=len(train),
-        notes=notes,
+        notes=(*notes, *sizes),
+        root=found.root,
     )
 
 

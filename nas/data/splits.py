@@ -1,16 +1,25 @@
-"""Cutting the splits that a data set lacks from its training images, by seed."""
+"""Cutting the splits that a data set lacks from its training images, and what to say of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from nas.data.dataset import ROLES, Role
 from nas.data.images import ImageSource, LabelledImages, SplitName
 from nas.utilities.errors import InputError
 from nas.utilities.seeding import derived_seed
+from nas.utilities.units import first_of
 
 CUT_SHARE = 0.15
+
+SMALL_CLASS = 10
+"""Fewer training images than this are worth a word."""
+
+UNBALANCED = 10
+"""So many times as many images in the largest class as in the smallest are worth a word."""
 
 _HELD_OUT: tuple[SplitName, ...] = ("search", "test")
 
@@ -96,3 +105,30 @@ def arrange(
             )
         train = train.subset(rest)
     return train, given["search"], given["test"], tuple(notes)
+
+
+def class_notes(splits: Mapping[Role, Sequence[int]], class_names: Sequence[str]) -> list[str]:
+    """What a user should know of the sizes of classes before anything is trained.
+
+    Args:
+        splits: The labels of each split.
+        class_names: In the order of the labels.
+    """
+    counts = {role: Counter(labels) for role, labels in splits.items()}
+    notes = []
+    for role in ROLES:
+        absent = [name for label, name in enumerate(class_names) if not counts[role][label]]
+        if absent:
+            notes.append(f"no image in the {role} split: {first_of(absent)}")
+    train = {name: counts["train"][label] for label, name in enumerate(class_names)}
+    few = sorted((name for name in train if 0 < train[name] < SMALL_CLASS), key=train.__getitem__)
+    if few:
+        told = first_of([f"{name} ({train[name]})" for name in few])
+        notes.append(f"classes of fewer than {SMALL_CLASS} training images: {told}")
+    least, most = (choose(train, key=train.__getitem__) for choose in (min, max))
+    if train[most] > UNBALANCED * max(1, train[least]):
+        notes.append(
+            f"unbalanced: {train[most]:,} training images of {most}, {train[least]:,} of {least}; "
+            "accuracy counts every image alike"
+        )
+    return notes

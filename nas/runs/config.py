@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
@@ -111,9 +112,21 @@ class RunConfig(SupernetTraining):
         return Limits(**own, **self.added_limits, **latencies)
 
     @property
+    def data_folder(self) -> Path | None:
+        """The folder that images come from; None where the data have another name."""
+        path = Path(self.data)
+        return path if path.is_absolute() else None
+
+    @property
     def digest(self) -> str:
-        """Six hex digits that tell configurations apart in folder names."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        """Six hex digits that tell configurations apart in folder names.
+
+        Of a folder of images its own name counts, and not where it lies.
+        """
+        fields = self.model_dump(mode="json")
+        if self.data_folder:
+            fields["data"] = self.data_folder.name
+        text = json.dumps(fields, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 

@@ -329,18 +329,35 @@ def given_tables(
             )
         if device in tables:
             raise InputError(f"{file}: a second table of {device!r}")
-        asked = {"image_size": image_size, "batch_size": conditions["batch_size"]}
-        if device in devices_here():  # what is elsewhere runs as its table says
-            asked |= {"dtype": conditions["dtype"], "runtime": conditions["runtime"]}
-            asked |= {"chip": chip_name(device)}
-        for field, value in asked.items():
-            if (there := getattr(table.conditions, field)) != value:
-                raise InputError(
-                    f"{file}: taken with {field} {there!r}, but the run asks for {value!r}"
-                )
+        check_taken_so(table, file, image_size=image_size, **conditions)
         table.check_covers(space, str(file))
         tables[device] = table
     return tables
+
+
+def check_taken_so(
+    table: LatencyTable,
+    file: str | Path,
+    *,
+    image_size: int,
+    batch_size: int,
+    dtype: str,
+    runtime: str,
+) -> None:
+    """Check that a table was taken as a run asks for, and on this machine's device if it has one.
+
+    Raises:
+        InputError: If not; it names the file.
+    """
+    device = table.conditions.device
+    asked: dict[str, Any] = {"image_size": image_size, "batch_size": batch_size}
+    if device in devices_here():  # what is elsewhere runs as its table says
+        asked |= {"dtype": dtype, "runtime": runtime, "chip": chip_name(device)}
+    for field, value in asked.items():
+        if (there := getattr(table.conditions, field)) != value:
+            raise InputError(
+                f"{file}: taken with {field} {there!r}, but the run asks for {value!r}"
+            )
 
 
 def check_timed_devices(

@@ -29,6 +29,7 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.config_file = self.path / "config.json"
+        self.data = self.path / "data.json"
         self.log = self.path / "log.txt"
         self.environment = self.path / "environment.json"
         self.checkpoint = self.path / "supernet" / "checkpoint.safetensors"
@@ -78,6 +79,10 @@ class RunFolder:
         except ValidationError as error:
             raise InputError(f"{self.config_file}: {first_error(error)}") from None
 
+    def write_config(self, config: RunConfig) -> None:
+        """Write down the configuration that the folder belongs to."""
+        write_text(self.config_file, config.model_dump_json(indent=2) + "\n")
+
     @contextmanager
     def claimed_for(self, config: RunConfig) -> Iterator[None]:
         """Hold the folder for one process and one configuration, creating it if needed.
@@ -91,7 +96,7 @@ class RunFolder:
             new = not self.config_file.exists()
             before = set(self.path.iterdir())  # hidden files, where there is no run
             if new:
-                write_text(self.config_file, config.model_dump_json(indent=2) + "\n")
+                self.write_config(config)
             else:
                 self._check_same(config)
             try:
@@ -142,6 +147,9 @@ class RunFolder:
 
     def _check_same(self, config: RunConfig) -> None:
         known, wanted = (c.model_dump(mode="json") for c in (self.config, config))
+        if self.config.data_folder and config.data_folder:
+            # It may have been moved; whether its images are the same, data.json tells.
+            del known["data"], wanted["data"]
         if difference := first_difference(known, wanted):
             raise InputError(
                 f"{self.path}: belongs to another configuration ({difference}); "

@@ -16,7 +16,7 @@ from nas.latency.reference import latency_meter
 from nas.latency.runtimes import check_runtime
 from nas.latency.table import LatencyTable
 from nas.runs.config import RunConfig
-from nas.runs.configure import default_device, space_named
+from nas.runs.configure import check_taken_so, default_device, space_named
 from nas.runs.folder import RunFolder
 from nas.utilities.devices import check_device
 from nas.utilities.errors import InputError
@@ -107,12 +107,24 @@ def run_tables(
     console: Console,
     profile: Callable[..., LatencyTable],
 ) -> dict[str, LatencyTable]:
-    """The latency table of each device with a limit: given, kept in the folder, or measured now."""
+    """The latency table of each device with a limit: given, kept in the folder, or measured now.
+
+    Raises:
+        InputError: If one that was kept cannot be read, or was taken on another machine.
+    """
     tables: dict[str, LatencyTable] = {}
     for device in config.latency_ms:
         path = folder.latency_table(device)
         if path.exists():
             tables[device] = LatencyTable.load(path)
+            check_taken_so(
+                tables[device],
+                path,
+                image_size=config.image_size,
+                batch_size=config.latency_batch,
+                dtype=config.latency_dtype,
+                runtime=config.runtime,
+            )
             continue
         if device in given:
             tables[device] = given[device]

@@ -22,6 +22,7 @@ from nas.runs.folder import RunFolder, logging_to
 from nas.runs.job import Execution, Job
 from nas.runs.latency_tables import MEASURED_HERE, LatencyMethods, run_tables
 from nas.runs.run import trained_store
+from nas.runs.same_data import keep_data
 from nas.runs.steps.export import export, summarise
 from nas.runs.steps.measure import measure
 from nas.runs.steps.search import search
@@ -89,12 +90,14 @@ def run(
     with folder.claimed_for(config), logging_to(folder):
         logger.info("%s", command)
         console.print(f"run folder: {folder.path}", soft_wrap=True)
+        leaks = keep_data(folder, data)
+        folder.write_config(config)  # where its images are may have changed
         write_json(folder.environment, environment(config.device))
         tables = run_tables(
             config, folder, given=tables, stop=stop, console=console, profile=methods.profile
         )
         constrained = constrained.with_tables(tables, measured=filter(is_here, tables))
-        notes = [*constrained.check(), *data.notes]
+        notes = [*constrained.check(), *data.notes, *leaks]
         for note in notes:
             console.print(note, style="dim")
         images, labels = materialise(
@@ -102,6 +105,7 @@ def run(
             limit=config.search_images,
             seed=config.seed,
             workers=execution.loader_workers,
+            stop=stop,
         )
         job = Job(
             config=config,

@@ -17,9 +17,10 @@ from nas.data.own_dataset import OWN_DATASET
 from nas.export.network import export_network, stage_rows
 from nas.objectives.objective import Objective
 from nas.report.cards import retrained_card
-from nas.runs.config import BATCH
+from nas.runs.config import BATCH, RunConfig
 from nas.runs.configure import default_loader_workers, illegal_field
 from nas.runs.folder import RunFolder, logging_to
+from nas.runs.same_data import keep_data
 from nas.training.accuracy import count_correct
 from nas.training.alone import Recipe, Start, identity_of, new_network, train_alone
 from nas.training.checkpoint import load_checkpoint
@@ -75,7 +76,7 @@ def retrain_run(
     seed: int,
     device: str | None,
     loader_workers: int | None,
-    data: OwnDataset | None,
+    data: str | Path | OwnDataset | None,
     console: Console,
 ) -> list[Retrained]:
     """Retrain as a user asks for it; what is not asked for is as in the run.
@@ -95,10 +96,7 @@ def retrain_run(
         raise InputError(f"`drop_path` {drop_path:g} is outside 0 to 1")
     device = check_device(config.device if device is None else device)
     exported_networks(folder)  # refuses a run without any, before the data are loaded
-    if data is None and config.data.startswith(OWN_DATASET):
-        raise InputError(f"`data`: the run was made from {config.data}; give it again, from Python")
-    if data is not None and data.identity != config.data:
-        raise InputError(f"`data`: the run has {config.data}, not {data.identity}")
+    source = data_again(config, data)
     if train_size is None:
         train_size = config.proxy_size
     if batch_size is None:
@@ -106,7 +104,7 @@ def retrain_run(
     if batch_size < 1:
         raise InputError(f"`batch_size` {batch_size} is below 1")
     loaded = load_data(
-        config.data if data is None else data,
+        source,
         image_size=train_size,
         seed=config.seed,
         augment=augment,
@@ -182,7 +180,11 @@ def retrain(
     if len(exported) < top:
         console.print(f"the front has only {len(exported)} architectures", style="yellow")
     with folder.locked(), logging_to(folder):
-        tested = materialise(data.test, limit=None, seed=config.seed, workers=loader_workers)
+        for leak in keep_data(folder, data):
+            console.print(leak, style="yellow")
+        tested = materialise(
+            data.test, limit=None, seed=config.seed, workers=loader_workers, stop=stop
+        )
         results = []
         for source in exported:
             job = _Retraining(
@@ -191,6 +193,37 @@ def retrain(
             results.append(job.run(config.image_size, loader_workers, stop, console))
     console.print(_table(results, data, recipe, objectives))
     return results
+
+
+def data_again(config: RunConfig, given: str | Path | OwnDataset | None) -> str | OwnDataset:
+    """What `load_data` is to load for a run that exists.
+
+    Args:
+        config: Of the run.
+        given: Where the user says that its data are; None for where they were.
+
+    Raises:
+        InputError: If it is other data, or the run's are not there.
+    """
+    if isinstance(given, OwnDataset):
+        if given.identity != config.data:
+            raise InputError(f"`data`: the run has {config.data}, not {given.identity}")
+        return given
+    if config.data.startswith(OWN_DATASET):
+        raise InputError(f"`data`: the run was made from {config.data}; give it again, from Python")
+    if given is None:
+        if config.data_folder and not config.data_folder.is_dir():
+            raise InputError(
+                f"`data`: {config.data}, where the images of the run were, is no folder; "
+                "say where they are now"
+            )
+        return config.data
+    if config.data_folder and Path(given).is_dir():
+        return str(Path(given).resolve())
+    if str(given) != config.data:
+        wanted = "a folder with the images of" if config.data_folder else "that is"
+        raise InputError(f"`data` {given}: not the data of the run, {wanted} {config.data}")
+    return config.data
 
 
 def exported_networks(folder: RunFolder) -> list[Path]:

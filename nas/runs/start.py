@@ -64,6 +64,12 @@ def start(
     if loader_workers is None:
         loader_workers = default_loader_workers(config.data)
     folder = RunFolder(out or default_folder(config))
+    root = configured.data.root
+    if root is not None and folder.path.resolve().is_relative_to(root.resolve()):
+        raise InputError(
+            f"`out` {folder.path}: lies in the folder of images {root}, where what a run writes "
+            "would count as images; give a folder elsewhere"
+        )
     with stop_on_signals() as stop:
         run(
             config,

@@ -27,7 +27,7 @@ from nas.training.ranks import ALONE, Ranks
 from nas.training.schedule import learning_rate
 from nas.training.settings import TrainingSettings
 from nas.utilities.errors import Diverged
-from nas.utilities.interrupt import StopRequest
+from nas.utilities.interrupt import Interrupted, StopRequest
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,8 @@ class Session:
     Attributes:
         data: Whose train split to use.
         device: Where the learners are.
-        stop: Looked at after every step; a request in one rank stops all.
+        stop: Looked at after every step, and while images are waited for; a request in one rank
+            stops all.
         loader_workers: Processes that load images.
         checkpoint_seconds: Time between two checkpoints.
         ranks: The processes that train together; each has its part of every batch, and the first
@@ -122,32 +123,41 @@ def train(
         steps=settings.steps - step,
         workers=session.loader_workers,
         part=(ranks.rank, ranks.count),
+        stop=stop,
     )
-    saved_at = time.monotonic()
-    for images, labels in batches:
-        images = normalise(images.to(device), data.mean, data.std)
-        losses = []
-        with ranks.on_one_batch():
-            for loss in learner.losses(step, images, labels.to(device)):
-                loss.backward()
-                losses.append(loss.detach())
-        means = torch.stack(losses)
-        ranks.average([means])
-        # Read all at once and after everything was queued: reading waits for the device.
-        values = means.tolist()
-        _check_finite(values, step, settings.lr)
-        learner.update(lr=learning_rate(step, settings))
-        step += 1
+
+    def save() -> None:
         if ranks.rank == 0:
-            on_step(step, values)
-        due = time.monotonic() - saved_at > session.checkpoint_seconds
-        stop.requested, due = ranks.any([stop.requested, due])
-        if stop.requested or due:
+            save_checkpoint(state, step=step, identity=identity, tensors=learner.state_dict())
+            logger.info("saved the state of training after step %d", step)
+
+    saved_at = time.monotonic()
+    try:
+        for images, labels in batches:
+            images = normalise(images.to(device), data.mean, data.std)
+            losses = []
+            with ranks.on_one_batch():
+                for loss in learner.losses(step, images, labels.to(device)):
+                    loss.backward()
+                    losses.append(loss.detach())
+            means = torch.stack(losses)
+            ranks.average([means])
+            # Read all at once and after everything was queued: reading waits for the device.
+            values = means.tolist()
+            _check_finite(values, step, settings.lr)
+            learner.update(lr=learning_rate(step, settings))
+            step += 1
             if ranks.rank == 0:
-                save_checkpoint(state, step=step, identity=identity, tensors=learner.state_dict())
-                logger.info("saved the state of training after step %d", step)
-            saved_at = time.monotonic()
-        stop.check()
+                on_step(step, values)
+            due = time.monotonic() - saved_at > session.checkpoint_seconds
+            stop.requested, due = ranks.any([stop.requested, due])
+            stop.check()
+            if due:
+                save()
+                saved_at = time.monotonic()
+    except Interrupted:
+        save()
+        raise
 
 
 def autocast(device: torch.device) -> torch.autocast:

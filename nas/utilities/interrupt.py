@@ -88,9 +88,13 @@ def ended_by_signals() -> Iterator[None]:
 
 
 @contextmanager
-def handlers_kept() -> Iterator[None]:
-    """Put signal handlers back that the block replaces, as Ray's start does."""
-    restore = _handled(None, STOPPING)
+def handlers_kept(*signals: signal.Signals) -> Iterator[None]:
+    """Put signal handlers back that the block replaces, as Ray's start does.
+
+    Args:
+        signals: Of which; those of `STOPPING` if none are given.
+    """
+    restore = _handled(None, signals or STOPPING)
     try:
         yield
     finally:

@@ -1,7 +1,8 @@
-"""Quantities as people type them: `2GFLOPs`, `15ms`, `10M`, `64MB`."""
+"""Quantities as people type and read them: `2GFLOPs`, `15ms`, `10M`, `64MB`."""
 
 import math
 import re
+from collections.abc import Sequence
 
 from nas.utilities.errors import InputError
 
@@ -112,6 +113,12 @@ def format_accuracy(accuracy: float, images: int) -> str:
     variance = accuracy * (1 - accuracy) / images + 1 / (4 * images**2)
     error = math.sqrt(variance) / (1 + 1 / images)
     return f"{100 * accuracy:.1f} ± {100 * error:.1f} %"
+
+
+def first_of(names: Sequence[str], most: int = 3) -> str:
+    """The first few of many names, and how many more there are: `ant, bee, cat and 7 more`."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def format_seconds(seconds: float) -> str:

@@ -1,4 +1,8 @@
+import multiprocessing
+import os
 import random
+import signal
+import time
 from itertools import chain
 
 import numpy as np
@@ -6,8 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+import nas.data.batches
 from nas.data import Data, Samples, materialise, normalise, train_batches
 from nas.utilities.errors import InputError
+from nas.utilities.interrupt import Interrupted, StopRequest
 
 
 class Noise(Samples):
@@ -148,3 +154,47 @@ def test_normalise_gives_zero_mean_and_unit_variance_for_the_given_statistics() 
     std, mean = torch.std_mean(normal, dim=(0, 2, 3), correction=0)
     torch.testing.assert_close(mean, torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(std, torch.ones(3), atol=1e-5, rtol=0)
+
+
+class Slow(Noise):
+    """Its worker sleeps, hangs or is killed at image 3."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(8)
+        self.what = what
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if index == 3 and self.what == "sleeps":
+            time.sleep(0.3)
+        elif index == 3:
+            os.kill(os.getpid(), getattr(signal, self.what))
+        return super().__getitem__(index)
+
+
+def test_a_worker_that_is_slow_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nas.data.batches, "_LOOK_SECONDS", 0.05)
+    images, labels = materialise(Slow("sleeps"), limit=None, seed=0, workers=1)
+    assert labels.tolist() == list(range(8))
+    assert not images.is_shared()  # containers have little shared memory
+
+
+@pytest.mark.parametrize(
+    ("what", "told"), [("SIGKILL", "a process that loads images died"), ("SIGSTOP", "no images")]
+)
+def test_a_worker_that_dies_or_hangs_is_told_in_one_line(
+    what: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nas.data.batches, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(nas.data.batches, "_PATIENCE_SECONDS", 0.5)
+    with pytest.raises(InputError, match=f"`loader_workers` 1: {told}"):
+        materialise(Slow(what), limit=None, seed=0, workers=1)
+    assert not multiprocessing.active_children()
+
+
+def test_a_stop_is_heeded_while_a_worker_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nas.data.batches, "_LOOK_SECONDS", 0.05)
+    stop = StopRequest()
+    stop.requested = True
+    with pytest.raises(Interrupted):
+        materialise(Slow("SIGSTOP"), limit=None, seed=0, workers=1, stop=stop)
+    assert not multiprocessing.active_children()

@@ -33,7 +33,7 @@ def test_search_is_cut_from_train_and_images_are_grey_in_three_channels() -> Non
     data = load_data("fashion-mnist", image_size=32, seed=0)
     assert data.num_classes == 10 and data.class_names[9] == "ankle boot"
     assert (len(data.train), len(data.search), len(data.test)) == (80, 20, 30)
-    assert data.notes == ("no search split: 15 % of train, 20 images, chosen by seed 0",)
+    assert data.notes[0] == "no search split: 15 % of train, 20 images, chosen by seed 0"
     images, labels = materialise(data.test, limit=None, seed=0)
     assert images.shape == (30, 3, 32, 32)
     assert (images == labels.view(-1, 1, 1, 1) * 20).all()

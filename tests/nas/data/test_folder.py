@@ -45,7 +45,10 @@ def test_a_folder_of_class_folders_becomes_three_splits(fill: Fill) -> None:
     assert data.class_names == ("ant", "bee", "cat") and data.num_classes == 3
     assert (len(data.train), len(data.search), len(data.test)) == (18, 3, 3)
     assert data.epoch_size == 18
-    assert [note.split(":")[0] for note in data.notes] == ["no search split", "no test split"]
+    assert [note.split(":")[0] for note in data.notes] == [
+        *("no search split", "no test split"),
+        "classes of fewer than 10 training images",
+    ]
     assert data.mean == (0.485, 0.456, 0.406) and data.std == (0.229, 0.224, 0.225)
 
 

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from nas.data.images import ImageSource, LabelledImages, SplitName
-from nas.data.splits import arrange, cut
+from nas.data.splits import arrange, class_notes, cut
 from nas.utilities.errors import InputError
 
 LABELS = [0] * 40 + [1] * 20 + [2] * 3
@@ -83,3 +83,17 @@ def test_more_held_out_splits_than_roles_are_refused() -> None:
     three = source(train=LABELS, validation=[0, 1, 2], search=[0, 1, 2], test=[0, 1, 2])
     with pytest.raises(InputError, match="bugs: has validation, search and test"):
         arrange(three, seed=0)
+
+
+def test_small_unbalanced_and_absent_classes_are_told() -> None:
+    labels = [0] * 100 + [1] * 8
+    notes = class_notes({"train": labels, "search": [0, 1], "test": [0, 1]}, NAMES)
+    assert notes == [
+        "no image in the train split: cat",
+        "no image in the search split: cat",
+        "no image in the test split: cat",
+        "classes of fewer than 10 training images: bee (8)",
+        "unbalanced: 100 training images of ant, 0 of cat; accuracy counts every image alike",
+    ]
+    balanced = [0] * 20 + [1] * 20 + [2] * 20
+    assert class_notes({"train": balanced, "search": [0, 1, 2], "test": [0, 1, 2]}, NAMES) == []

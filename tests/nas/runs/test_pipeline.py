@@ -394,7 +394,12 @@ def test_a_table_that_was_not_finished_is_measured_by_the_same_command_again(
     methods = LatencyMethods(profile=table_by_formula, meter=Clock(20.0))
     outcome = command(*AT_64, "--latency", "1s", "--out", out, methods=methods)
     assert outcome.status == 0, outcome.err
-    assert (out / "latency" / "cpu.json").exists()
+    kept = out / "latency" / "cpu.json"
+    chip = LatencyTable.load(kept).conditions.chip
+    kept.write_text(kept.read_text().replace(chip, "another chip"))
+    outcome = command(*AT_64, "--latency", "1s", "--out", out, methods=methods)
+    assert outcome.status == 2
+    assert f"{kept}: taken with chip 'another chip', but the run asks for {chip!r}" in outcome.err
 
 
 # --- memory --------------------------------------------------------------------------------------
