@@ -46,7 +46,7 @@ def main() -> None:
         THOROUGH,
         seed=0,
         stop=StopRequest(),
-        on_progress=lambda share: None,
+        on_progress=lambda share, unstable: None,
         meter=meter,
     )
     print(f"profiled {len(table.segments)} segments in {time.perf_counter() - start:.0f} s")

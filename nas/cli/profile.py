@@ -60,7 +60,7 @@ def _profile(options: argparse.Namespace) -> None:
         )
     except Interrupted as interrupted:
         console.print(
-            "\nstopped; a table is written when it is whole, or not at all", style="yellow"
+            "\nstopped; what was timed is kept, and the same command goes on", style="yellow"
         )
         options.status = STOPPED + interrupted.signum
         return

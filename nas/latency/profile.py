@@ -14,7 +14,7 @@ import statistics
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 
 import torch
@@ -25,6 +25,7 @@ from nas.latency.measure import Latency
 from nas.latency.reference import WARM_UP_PASSES, ReferenceMeter, blank_network
 from nas.latency.regression import fit_segments
 from nas.latency.table import LatencyTable, Reference, TimedNetwork
+from nas.latency.timings import Timing, Timings
 from nas.utilities.devices import threads
 from nas.utilities.interrupt import StopRequest
 from search_space import Architecture, SearchSpace, total_cost
@@ -73,8 +74,9 @@ def profile(
     *,
     seed: int,
     stop: StopRequest,
-    on_progress: Callable[[float], None],
+    on_progress: Callable[[float, int], None],
     meter: ReferenceMeter | None = None,
+    timings: Timings | None = None,
 ) -> LatencyTable:
     """Measure a table.
 
@@ -87,14 +89,19 @@ def profile(
         effort: How thoroughly.
         seed: Of the networks drawn.
         stop: Looked at before every network.
-        on_progress: Called with the share of the work that is done.
+        on_progress: Called with the share of the work that is done, and how many networks were
+            left out as unstable.
         meter: To measure other networks by the same reference; a new one by default.
+        timings: Those of a profile that was stopped, to go on from; for a meter of its own alone.
 
     Raises:
         InputError: If the runtime cannot run the networks.
         Interrupted: If a stop was requested.
     """
-    meter = meter or ReferenceMeter(space.scaled(0.5), conditions)
+    timings = timings or Timings()
+    identity = {"space": space.model_dump(mode="json"), "seed": seed}
+    timings.begin(identity | {"conditions": conditions.model_dump(mode="json")})
+    meter = meter or _meter(space.scaled(0.5), conditions, timings)
     rng = random.Random(f"profile-{seed}")
     wanted = _examples(space, conditions.image_size)
     whole = effort.fitted + effort.held_out
@@ -102,10 +109,10 @@ def profile(
     seen: dict[str, list[float]] = defaultdict(list)
     for architecture in _covering(space, wanted, conditions.image_size, effort.sightings, rng):
         stop.check()
-        for label, milliseconds in time_segments(architecture, conditions, meter):
+        for label, milliseconds in _segment_times(architecture, conditions, meter, timings):
             seen[label].append(milliseconds)
         sightings = sum(min(len(seen[segment.label]), effort.sightings) for segment in wanted)
-        on_progress(segments_share * sightings / (effort.sightings * len(wanted)))
+        on_progress(segments_share * sightings / (effort.sightings * len(wanted)), 0)
     timed: list[tuple[Architecture, Latency]] = []
     drawn: set[str] = set()
     attempts = 0
@@ -113,10 +120,11 @@ def profile(
         stop.check()
         attempts += 1
         architecture = _unseen(space, drawn, rng)
-        latency = meter.measure(blank_network(architecture, conditions))
+        latency = _whole_time(architecture, conditions, meter, timings)
         if not latency.unstable:
             timed.append((architecture, latency))
-        on_progress(segments_share + (1 - segments_share) * len(timed) / whole)
+        done = max(len(timed) / whole, attempts / (MOST_ATTEMPTS * whole))
+        on_progress(segments_share + (1 - segments_share) * done, attempts - len(timed))
     if unstable := attempts - len(timed):
         logger.warning("%d of %d networks were left out as unstable", unstable, attempts)
     usual = meter.settle()
@@ -153,6 +161,67 @@ def profile(
             )
         }
     )
+
+
+def _meter(
+    reference: Architecture, conditions: LatencyConditions, timings: Timings
+) -> ReferenceMeter:
+    """A meter that tells times at the speed that the first process of the profile began with."""
+    meters: list[ReferenceMeter] = []
+
+    def first() -> Timing:
+        meters.append(ReferenceMeter(reference, conditions))
+        return {"milliseconds": meters[0].milliseconds, "passes": list(meters[0].passes)}
+
+    known = timings.of("reference", first)
+    if meters:
+        return meters[0]
+    meter = ReferenceMeter(reference, conditions, known["milliseconds"])
+    meter.passes[:0] = known["passes"]
+    return meter
+
+
+def _segment_times(
+    architecture: Architecture,
+    conditions: LatencyConditions,
+    meter: ReferenceMeter,
+    timings: Timings,
+) -> list[tuple[str, float]]:
+    def times() -> Timing:
+        return {"segments": time_segments(architecture, conditions, meter)}
+
+    known = _timed(f"segments of {architecture.hash}", times, meter, timings)
+    return [(label, milliseconds) for label, milliseconds in known["segments"]]
+
+
+def _whole_time(
+    architecture: Architecture,
+    conditions: LatencyConditions,
+    meter: ReferenceMeter,
+    timings: Timings,
+) -> Latency:
+    def times() -> Timing:
+        latency = meter.measure(blank_network(architecture, conditions))
+        return {**asdict(latency), "conditions": None}
+
+    return Latency(**_timed(architecture.hash, times, meter, timings))
+
+
+def _timed(
+    key: str, times: Callable[[], Timing], meter: ReferenceMeter, timings: Timings
+) -> Timing:
+    """What is known under a key, with the meter's passes of then."""
+    now = False
+
+    def time() -> Timing:
+        nonlocal now
+        now, before = True, len(meter.passes)
+        return {"times": times(), "passes": meter.passes[before:]}
+
+    known = timings.of(key, time)
+    if not now:
+        meter.passes += known["passes"]
+    return dict(known["times"])
 
 
 def _unseen(space: SearchSpace, drawn: set[str], rng: random.Random) -> Architecture:

@@ -37,6 +37,9 @@ class ReferenceMeter:
         milliseconds: What the reference takes at the speed to tell times at; by default what it
             takes now.
 
+    Attributes:
+        passes: Milliseconds of every pass of the reference so far.
+
     Raises:
         InputError: If the runtime cannot run the reference.
     """
@@ -48,7 +51,7 @@ class ReferenceMeter:
         milliseconds: float | None = None,
     ) -> None:
         self.reference, self.conditions = reference, conditions
-        self._passes: list[float] = []
+        self.passes: list[float] = []
         # Torch forgets what it compiled when it compiles another network.
         runtime = "eager" if conditions.runtime == "compile" else conditions.runtime
         beside = conditions.model_copy(update={"runtime": runtime})
@@ -87,12 +90,12 @@ class ReferenceMeter:
         Returns:
             The factor for what was told before.
         """
-        before, self.milliseconds = self.milliseconds, statistics.median(self._passes)
+        before, self.milliseconds = self.milliseconds, statistics.median(self.passes)
         return self.milliseconds / before
 
     def _reference_pass(self) -> float:
-        self._passes.append(self._pass(self._run))
-        return self._passes[-1]
+        self.passes.append(self._pass(self._run))
+        return self.passes[-1]
 
     def _pass(self, run: Callable[[], object]) -> float:
         """Milliseconds of one call."""

@@ -11,10 +11,11 @@ from rich.console import Console
 
 from nas.latency.conditions import DtypeName, LatencyConditions, RuntimeName
 from nas.latency.measure import Latency
-from nas.latency.profile import SMALL, THOROUGH, profile
+from nas.latency.profile import SMALL, THOROUGH, ProfilingEffort, profile
 from nas.latency.reference import latency_meter
 from nas.latency.runtimes import check_runtime
 from nas.latency.table import LatencyTable
+from nas.latency.timings import Timings
 from nas.runs.config import RunConfig
 from nas.runs.configure import check_taken_so, default_device, space_named
 from nas.runs.folder import RunFolder
@@ -65,7 +66,7 @@ def profile_space(
 
     Raises:
         InputError: If something of it is wrong; nothing is measured then.
-        Interrupted: After Ctrl-C, SIGTERM or SIGHUP; no table is written then.
+        Interrupted: After Ctrl-C, SIGTERM or SIGHUP; the same call goes on, if it has a file.
     """
     space = space if isinstance(space, SearchSpace) else space_named(space)
     conditions = LatencyConditions(
@@ -83,18 +84,54 @@ def profile_space(
             raise InputError(f"`out` {path} is a folder; give the name of a file")
         if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
             raise InputError(f"`out` {path}: its folder is missing or cannot be written")
-    title = f"profiling {space.name} on {conditions.device}"
-    with stop_on_signals() as stop, LiveLine(console, title, total=100) as line:
-        table = methods.profile(
+    with stop_on_signals() as stop:
+        return _measured(
+            methods.profile,
             space,
             conditions,
             SMALL if quick else THOROUGH,
+            title=f"profiling {space.name} on {conditions.device}",
             seed=seed,
+            file=path,
             stop=stop,
-            on_progress=line.update_share,
+            console=console,
         )
-    if path is not None:
-        write_text(path, table.to_json())
+
+
+def _measured(
+    profile: Callable[..., LatencyTable],
+    space: SearchSpace,
+    conditions: LatencyConditions,
+    effort: ProfilingEffort,
+    *,
+    title: str,
+    seed: int,
+    file: Path | None,
+    stop: StopRequest,
+    console: Console,
+) -> LatencyTable:
+    """Measure a table and write its file; what was timed before a stop is kept beside it."""
+    timings = Timings(file.with_name(f".{file.name}.timings") if file else None)
+    unstable = 0
+    with LiveLine(console, title, total=100) as line:
+
+        def show(share: float, left_out: int) -> None:
+            nonlocal unstable
+            unstable = left_out
+            line.update_share(share, f"{unstable} unstable" if unstable else "")
+
+        table = profile(
+            space, conditions, effort, seed=seed, stop=stop, on_progress=show, timings=timings
+        )
+    if unstable:
+        console.print(
+            f"{unstable} networks were left out, since their times were unstable: something else "
+            f"is at work on {conditions.device}",
+            style="yellow",
+        )
+    if file is not None:
+        write_text(file, table.to_json())
+    timings.forget()
     return table
 
 
@@ -128,23 +165,25 @@ def run_tables(
             continue
         if device in given:
             tables[device] = given[device]
+            write_text(path, tables[device].to_json())
         else:
             start = time.monotonic()
-            with LiveLine(console, f"latency table of {device}", total=100) as line:
-                tables[device] = profile(
-                    config.space,
-                    latency_conditions(config, device),
-                    SMALL,
-                    seed=config.seed,
-                    stop=stop,
-                    on_progress=line.update_share,
-                )
+            tables[device] = _measured(
+                profile,
+                config.space,
+                latency_conditions(config, device),
+                SMALL,
+                title=f"latency table of {device}",
+                seed=config.seed,
+                file=path,
+                stop=stop,
+                console=console,
+            )
             took = format_seconds(time.monotonic() - start)
             console.print(
                 f"latency table of {device}: measured in {took}; its error: "
                 f"{tables[device].error_text}",
             )
-        write_text(path, tables[device].to_json())
     return tables
 
 

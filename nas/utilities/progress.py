@@ -57,9 +57,9 @@ class LiveLine:
     ) -> None:
         self._progress.stop()
 
-    def update_share(self, share: float) -> None:
-        """Show what share of the work is done, where its units tell nothing."""
-        self.update(round(share * self.total), "", share=share)
+    def update_share(self, share: float, text: str) -> None:
+        """Show what share of the work is done, where its units tell nothing, and the text."""
+        self.update(round(share * self.total), text, share=share)
 
     def update(self, done: int, text: str, *, share: float | None = None) -> None:
         """Show how many units are done, and the text.

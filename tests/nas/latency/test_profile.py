@@ -4,6 +4,7 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +15,16 @@ import nas.latency.profile
 import nas.latency.reference
 from nas.latency.conditions import LatencyConditions
 from nas.latency.measure import Latency
-from nas.latency.profile import MOST_ATTEMPTS, ProfilingEffort, profile, time_segments
+from nas.latency.profile import (
+    MOST_ATTEMPTS,
+    ProfilingEffort,
+    _meter,
+    profile,
+    time_segments,
+)
 from nas.latency.reference import ReferenceMeter
 from nas.latency.table import LatencyTable
+from nas.latency.timings import Timings
 from nas.utilities.interrupt import Interrupted, StopRequest
 from search_space import DESIGNS, PRESETS, Architecture
 from search_space.segments import Segment, segments, space_segments
@@ -41,6 +49,7 @@ class Bench(ReferenceMeter):
         settled: float = 1.0,
     ) -> None:
         self.reference, self.milliseconds, self.settled = NANO.scaled(0.5), 8.0, settled
+        self.passes: list[float] = []
         self.stop, self.stops_after, self.stable = StopRequest(), stops_after, stable
         self.segmented: list[Architecture] = []
         self.whole: list[Architecture] = []
@@ -76,16 +85,29 @@ class Bench(ReferenceMeter):
     def _count(self) -> None:
         self.stop.requested = len(self.segmented) + len(self.whole) >= self.stops_after
 
-    def profile(self, effort: ProfilingEffort = EFFORT, *, seed: int = 0) -> LatencyTable:
+    def profile(
+        self,
+        effort: ProfilingEffort = EFFORT,
+        *,
+        seed: int = 0,
+        timings: Timings | None = None,
+    ) -> LatencyTable:
         self.shares: list[float] = []
+        self.left_out = 0
+
+        def show(share: float, unstable: int) -> None:
+            self.shares.append(share)
+            self.left_out = unstable
+
         return profile(
             NANO,
             AT_64,
             effort,
             seed=seed,
             stop=self.stop,
-            on_progress=self.shares.append,
+            on_progress=show,
             meter=self,
+            timings=timings,
         )
 
 
@@ -171,6 +193,7 @@ def test_networks_whose_latency_is_unstable_are_left_out(monkeypatch: pytest.Mon
     assert len(bench.whole) == 2 * (EFFORT.fitted + EFFORT.held_out)
     held_out = [architecture.hash for architecture in bench.whole[1::2]][EFFORT.fitted :]
     assert [network.hash for network in table.networks] == held_out
+    assert bench.left_out == len(bench.whole) / 2  # and counted
 
 
 def test_if_all_are_unstable_the_table_is_not_corrected_and_says_that_its_error_is_unknown(
@@ -214,6 +237,50 @@ def test_a_stop_is_heeded_before_the_next_network(
         bench.profile()
     assert len(bench.segmented) + len(bench.whole) == stops_after
     assert bool(bench.whole) == (among == "whole networks")
+
+
+@pytest.mark.parametrize("among", ["segments", "whole networks"])
+def test_a_profile_that_was_stopped_times_nothing_twice(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, among: str
+) -> None:
+    whole = Bench(monkeypatch)
+    table = whole.profile()
+    stops_after = 2 if among == "segments" else len(whole.segmented) + 3
+    first = Bench(monkeypatch, stops_after=stops_after)
+    with pytest.raises(Interrupted):
+        first.profile(timings=Timings(tmp_path / "timings"))
+    with (tmp_path / "timings").open("a") as file:
+        file.write('{"key": "half a li')  # as of a killed process
+    second = Bench(monkeypatch)
+    timings = Timings(tmp_path / "timings")
+    assert second.profile(timings=timings) == table
+    assert first.segmented + second.segmented == whole.segmented
+    assert first.whole + second.whole == whole.whole
+    other = Bench(monkeypatch)
+    other.profile(timings=Timings(tmp_path / "timings"), seed=1)
+    assert other.segmented  # another profile's are of no use to it
+    timings.forget()
+    assert not (tmp_path / "timings").exists()
+
+
+def test_a_profile_that_goes_on_tells_times_at_the_speed_that_it_began_with(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    speeds = iter((8.0, 16.0))  # the machine is half as fast in the second process
+
+    def half_as_fast(self: ReferenceMeter, reference: Any, conditions: Any, ms: Any = None) -> None:
+        self.reference, self.conditions = reference, conditions
+        self.passes = [next(speeds)] * 3
+        self.milliseconds = self.passes[0] if ms is None else ms
+
+    monkeypatch.setattr(ReferenceMeter, "__init__", half_as_fast)
+    meters = []
+    for _ in range(2):
+        timings = Timings(tmp_path / "timings")
+        timings.begin({"seed": 0})
+        meters.append(_meter(NANO.scaled(0.5), AT_64, timings))
+    assert [meter.milliseconds for meter in meters] == [8.0, 8.0]
+    assert meters[1].passes == [8.0] * 3 + [16.0] * 3
 
 
 def test_a_table_is_told_at_the_usual_speed_and_keeps_what_its_reference_took(
@@ -315,7 +382,9 @@ def test_a_real_profile_has_a_positive_time_for_every_segment(
     monkeypatch.setattr(nas.latency.reference, "ROUND_PASSES", 3)
     effort = ProfilingEffort(sightings=1, fitted=3, held_out=2)
     stop = StopRequest()
-    table = profile(NANO, AT_64, effort, seed=0, stop=stop, on_progress=lambda share: None)
+    table = profile(
+        NANO, AT_64, effort, seed=0, stop=stop, on_progress=lambda share, unstable: None
+    )
     assert table.segments.keys() == {s.label for s in space_segments(NANO, image_size=64)}
     assert all(milliseconds > 0 for milliseconds in table.segments.values())
     assert len(table.networks) <= 2  # fewer where the machine is busy
