@@ -83,6 +83,8 @@ def profile_space(
             raise InputError(f"`out` {path} is a folder; give the name of a file")
         if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
             raise InputError(f"`out` {path}: its folder is missing or cannot be written")
+        if path.exists():
+            check_table(path)
     title = f"profiling {space.name} on {conditions.device}"
     with stop_on_signals() as stop, LiveLine(console, title, total=100) as line:
         table = methods.profile(
@@ -107,12 +109,16 @@ def run_tables(
     console: Console,
     profile: Callable[..., LatencyTable],
 ) -> dict[str, LatencyTable]:
-    """The latency table of each device with a limit: given, kept in the folder, or measured now."""
+    """The latency table of each device with a limit: given, kept in the folder, or measured now.
+
+    Raises:
+        InputError: If one that is kept is damaged, or was taken for something else.
+    """
     tables: dict[str, LatencyTable] = {}
     for device in config.latency_ms:
         path = folder.latency_table(device)
         if path.exists():
-            tables[device] = LatencyTable.load(path)
+            tables[device] = kept_table(path, config, device)
             continue
         if device in given:
             tables[device] = given[device]
@@ -134,6 +140,35 @@ def run_tables(
             )
         write_text(path, tables[device].to_json())
     return tables
+
+
+def check_table(path: Path) -> None:
+    """See that a file that is to be replaced is a latency table.
+
+    Raises:
+        InputError: If it is something else.
+    """
+    try:
+        LatencyTable.load(path)
+    except InputError:
+        raise InputError(f"`out` {path}: exists and is no latency table") from None
+
+
+def kept_table(path: Path, config: RunConfig, device: str) -> LatencyTable:
+    """The table of a device that the run keeps.
+
+    Raises:
+        InputError: If it cannot be read, or is none of the run's.
+    """
+    try:
+        table = LatencyTable.load(path)
+        table.check_covers(config.space, str(path))
+        for field, value in {"device": device, "image_size": config.image_size}.items():
+            if (there := getattr(table.conditions, field)) != value:
+                raise InputError(f"{path}: taken with {field} {there!r}, not {value!r}")
+    except InputError as error:
+        raise InputError(f"{error}; delete it, and it is made again") from None
+    return table
 
 
 def latency_conditions(config: RunConfig, device: str) -> LatencyConditions:
