@@ -248,7 +248,7 @@ def export(
             run.
         format: Of the file.
         image_size: Pixels of the images that the file takes; by default those of the training.
-        out: The file; by default `model.onnx` in the folder.
+        out: The file, whose name ends in `.onnx`; by default `model.onnx` in the folder.
 
     Raises:
         InputError: If something of it is wrong, or the file's output is not that of torch.

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, PositiveInt, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from search_space.bounds import MOST_STAGES, Channels, Depth, Side, read_limited
 from search_space.operators import MapRole, Size, pixels
 from search_space.parts import (
     POOLINGS,
@@ -53,13 +54,13 @@ class Stage(Spec):
     """
 
     pooling: Pooling | None = None
-    width: PositiveInt
-    depth: PositiveInt
-    sharing: PositiveInt = 1
+    width: Channels
+    depth: Depth
+    sharing: Depth = 1
     mixer: Mixer = NoMixer()
     feed_forward: FeedForward | None = FeedForward()
     conv_norm: ConvNormKind = "batch"
-    position: PositiveInt | None = None
+    position: Side | None = None
     class_token: bool = False
     norm: bool = True
 
@@ -182,7 +183,7 @@ class Architecture(Spec):
 
     schema_version: Literal[1] = 1
     stem: Stem
-    stages: tuple[Stage, ...] = Field(min_length=1)
+    stages: tuple[Stage, ...] = Field(min_length=1, max_length=MOST_STAGES)
     head: Head = MeanHead()
     norm_eps: float = Field(default=1e-6, gt=0, lt=1)
 
@@ -268,7 +269,7 @@ class Architecture(Spec):
         if path.is_dir():
             path = path / "architecture.json"
         try:
-            text = path.read_bytes()
+            text = read_limited(path)
         except OSError as error:
             raise ArchitectureError(f"{path}: cannot be read ({error.strerror})") from None
         return cls.from_json(text, source=str(path))

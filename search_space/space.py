@@ -11,9 +11,9 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, Self
+from typing import Annotated, Any, Literal, Protocol, Self, TypeVar
 
-from pydantic import Field, PositiveInt, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from search_space import encoding
 from search_space.architecture import (
@@ -22,6 +22,15 @@ from search_space.architecture import (
     Stage,
     first_error,
     map_sizes,
+)
+from search_space.bounds import (
+    MOST_BODIES,
+    MOST_CHOICES,
+    MOST_STAGES,
+    Channels,
+    Depth,
+    Side,
+    read_limited,
 )
 from search_space.encoding import Genotype, Value
 from search_space.operators import Size
@@ -40,6 +49,8 @@ from search_space.parts import (
 
 Layout = Literal["map", "sequence"]
 Share = Annotated[float, Field(ge=0, le=1)]
+T = TypeVar("T")
+Choices = Annotated[tuple[T, ...], Field(min_length=1, max_length=MOST_CHOICES)]
 
 ENUMERABLE = 10_000
 """The largest space that `enumerate` lists."""
@@ -71,20 +82,25 @@ class StageChoices(Spec):
         norm: Whether a layer norm closes the stage.
     """
 
-    depth: tuple[PositiveInt, ...] = Field(min_length=1)
-    width: tuple[PositiveInt, ...] = Field(min_length=1)
-    pooling: tuple[Pooling, ...] = ()
-    mixer: tuple[MixerKind, ...] = Field(default=("local_global",), min_length=1)
-    sharing: tuple[PositiveInt, ...] = Field(default=(1,), min_length=1)
-    local_ratio: tuple[Share, ...] = Field(default=(0.0,), min_length=1)
-    aggregation: tuple[Aggregation, ...] = Field(min_length=1)
-    feed_forward: tuple[FeedForwardKind, ...] = Field(default=("detail_specific",), min_length=1)
-    ratio: tuple[Ratio, ...] = Field(min_length=1)
-    position: PositiveInt | None = None
+    depth: Choices[Depth]
+    width: Choices[Channels]
+    pooling: tuple[Pooling, ...] = Field(default=(), max_length=MOST_CHOICES)
+    mixer: Choices[MixerKind] = ("local_global",)
+    sharing: Choices[Depth] = (1,)
+    local_ratio: Choices[Share] = (0.0,)
+    aggregation: Choices[Aggregation]
+    feed_forward: Choices[FeedForwardKind] = ("detail_specific",)
+    ratio: Choices[Ratio]
+    position: Side | None = None
     norm: bool = True
 
     @model_validator(mode="after")
     def _is_legal(self) -> Self:
+        bodies = math.prod(len(c) for gene, c in self.genes().items() if gene != "pooling")
+        if bodies > MOST_BODIES:
+            raise ValueError(
+                f"its choices make {bodies:,} combinations; legal: up to {MOST_BODIES:,}"
+            )
         for gene in encoding.SIZES:
             choices = getattr(self, gene)
             if list(choices) != sorted(set(choices)):
@@ -118,7 +134,7 @@ class SearchSpace(Spec):
     """A set of architectures: one stem, and a compact set of choices for each stage.
 
     Attributes:
-        name: What the space is called.
+        name: What the space is called; files are named by it.
         stem: The stem of every architecture.
         stages: Choices of each stage.
         head_dim: Channels of an attention head; widths are multiples of it.
@@ -129,12 +145,12 @@ class SearchSpace(Spec):
         conv_norm: Norm of the parts that work with convolutions.
     """
 
-    name: str
+    name: str = Field(max_length=64, pattern=r"^\w[\w .+-]*$")
     stem: Stem
-    stages: tuple[StageChoices, ...] = Field(min_length=1)
-    head_dim: PositiveInt = 32
-    ladder_head_dim: PositiveInt = 16
-    window: PositiveInt = 7
+    stages: tuple[StageChoices, ...] = Field(min_length=1, max_length=MOST_STAGES)
+    head_dim: Channels = 32
+    ladder_head_dim: Channels = 16
+    window: Side = 7
     layout: tuple[Layout, ...] = Field(default=("map",), min_length=1)
     conv_norm: ConvNormKind = "layer"
 
@@ -184,7 +200,7 @@ class SearchSpace(Spec):
             ArchitectureError: If the file cannot be read or a field is illegal.
         """
         try:
-            return cls.model_validate_json(Path(path).read_bytes())
+            return cls.model_validate_json(read_limited(path))
         except OSError as error:
             raise ArchitectureError(f"{path}: cannot be read ({error.strerror})") from None
         except ValidationError as error:

@@ -1,18 +1,24 @@
 """A stand-alone network on disk: `architecture.json` and `weights.safetensors`."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
+from pydantic import PositiveFloat, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from search_space import Architecture
+from search_space.architecture import first_error
+from search_space.bounds import Channels, Classes, Pixels
+from search_space.parts import Spec
 from supernet.network import Network, skeleton
 
+ARCHITECTURE, WEIGHTS = "architecture.json", "weights.safetensors"
+"""The files of a folder."""
 
-@dataclass(frozen=True, kw_only=True)
-class ExportedNetwork:
+
+class ExportedNetwork(Spec):
     """What the weights were trained for; kept in the header of `weights.safetensors`.
 
     Attributes:
@@ -24,20 +30,28 @@ class ExportedNetwork:
         class_names: Names of the classes, in the order of the outputs.
     """
 
-    num_classes: int
-    image_size: int
+    num_classes: Classes
+    image_size: Pixels
     mean: tuple[float, ...]
-    std: tuple[float, ...]
+    std: tuple[PositiveFloat, ...]
     class_names: tuple[str, ...]
-    in_chans: int = 3
+    in_chans: Channels = 3
+
+    @model_validator(mode="after")
+    def _numbers_agree(self) -> Self:
+        if {len(self.mean), len(self.std)} != {self.in_chans}:
+            raise ValueError(f"mean and std must have one number for each of {self.in_chans} chans")
+        if len(self.class_names) != self.num_classes:
+            raise ValueError(f"{len(self.class_names)} names of {self.num_classes} classes")
+        return self
 
 
 def save_exported(folder: Path, network: Network, about: ExportedNetwork) -> None:
     """Write a network's architecture and weights into a folder, which must exist."""
     weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     metadata = {name: json.dumps(value) for name, value in vars(about).items()}
-    save_file(weights, folder / "weights.safetensors", metadata=metadata)
-    (folder / "architecture.json").write_text(network.architecture.to_json(), encoding="utf-8")
+    save_file(weights, folder / WEIGHTS, metadata=metadata)
+    (folder / ARCHITECTURE).write_text(network.architecture.to_json(), encoding="utf-8")
 
 
 def describe_exported(architecture_file: Path) -> ExportedNetwork | None:
@@ -46,22 +60,17 @@ def describe_exported(architecture_file: Path) -> ExportedNetwork | None:
     Raises:
         ValueError: If the file beside it is no weights file of ours.
     """
-    weights = architecture_file.parent / "weights.safetensors"
+    weights = architecture_file.parent / WEIGHTS
     if not weights.exists():
         return None
     try:
         with safe_open(weights, framework="pt") as file:
-            metadata = {name: json.loads(text) for name, text in file.metadata().items()}
-        return ExportedNetwork(
-            num_classes=metadata["num_classes"],
-            in_chans=metadata["in_chans"],
-            image_size=metadata["image_size"],
-            mean=tuple(metadata["mean"]),
-            std=tuple(metadata["std"]),
-            class_names=tuple(metadata["class_names"]),
-        )
-    except (SafetensorError, KeyError, AttributeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{weights}: no weights of an exported network ({error})") from None
+            header = file.metadata() or {}
+        metadata = {name: json.loads(text) for name, text in header.items()}
+        return ExportedNetwork.model_validate(metadata)
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+        why = first_error(error) if isinstance(error, ValidationError) else error
+        raise ValueError(f"{weights}: no weights of an exported network ({why})") from None
 
 
 def load_exported(path: str | Path) -> tuple[Network, ExportedNetwork]:
@@ -72,17 +81,17 @@ def load_exported(path: str | Path) -> tuple[Network, ExportedNetwork]:
         ValueError: If the weights are missing or don't fit the architecture.
     """
     path = Path(path)
-    file = path / "architecture.json" if path.is_dir() else path
+    file = path / ARCHITECTURE if path.is_dir() else path
     architecture = Architecture.load(file)
     about = describe_exported(file)
-    weights = file.parent / "weights.safetensors"
+    weights = file.parent / WEIGHTS
     if about is None:
         raise ValueError(f"{weights}: no such file")
     network = skeleton(architecture, num_classes=about.num_classes, in_chans=about.in_chans)
     with safe_open(weights, framework="pt") as tensors:
         state = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
-    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    if expected != {name: tuple(tensor.shape) for name, tensor in state.items()}:
+    expected = {name: (t.shape, t.dtype) for name, t in network.state_dict().items()}
+    if expected != {name: (t.shape, t.dtype) for name, t in state.items()}:
         raise ValueError(f"{weights}: not the weights of the architecture beside it")
     network.load_state_dict(state, assign=True)
     return network.requires_grad_(True).eval(), about

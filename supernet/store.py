@@ -35,6 +35,9 @@ class Store:
         seed: Of the initial weights.
         weights: If given, the store holds these very tensors instead of fresh ones and has no
             gradients: for evaluation alone, at once and without a copy.
+
+    Raises:
+        ValueError: If the given weights are not those of the space.
     """
 
     def __init__(
@@ -62,9 +65,10 @@ class Store:
             self._allocate(corners)
             self._initialise(corners, seed)
         else:
-            names = {name for network in corners for name, _ in network.named_buffers()}
-            self.buffers = {name: weights[name] for name in names}
-            self.parameters = {name: t for name, t in weights.items() if name not in names}
+            buffers = _buffer_shapes(corners)
+            _check_shapes(_parameter_shapes(corners) | buffers, weights)
+            self.buffers = {name: weights[name] for name in buffers}
+            self.parameters = {name: t for name, t in weights.items() if name not in buffers}
 
     def subnet(self, architecture: Architecture) -> Network:
         """The network of an architecture, of views into this store.
@@ -124,14 +128,7 @@ class Store:
             ValueError: If a name is missing or unknown, or a shape differs.
         """
         own = self.state_dict()
-        if wrong := sorted(own.keys() ^ state.keys()):
-            raise ValueError(f"weights of another supernet: {wrong[0]} is missing or unknown")
-        for name, tensor in own.items():
-            if tensor.shape != state[name].shape:
-                raise ValueError(
-                    f"weights of another supernet: {name} has shape {list(state[name].shape)}, "
-                    f"not {list(tensor.shape)}"
-                )
+        _check_shapes({name: tuple(tensor.shape) for name, tensor in own.items()}, state)
         for name, tensor in own.items():
             tensor.copy_(state[name])
 
@@ -148,13 +145,9 @@ class Store:
         for name, shape in _parameter_shapes(corners).items():
             self.parameters[name] = torch.full(shape, float("nan"), device=self.device)
             self.gradients[name] = torch.zeros(shape, device=self.device)
-        buffers: dict[str, tuple[Shape, torch.dtype]] = {}
-        for network in corners:
-            for name, buffer in network.named_buffers():
-                known = {key: value[0] for key, value in buffers.items()}
-                buffers[name] = (_largest(known, name, tuple(buffer.shape)), buffer.dtype)
-        for name, (shape, dtype) in buffers.items():
-            self.buffers[name] = torch.zeros(shape, dtype=dtype, device=self.device)
+        dtypes = {name: b.dtype for network in corners for name, b in network.named_buffers()}
+        for name, shape in _buffer_shapes(corners).items():
+            self.buffers[name] = torch.zeros(shape, dtype=dtypes[name], device=self.device)
 
     def _initialise(self, corners: list[Network], seed: int) -> None:
         """Draw every weight from `seed`, by the networks' own rules, at its largest shape."""
@@ -199,6 +192,31 @@ def _parameter_shapes(corners: Sequence[Network]) -> dict[str, Shape]:
         for name, parameter in network.named_parameters():
             shapes[name] = _largest(shapes, name, tuple(parameter.shape))
     return shapes
+
+
+def _buffer_shapes(corners: Sequence[Network]) -> dict[str, Shape]:
+    """The largest shape over the corners of every buffer, by name."""
+    shapes: dict[str, Shape] = {}
+    for network in corners:
+        for name, buffer in network.named_buffers():
+            shapes[name] = _largest(shapes, name, tuple(buffer.shape))
+    return shapes
+
+
+def _check_shapes(wanted: Mapping[str, Shape], given: Mapping[str, Tensor]) -> None:
+    """Refuse the weights of another supernet.
+
+    Raises:
+        ValueError: If a name is missing or unknown, or a shape differs.
+    """
+    if wrong := sorted(wanted.keys() ^ given.keys()):
+        raise ValueError(f"weights of another supernet: {wrong[0]} is missing or unknown")
+    for name, shape in wanted.items():
+        if shape != tuple(given[name].shape):
+            raise ValueError(
+                f"weights of another supernet: {name} has shape {list(given[name].shape)}, "
+                f"not {list(shape)}"
+            )
 
 
 def _largest(shapes: Mapping[str, Shape], name: str, shape: Shape) -> Shape:

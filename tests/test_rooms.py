@@ -83,7 +83,10 @@ def test_a_room_imports_only_what_stands_before_it(file: Path) -> None:
     ("room", "packages"),
     [
         ("search_space", {"pydantic", "pydantic_core"}),
-        ("supernet", {"fvcore", "safetensors", "search_space", "timm", "torch", "torchvision"}),
+        (
+            "supernet",
+            {"fvcore", "pydantic", "safetensors", "search_space", "timm", "torch", "torchvision"},
+        ),
     ],
 )
 def test_the_lower_rooms_need_little(room: str, packages: set[str]) -> None:

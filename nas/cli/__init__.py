@@ -22,6 +22,9 @@ from search_space import ArchitectureError
 if TYPE_CHECKING:
     from nas.runs.latency_tables import LatencyMethods
 
+LONGEST_LINE = 1000
+"""Characters of an error, which may quote anything."""
+
 
 def main(
     command: Sequence[str] = (),
@@ -51,8 +54,7 @@ def main(
         with ended_by_signals():
             action(options)
     except (InputError, ArchitectureError) as error:
-        print(f"error: {_with_flags(' '.join(str(error).split()))}", file=sys.stderr)
-        return 2
+        return _refused(str(error))
     except NothingFound as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -64,12 +66,22 @@ def main(
         return STOPPED + ended.signum
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a disk that is full, a folder that cannot be written
+        return _refused(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     return int(getattr(options, "status", 0))
 
 
-def _with_flags(message: str) -> str:
-    """An error of the library with its fields, which stand between backticks, as flags."""
-    return re.sub(r"`(\w+)`", lambda field: f"--{field[1].replace('_', '-')}", message)
+def _refused(message: str) -> int:
+    """Print an error in one line, with its fields, which stand between backticks, as flags.
+
+    Returns:
+        The exit status.
+    """
+    line = " ".join(message.split())
+    line = re.sub(r"`(\w+)`", lambda field: f"--{field[1].replace('_', '-')}", line)
+    cut = "..." if len(line) > LONGEST_LINE else ""
+    print(f"error: {line[:LONGEST_LINE]}{cut}", file=sys.stderr)
+    return 2
 
 
 def _with_negative_values(arguments: Sequence[str]) -> list[str]:

@@ -1,12 +1,14 @@
 """What the commands' arguments have in common: values, groups, and what they stand for."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn, TypeAlias, get_args
 
 from nas.latency.conditions import DtypeName, RuntimeName
 from nas.objectives.objective import CLOSED_FORM
+from nas.utilities.bounds import MOST_IMAGES, MOST_PROCESSES, MOST_STEPS, MOST_TRIALS
 from nas.utilities.errors import InputError
+from search_space.bounds import LARGEST_IMAGE
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,7 +49,7 @@ def add_limits(parser: argparse._ActionsContainer, *, required: Sequence[str] = 
 def add_latency_conditions(parser: argparse._ActionsContainer) -> None:
     """Add what a run's networks are timed under."""
     parser.add_argument(
-        "--latency-batch", type=positive, default=1, help="images in the pass that is timed"
+        "--latency-batch", type=batch, default=1, help="images in the pass that is timed"
     )
     parser.add_argument(
         "--latency-dtype",
@@ -76,27 +78,41 @@ def say_how_to_go_on(
     options.status = STOPPED + interrupted.signum
 
 
-def positive(text: str) -> int:
-    """A whole number above zero."""
-    return _whole(text, at_least=1)
+def whole(at_least: int, at_most: int) -> Callable[[str], int]:
+    """What reads a whole number within bounds."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+        if not at_least <= value <= at_most:
+            raise argparse.ArgumentTypeError(f"{value} is not between {at_least} and {at_most}")
+        return value
+
+    return read
 
 
-def count(text: str) -> int:
-    """A whole number from zero up."""
-    return _whole(text, at_least=0)
+steps = whole(1, MOST_STEPS)
+"""Training steps, or passes over the data."""
 
+batch = whole(1, MOST_IMAGES)
+"""Images in a batch."""
 
-def seed(text: str) -> int:
-    """What seeds generators of random numbers."""
-    value = _whole(text, at_least=0)
-    if value >= 1 << 32:
-        raise argparse.ArgumentTypeError(f"{value} is not below 2^32")
-    return value
+some = whole(1, MOST_TRIALS)
+"""How many architectures."""
 
+processes = whole(1, MOST_PROCESSES)
+"""Processes or threads that share the work."""
 
-def size(text: str) -> int:
-    """The side of an image in pixels."""
-    return _whole(text, at_least=32)
+helpers = whole(0, MOST_PROCESSES)
+"""Processes beside this one."""
+
+seed = whole(0, (1 << 32) - 1)
+"""What seeds generators of random numbers."""
+
+size = whole(32, LARGEST_IMAGE)
+"""The side of an image in pixels."""
 
 
 def rate(text: str) -> float:
@@ -107,14 +123,4 @@ def rate(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return value
-
-
-def _whole(text: str, *, at_least: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
-    if value < at_least:
-        raise argparse.ArgumentTypeError(f"{value} is below {at_least}")
     return value

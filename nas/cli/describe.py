@@ -5,9 +5,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.cli.arguments import Commands, count, size
+from nas.cli.arguments import Commands, size, whole
 from nas.utilities.errors import InputError
 from search_space import Architecture
+from search_space.bounds import MOST_CLASSES
 
 if TYPE_CHECKING:
     from nas.report.description import PartLatency
@@ -21,7 +22,7 @@ def add(commands: Commands) -> None:
     parser.set_defaults(action=_describe)
     parser.add_argument("file", type=Path, help="an architecture's JSON file, or its folder")
     parser.add_argument("--image-size", type=size, default=224)
-    parser.add_argument("--num-classes", type=count, default=1000)
+    parser.add_argument("--num-classes", type=whole(0, MOST_CLASSES), default=1000)
     parser.add_argument("--device", help="where to time the parts: cpu (default), cuda, cuda:N")
     parser.add_argument("--latency-table", metavar="FILE", help="a table to take their times from")
     parser.add_argument("--no-latency", action="store_true", help="leave times out")

@@ -25,7 +25,9 @@ def add(commands: Commands) -> None:
         type=size,
         help="pixels of the images that the file takes; by default those of the training",
     )
-    parser.add_argument("--out", type=Path, help="the file; by default model.onnx in the folder")
+    parser.add_argument(
+        "--out", type=Path, help="the file, NAME.onnx; by default model.onnx in the folder"
+    )
 
 
 def _export(options: argparse.Namespace) -> None:

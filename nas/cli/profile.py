@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from nas.cli.arguments import STOPPED, Commands, positive, seed, size
+from nas.cli.arguments import STOPPED, Commands, batch, processes, seed, size
 from nas.latency.conditions import DtypeName, RuntimeName
 from search_space import PRESETS
 
@@ -24,10 +24,10 @@ def add(commands: Commands) -> None:
     parser.add_argument("--space", default="base", help=f"{', '.join(PRESETS)}, or a JSON file")
     parser.add_argument("--device", help="cpu, cuda or cuda:N; cuda where there is one")
     parser.add_argument("--image-size", type=size, default=224)
-    parser.add_argument("--batch", type=positive, default=1, help="images in a pass")
+    parser.add_argument("--batch", type=batch, default=1, help="images in a pass")
     parser.add_argument("--dtype", choices=get_args(DtypeName), default="float32")
     parser.add_argument("--runtime", choices=get_args(RuntimeName), default="eager")
-    parser.add_argument("--threads", type=positive, help="CPU threads; by default one per core")
+    parser.add_argument("--threads", type=processes, help="CPU threads; by default one per core")
     parser.add_argument("--quick", action="store_true", help="as small as a run makes for itself")
     parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--out", type=Path, help="the table's file; by default named by both")

@@ -5,12 +5,14 @@ from pathlib import Path
 
 from nas.cli.arguments import (
     Commands,
-    count,
-    positive,
+    batch,
+    helpers,
     rate,
     say_how_to_go_on,
     seed,
     size,
+    some,
+    steps,
 )
 
 
@@ -26,7 +28,7 @@ def add(commands: Commands) -> None:
     )
     parser.set_defaults(action=_retrain)
     parser.add_argument("run", type=Path, help="the run's folder")
-    parser.add_argument("--top", type=positive, default=1, help="how many architectures")
+    parser.add_argument("--top", type=some, default=1, help="how many architectures")
     parser.add_argument(
         "--name", default="retrain", help="folder in the run's for this recipe's results"
     )
@@ -39,11 +41,11 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument(
         "--steps",
-        type=positive,
+        type=steps,
         help="training steps; by default so many that it sees twice as many images as the supernet",
     )
-    parser.add_argument("--epochs", type=positive, help="the same, in passes over the train split")
-    parser.add_argument("--batch-size", type=positive, help="images in a step; 64 by default")
+    parser.add_argument("--epochs", type=steps, help="the same, in passes over the train split")
+    parser.add_argument("--batch-size", type=batch, help="images in a step; 64 by default")
     parser.add_argument("--lr", type=rate, default=1e-3, help="peak learning rate")
     parser.add_argument("--drop-path", type=float, default=0.05, help="stochastic depth")
     parser.add_argument(
@@ -60,7 +62,7 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--device", help="cpu, cuda or cuda:N; by default that of the run")
-    parser.add_argument("--loader-workers", type=count, help="processes that load images")
+    parser.add_argument("--loader-workers", type=helpers, help="processes that load images")
 
 
 def _retrain(options: argparse.Namespace) -> None:

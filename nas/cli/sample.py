@@ -8,9 +8,9 @@ from pathlib import Path
 from nas.cli.arguments import (
     Commands,
     add_limits,
-    positive,
     seed,
     size,
+    some,
 )
 from nas.utilities.errors import InputError
 from search_space import PRESETS, Architecture
@@ -23,7 +23,7 @@ def add(commands: Commands) -> None:
     )
     parser.set_defaults(action=_sample)
     parser.add_argument("--space", default="base", help=f"{', '.join(PRESETS)}, or a JSON file")
-    parser.add_argument("-n", "--number", type=positive, default=1, help="how many")
+    parser.add_argument("-n", "--number", type=some, default=1, help="how many")
     parser.add_argument("--seed", type=seed, default=0)
     add_limits(parser)
     parser.add_argument("--image-size", type=size, default=224)

@@ -8,15 +8,20 @@ from nas.cli.arguments import (
     Commands,
     add_latency_conditions,
     add_limits,
-    count,
-    positive,
+    batch,
+    helpers,
+    processes,
     rate,
     say_how_to_go_on,
     seed,
     size,
+    some,
+    steps,
+    whole,
 )
 from nas.search.samplers import AUTO, BEST, SAMPLERS
 from nas.training.strategies import DEFAULT_STRATEGY, STRATEGIES
+from nas.utilities.bounds import LARGEST, MOST_TRIALS
 from search_space import PRESETS
 
 
@@ -79,24 +84,24 @@ def add(commands: Commands) -> None:
         default=DEFAULT_STRATEGY.name,
         help="how the supernet is trained. " + _told(STRATEGIES),
     )
-    effort.add_argument("--steps", type=positive, help="training steps of the supernet")
-    effort.add_argument("--epochs", type=positive, help="the same, in passes over the train split")
-    effort.add_argument(
-        "--batch-size", type=positive, help="images in a step; 16 for digits, else 64"
-    )
+    effort.add_argument("--steps", type=steps, help="training steps of the supernet")
+    effort.add_argument("--epochs", type=steps, help="the same, in passes over the train split")
+    effort.add_argument("--batch-size", type=batch, help="images in a step; 16 for digits, else 64")
     effort.add_argument(
         "--lr",
         type=rate,
         help="peak learning rate; by default 6e-4 for batches of 64, and for others in proportion "
         "to the root of their size",
     )
-    effort.add_argument("--trials", type=positive, help="architectures to evaluate")
+    effort.add_argument("--trials", type=some, help="architectures to evaluate")
     effort.add_argument(
-        "--search-images", type=positive, help="images of the search split for each evaluation"
+        "--search-images",
+        type=whole(1, LARGEST),
+        help="images of the search split for each evaluation",
     )
     effort.add_argument(
         "--short-list",
-        type=count,
+        type=whole(0, MOST_TRIALS),
         metavar="K",
         help="so many architectures are trained alone, from the weights that they inherit, before "
         "one is called best; 0 lets the inherited accuracies choose",
@@ -112,13 +117,13 @@ def add(commands: Commands) -> None:
     machine.add_argument("--device", help="cpu, cuda or cuda:N; cuda where there is one")
     machine.add_argument(
         "--workers",
-        type=count,
+        type=helpers,
         help="Ray actors that evaluate; 0 evaluates in this process without Ray; by default one "
         "for each GPU or each CPU, at most 8",
     )
     machine.add_argument(
         "--train-workers",
-        type=positive,
+        type=processes,
         default=1,
         metavar="N",
         help="processes that train the supernet together, by Ray Train: on GPUs one for each; 1 "
@@ -128,11 +133,11 @@ def add(commands: Commands) -> None:
         "--ray-address", metavar="ADDRESS", help="a running Ray cluster: auto, HOST:PORT"
     )
     machine.add_argument(
-        "--threads", type=positive, default=1, help="CPU threads of one evaluation"
+        "--threads", type=processes, default=1, help="CPU threads of one evaluation"
     )
     machine.add_argument(
         "--loader-workers",
-        type=count,
+        type=helpers,
         help="processes that load images; by default 0 for digits, else one for each CPU",
     )
     parser.add_argument(

@@ -1,13 +1,18 @@
 """Exporting: each architecture of the front as a folder that stands alone."""
 
-import shutil
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from nas.data import Data
-from nas.utilities.files import make_readable, replacing_folder
+from nas.utilities.files import replacing_files
 from search_space import Architecture, map_sizes
 from supernet import ExportedNetwork, Network, save_exported
+from supernet.exported import ARCHITECTURE, WEIGHTS
+
+CARD = "README.md"
+FILES = (ARCHITECTURE, WEIGHTS, CARD)
+"""What an export writes into a folder."""
 
 
 def export_front(
@@ -20,7 +25,7 @@ def export_front(
 ) -> None:
     """Write `front/<n>/` for each network, counted from 1, and `best/`, which is the first.
 
-    Folders of an earlier export are replaced.
+    What an earlier export wrote is replaced or removed; other files beside it are let alone.
 
     Args:
         folder: The run's.
@@ -30,17 +35,42 @@ def export_front(
         card: The model card of an exported folder, by its name in the run's and by the place of its
             network in the sequence.
     """
-    shutil.rmtree(folder / "front", ignore_errors=True)
+    earlier = exported_front(folder)
+    exported = []
     for place, network in enumerate(networks):
         for name in (f"front/{place + 1}", *(["best"] if place == 0 else [])):
             text = card(name, place)
             export_network(folder / name, network, data, image_size=image_size, card=text)
+            exported.append(folder / name)
+    for target in earlier:
+        if target not in exported:
+            _remove(target)
+
+
+def exported_front(folder: Path) -> list[Path]:
+    """The folders of a run's front that an export wrote, the most accurate network first."""
+    numbered = (
+        path for path in (folder / "front").glob("*") if re.fullmatch(r"[1-9][0-9]*", path.name)
+    )
+    written = (path for path in numbered if any((path / name).exists() for name in FILES))
+    return sorted(written, key=lambda path: int(path.name))
+
+
+def _remove(target: Path) -> None:
+    """Remove what an export wrote, and its folder where nothing else is in it."""
+    for name in FILES:
+        (target / name).unlink(missing_ok=True)
+    if not any(target.iterdir()):
+        target.rmdir()
 
 
 def export_network(
     target: Path, network: Network, data: Data, *, image_size: int, card: str
 ) -> None:
-    """Write an exported network's folder so that it is never seen half-written."""
+    """Write an exported network's files into a folder so that they are never seen half-written.
+
+    Other files in it are let alone.
+    """
     about = ExportedNetwork(
         num_classes=network.num_classes,
         in_chans=network.in_chans,
@@ -49,10 +79,9 @@ def export_network(
         std=data.std,
         class_names=data.class_names,
     )
-    with replacing_folder(target) as written:
+    with replacing_files(target, last=ARCHITECTURE) as written:
         save_exported(written, network, about)
-        make_readable(written / "weights.safetensors")
-        (written / "README.md").write_text(card, encoding="utf-8")
+        (written / CARD).write_text(card, encoding="utf-8")
 
 
 def stage_rows(architecture: Architecture, image_size: int) -> list[dict[str, object]]:

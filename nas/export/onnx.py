@@ -47,7 +47,8 @@ def write_onnx(exported: Path, out: str | Path | None, *, image_size: int | None
 
     Args:
         exported: The folder, or its `architecture.json`.
-        out: The file, which is never seen half-written; None for `model.onnx` in the folder.
+        out: The file, which is never seen half-written and whose name ends in `.onnx`; None for
+            `model.onnx` in the folder.
         image_size: Pixels of the images that the file takes; None for those of the training.
 
     Raises:
@@ -59,6 +60,8 @@ def write_onnx(exported: Path, out: str | Path | None, *, image_size: int | None
     out = Path(out) if out is not None else folder / "model.onnx"
     if out.is_dir():
         raise InputError(f"`out` {out} is a folder; give the name of a file")
+    if out.suffix != ".onnx":  # so that no file of a run is written over
+        raise InputError(f"`out` {out}: the name must end in .onnx")
     check_onnx_installed("export to ONNX")
     try:
         network, about = load_exported(exported)

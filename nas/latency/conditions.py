@@ -3,9 +3,11 @@
 from importlib.util import find_spec
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field
 
+from nas.utilities.bounds import Batch, Processes
 from nas.utilities.devices import chip_name, is_here
+from search_space.bounds import Pixels
 
 DtypeName = Literal["float32", "bfloat16", "float16"]
 RuntimeName = Literal["eager", "compile", "onnx"]
@@ -57,9 +59,9 @@ class LatencyConditions(BaseModel):
     runtime: str = "eager"
     version: str = Field(default_factory=_version)
     dtype: str = "float32"
-    batch_size: PositiveInt = 1
-    image_size: PositiveInt
-    threads: PositiveInt
+    batch_size: Batch = 1
+    image_size: Pixels
+    threads: Processes
 
     def __str__(self) -> str:
         return (

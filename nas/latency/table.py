@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nas.latency.conditions import LatencyConditions
+from nas.utilities.bounds import LARGEST, Amount, Positive, PositiveCount
 from nas.utilities.errors import InputError
 from search_space import Architecture, SearchSpace
 from search_space.architecture import first_error
+from search_space.bounds import read_limited
 from search_space.segments import Segment, segments, space_segments
-
-Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-PositiveMilliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 UNKNOWN_MARGIN = 0.1
 """Relative error that is assumed of a table without networks to know it from."""
@@ -42,7 +41,7 @@ class Reference(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     architecture: Architecture
-    milliseconds: PositiveMilliseconds
+    milliseconds: Positive
 
 
 class TimedNetwork(BaseModel):
@@ -59,10 +58,10 @@ class TimedNetwork(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     hash: str
-    macs: PositiveInt
-    predicted_ms: Milliseconds
-    measured_ms: PositiveMilliseconds
-    iqr_ms: Milliseconds = 0.0
+    macs: PositiveCount
+    predicted_ms: Amount
+    measured_ms: Positive
+    iqr_ms: Amount = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +127,8 @@ class LatencyTable(BaseModel):
     space: str
     conditions: LatencyConditions
     reference: Reference | None = None
-    segments: dict[str, Milliseconds] = Field(min_length=1)
-    overhead_ms: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    segments: dict[str, Amount] = Field(min_length=1)
+    overhead_ms: Annotated[float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)] = 0.0
     networks: tuple[TimedNetwork, ...] = ()
 
     @classmethod
@@ -140,7 +139,7 @@ class LatencyTable(BaseModel):
             InputError: If the file cannot be read or a field is missing, unknown or illegal.
         """
         try:
-            return cls.model_validate_json(Path(path).read_bytes())
+            return cls.model_validate_json(read_limited(path))
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from None
         except ValidationError as error:

@@ -45,7 +45,7 @@ class Limits(Mapping[str, float]):
         InputError: If there is no such objective, or it cannot be limited.
     """
 
-    def __init__(self, **by_name: float | None) -> None:
+    def __init__(self, /, **by_name: float | None) -> None:
         self._by_name = {name: limit for name, limit in by_name.items() if limit is not None}
         for name in self._by_name:
             if name not in CLOSED_FORM and not _LATENCY.fullmatch(name):

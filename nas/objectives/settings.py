@@ -1,8 +1,8 @@
 """How architectures within limits are looked for. Other numbers find others."""
 
-from typing import Annotated
+from pydantic import BaseModel, ConfigDict
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from nas.utilities.bounds import Positive, Trials
 
 
 class DrawSettings(BaseModel):
@@ -18,12 +18,12 @@ class DrawSettings(BaseModel):
             to get around what blocks the way.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    draws: PositiveInt = 100
-    walk: PositiveInt = 100
-    compromises: PositiveInt = 400
-    detour: Annotated[float, Field(gt=0)] = 0.03
+    draws: Trials = 100
+    walk: Trials = 100
+    compromises: Trials = 400
+    detour: Positive = 0.03
 
 
 DEFAULT_DRAWS = DrawSettings()

@@ -139,8 +139,8 @@ def prediction_figure(trials: pd.DataFrame, run: RunSummary, device: str) -> go.
     series = [
         (
             "held out when the table was made",
-            [network["measured_ms"] for network in held_out],
-            [network["predicted_ms"] for network in held_out],
+            [network.measured_ms for network in held_out],
+            [network.predicted_ms for network in held_out],
             GREY,
         ),
         (
@@ -178,8 +178,8 @@ def macs_latency_figure(trials: pd.DataFrame, run: RunSummary, device: str) -> g
     hover = "%{x:.2f} GMACs, %{y:.2f} ms"
     _scatter(
         figure,
-        [network["macs"] / 1e9 for network in held_out],
-        [network["measured_ms"] for network in held_out],
+        [network.macs / 1e9 for network in held_out],
+        [network.measured_ms for network in held_out],
         "random, measured",
         GREY,
         hover,

@@ -5,18 +5,25 @@ Every page, table and card takes its numbers' wording from here, so that they ag
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import PositiveInt, TypeAdapter
+
+from nas.latency.table import TimedNetwork
 from nas.objectives.limits import Limits
 from nas.objectives.objective import ACCURACY, LatencyColumns, Objective
 from nas.search.front import evaluated, judged
 from nas.search.trials import STATES
+from nas.utilities.bounds import Amount, Count, Number, Positive, PositiveCount
+from nas.utilities.errors import InputError
+from nas.utilities.files import read_json, write_text
 from nas.utilities.units import format_accuracy
+from search_space.bounds import Pixels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,14 +37,13 @@ class LatencySummary:
     """How the latency of a device was predicted and measured.
 
     `conditions` and `error` are for people; `measured` says whether the device is here, so that
-    what reaches the front was measured; `networks` are the held-out networks of the table, each
-    with `macs`, `predicted_ms` and `measured_ms`.
+    what reaches the front was measured; `networks` are the held-out networks of the table.
     """
 
     conditions: str
     error: str
     measured: bool
-    networks: Sequence[Mapping[str, float]] = ()
+    networks: Sequence[TimedNetwork] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,35 +59,44 @@ class RunSummary:
 
     command: str
     data: str
-    num_classes: int
-    search_images: int
+    num_classes: PositiveCount
+    search_images: PositiveCount
     space: str
-    space_size: int
-    limits: Mapping[str, float]
-    reachable: Mapping[str, tuple[float, float]]
-    image_size: int
-    proxy_size: int
+    space_size: PositiveInt
+    limits: Mapping[str, Positive]
+    reachable: Mapping[str, tuple[Number, Positive]]
+    image_size: Pixels
+    proxy_size: Pixels
     sampler: str
-    seed: int
+    seed: Count
     device: str
-    supernet_steps: int
-    supernet_seconds: float
-    search_seconds: float
-    short_list: int = 0
-    tryout_seconds: float = 0.0
+    supernet_steps: Count
+    supernet_seconds: Amount
+    search_seconds: Amount
+    short_list: Count = 0
+    tryout_seconds: Amount = 0.0
     latency: Mapping[str, LatencySummary] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> RunSummary:
-        """Read what `json.dumps(asdict(summary))` wrote."""
-        data = json.loads(text)
-        read = {
-            "notes": tuple(data["notes"]),
-            "reachable": {name: tuple(ends) for name, ends in data["reachable"].items()},
-            "latency": {d: LatencySummary(**found) for d, found in data["latency"].items()},
-        }
-        return cls(**data | read)
+    def load(cls, path: Path) -> RunSummary:
+        """Read a summary from its file.
+
+        Raises:
+            InputError: If it cannot be read or is no whole summary, or has an objective that is not
+                known here, since it was added by another program.
+        """
+        remedy = "run the search's command again"
+        summary = read_json(path, cls, remedy=remedy)
+        for objective in summary.costs:
+            known = summary.reachable if objective.device is None else summary.latency
+            if (objective.device or objective.name) not in known:
+                raise InputError(f"{path}: says nothing of {objective.name}; {remedy}")
+        return summary
+
+    def save(self, path: Path) -> None:
+        """Write the summary to a file."""
+        write_text(path, TypeAdapter(RunSummary).dump_json(self, indent=2).decode() + "\n")
 
     @cached_property
     def objectives(self) -> tuple[Objective, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
+from pydantic import AfterValidator, Field
 
 from nas.latency.conditions import DtypeName, RuntimeName
 from nas.objectives.limits import Limits
@@ -21,7 +21,9 @@ from nas.search.settings import (
     TryoutSettings,
 )
 from nas.training.settings import SupernetTraining
+from nas.utilities.bounds import Batch, Positive, PositiveCount, Processes, ShortList, Trials
 from search_space import SearchSpace
+from search_space.bounds import Pixels
 
 
 def _known_sampler(name: str) -> str:
@@ -36,14 +38,14 @@ OWN_FIELDS = {objective.name: objective.field for objective in (MACS, PARAMS, ME
 """The fields of `RunConfig` that hold limits on closed-form objectives, by the objective's name."""
 
 
-def _added_objectives(limits: dict[str, float]) -> dict[str, float]:
+def _added_objectives(limits: dict[str, Positive]) -> dict[str, Positive]:
     for name in limits:
         if name not in CLOSED_FORM or name in OWN_FIELDS:
             raise ValueError(f"{name!r} is no objective that was added to CLOSED_FORM")
     return limits
 
 
-AddedLimits = Annotated[dict[str, float], AfterValidator(_added_objectives)]
+AddedLimits = Annotated[dict[str, Positive], AfterValidator(_added_objectives)]
 
 
 class RunConfig(SupernetTraining):
@@ -81,25 +83,25 @@ class RunConfig(SupernetTraining):
         draws: How far a look for an architecture within the limits goes.
     """
 
-    budget: int | None
-    params: int | None = None
-    memory: int | None = None
+    budget: PositiveCount | None
+    params: PositiveCount | None = None
+    memory: PositiveCount | None = None
     added_limits: AddedLimits = Field(default_factory=dict)
-    latency_ms: dict[str, float] = Field(default_factory=dict)
+    latency_ms: dict[str, Positive] = Field(default_factory=dict)
     latency_tables: dict[str, str] = Field(default_factory=dict)
-    latency_batch: PositiveInt = 1
+    latency_batch: Batch = 1
     latency_dtype: DtypeName = "float32"
     runtime: RuntimeName = "eager"
     data: str = "digits"
     space: SearchSpace
-    image_size: PositiveInt = 224
-    proxy_size: PositiveInt = 64
+    image_size: Pixels = 224
+    proxy_size: Pixels = 64
     device: str = "cpu"
     sampler: SamplerName = BEST
-    trials: PositiveInt
-    search_images: PositiveInt
-    threads: PositiveInt = 1
-    short_list: NonNegativeInt = 0
+    trials: Trials
+    search_images: PositiveCount
+    threads: Processes = 1
+    short_list: ShortList = 0
     tryout: TryoutSettings = DEFAULT_TRYOUT
     search: SearchSettings = DEFAULT_SEARCH
     draws: DrawSettings = DEFAULT_DRAWS

@@ -7,13 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from pydantic import ValidationError
 
 from nas.runs.config import RunConfig
 from nas.utilities.differences import first_difference
 from nas.utilities.errors import InputError
-from nas.utilities.files import write_text
-from search_space.architecture import first_error
+from nas.utilities.files import read_json, write_text
 
 _OWN_FOLDERS = ("best", "front", "latency", "supernet", "tried")
 """Folders within a run's that are not for retrainings."""
@@ -63,7 +61,8 @@ class RunFolder:
             InputError: If the name is not that of a folder of its own in the run's.
         """
         target = self.path / name
-        if target.parent != self.path or name in ("..", *_OWN_FOLDERS):
+        taken = target.exists() and not target.is_dir()
+        if target.parent != self.path or name in ("..", *_OWN_FOLDERS) or taken:
             raise InputError(f"`name` {name!r} is no name for a new folder in {self.path}")
         return target
 
@@ -72,12 +71,9 @@ class RunFolder:
         """The configuration that the folder belongs to.
 
         Raises:
-            InputError: If config.json is broken.
+            InputError: If config.json is damaged.
         """
-        try:
-            return RunConfig.model_validate_json(self.config_file.read_bytes())
-        except ValidationError as error:
-            raise InputError(f"{self.config_file}: {first_error(error)}") from None
+        return read_json(self.config_file, RunConfig, remedy="put back what the run wrote")
 
     def write_config(self, config: RunConfig) -> None:
         """Write down the configuration that the folder belongs to."""

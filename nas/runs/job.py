@@ -1,6 +1,5 @@
 """What every step of a run works with."""
 
-import json
 import logging
 import time
 from collections.abc import Iterator
@@ -16,7 +15,9 @@ from nas.data import Data
 from nas.objectives.constrained_space import ConstrainedSpace
 from nas.runs.config import RunConfig
 from nas.runs.folder import RunFolder
-from nas.utilities.files import write_json
+from nas.utilities.bounds import Amount
+from nas.utilities.errors import InputError
+from nas.utilities.files import read_json, write_json
 from nas.utilities.interrupt import StopRequest
 from nas.utilities.units import format_seconds
 
@@ -52,7 +53,8 @@ class Clock:
     """Seconds spent on each part, over all processes of a run.
 
     Args:
-        file: Where they are kept.
+        file: Where they are kept. One that is damaged is told of in the log, and counting begins
+            anew: no result depends on it.
     """
 
     def __init__(self, file: Path) -> None:
@@ -75,7 +77,13 @@ class Clock:
             logger.info("%s: %s", part, format_seconds(spent[part]))
 
     def _read(self) -> dict[str, float]:
-        return dict(json.loads(self._file.read_bytes())) if self._file.exists() else {}
+        if not self._file.exists():
+            return {}
+        try:
+            return read_json(self._file, dict[str, Amount], remedy="seconds are counted from 0")
+        except InputError as error:
+            logger.warning("%s", error)
+            return {}
 
 
 @dataclass(frozen=True, kw_only=True)

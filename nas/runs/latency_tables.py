@@ -84,6 +84,8 @@ def profile_space(
             raise InputError(f"`out` {path} is a folder; give the name of a file")
         if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
             raise InputError(f"`out` {path}: its folder is missing or cannot be written")
+        if path.exists():
+            check_table(path)
     with stop_on_signals() as stop:
         return _measured(
             methods.profile,
@@ -147,21 +149,13 @@ def run_tables(
     """The latency table of each device with a limit: given, kept in the folder, or measured now.
 
     Raises:
-        InputError: If one that was kept cannot be read, or was taken on another machine.
+        InputError: If one that is kept is damaged, or was taken for something else or elsewhere.
     """
     tables: dict[str, LatencyTable] = {}
     for device in config.latency_ms:
         path = folder.latency_table(device)
         if path.exists():
-            tables[device] = LatencyTable.load(path)
-            check_taken_so(
-                tables[device],
-                path,
-                image_size=config.image_size,
-                batch_size=config.latency_batch,
-                dtype=config.latency_dtype,
-                runtime=config.runtime,
-            )
+            tables[device] = kept_table(path, config, device)
             continue
         if device in given:
             tables[device] = given[device]
@@ -185,6 +179,42 @@ def run_tables(
                 f"{tables[device].error_text}",
             )
     return tables
+
+
+def check_table(path: Path) -> None:
+    """See that a file that is to be replaced is a latency table.
+
+    Raises:
+        InputError: If it is something else.
+    """
+    try:
+        LatencyTable.load(path)
+    except InputError:
+        raise InputError(f"`out` {path}: exists and is no latency table") from None
+
+
+def kept_table(path: Path, config: RunConfig, device: str) -> LatencyTable:
+    """The table of a device that the run keeps.
+
+    Raises:
+        InputError: If it cannot be read, or is none of the run's.
+    """
+    try:
+        table = LatencyTable.load(path)
+        table.check_covers(config.space, str(path))
+        if (there := table.conditions.device) != device:
+            raise InputError(f"{path}: taken on {there!r}, not {device!r}")
+        check_taken_so(
+            table,
+            path,
+            image_size=config.image_size,
+            batch_size=config.latency_batch,
+            dtype=config.latency_dtype,
+            runtime=config.runtime,
+        )
+    except InputError as error:
+        raise InputError(f"{error}; delete it, and it is made again") from None
+    return table
 
 
 def latency_conditions(config: RunConfig, device: str) -> LatencyConditions:

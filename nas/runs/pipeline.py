@@ -7,7 +7,6 @@ were made are not repeated, and what is exported and shown is written anew.
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
 
 from rich.console import Console
 
@@ -124,7 +123,7 @@ def run(
         measure(job, store, methods)
         tryout(job, store)
         summary = summarise(job, command, [*notes, *([ended] if ended else [])])
-        write_json(folder.summary, asdict(summary))
+        summary.save(folder.summary)
         export(job, store, summary)
         report(folder, console)
         if not folder.best.exists():
@@ -137,11 +136,12 @@ def report(folder: RunFolder, console: Console) -> None:
     """Write the tables and pages of a run that has searched, and print its summary.
 
     Raises:
-        InputError: If the run has not come that far, or has an objective that is not known here.
+        InputError: If the run has not come that far, has an objective that is not known here, or
+            what it wrote is damaged.
     """
     if not folder.summary.exists():
         raise InputError(f"{folder.path}: the search has not finished; run its command again")
-    summary = RunSummary.from_json(folder.summary.read_bytes())
+    summary = RunSummary.load(folder.summary)
     trials = trials_table(records(load_study(folder.journal)), summary.objectives)
     write_report(folder.path, trials, summary)
     console.print()

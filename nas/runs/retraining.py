@@ -1,12 +1,12 @@
 """Retraining: exported architectures trained alone, then measured on the test split."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import to_jsonable_python
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -14,20 +14,22 @@ from torch import Tensor
 
 from nas.data import Augment, Data, OwnDataset, load_data, materialise
 from nas.data.own_dataset import OWN_DATASET
-from nas.export.network import export_network, stage_rows
+from nas.export.network import export_network, exported_front, stage_rows
 from nas.objectives.objective import Objective
 from nas.report.cards import retrained_card
 from nas.runs.config import BATCH, RunConfig
-from nas.runs.configure import default_loader_workers, illegal_field
+from nas.runs.configure import check_images, default_loader_workers, illegal_field
 from nas.runs.folder import RunFolder, logging_to
 from nas.runs.same_data import keep_data
 from nas.training.accuracy import count_correct
 from nas.training.alone import Recipe, Start, identity_of, new_network, train_alone
 from nas.training.checkpoint import load_checkpoint
+from nas.training.strategies.strategy import Share
+from nas.utilities.bounds import Number, PositiveCount
 from nas.utilities.devices import check_device
 from nas.utilities.differences import first_difference
 from nas.utilities.errors import InputError
-from nas.utilities.files import write_json
+from nas.utilities.files import read_json, write_json
 from nas.utilities.interrupt import StopRequest, stop_on_signals
 from nas.utilities.progress import LiveLine
 from nas.utilities.units import format_accuracy
@@ -52,12 +54,21 @@ class Retrained:
         test_images: Size of the test split.
     """
 
-    rank: int
+    rank: PositiveCount
     hash: str
-    costs: Mapping[str, float]
-    exported: float
-    retrained: float
-    test_images: int
+    costs: Mapping[str, Number]
+    exported: Share
+    retrained: Share
+    test_images: PositiveCount
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Metrics:
+    """What `metrics.json` holds."""
+
+    hash: str
+    recipe: Recipe
+    result: Retrained
 
 
 def retrain_run(
@@ -108,6 +119,9 @@ def retrain_run(
         image_size=train_size,
         seed=config.seed,
         augment=augment,
+    )
+    check_images(
+        loaded.test, limit=None, batch_size=batch_size, image_size=train_size, field="train_size"
     )
     if epochs is not None:
         steps = epochs * max(1, round(loaded.epoch_size / batch_size))
@@ -232,7 +246,7 @@ def exported_networks(folder: RunFolder) -> list[Path]:
     Raises:
         InputError: If the run has exported nothing yet.
     """
-    exported = sorted(folder.front.glob("[0-9]*"), key=lambda path: int(path.name))
+    exported = exported_front(folder.path)
     if not exported:
         raise InputError(f"{folder.path}: nothing exported yet; run the search to its end first")
     return exported
@@ -303,8 +317,8 @@ class _Retraining:
         )
         self._export(network, result, image_size)
         # Last, since it says that all the rest is there.
-        about_training = {"hash": result.hash, "recipe": recipe.model_dump(mode="json")}
-        write_json(self.metrics, {**about_training, "result": asdict(result)})
+        metrics = _Metrics(hash=result.hash, recipe=recipe, result=result)
+        write_json(self.metrics, to_jsonable_python(metrics))
         self.state.unlink(missing_ok=True)
         return result
 
@@ -312,16 +326,11 @@ class _Retraining:
         """What an earlier process found out, if it came to the end."""
         if not self.metrics.exists():
             return None
-        try:
-            known = json.loads(self.metrics.read_bytes())
-            # A recipe of before some of its numbers stood in it had their defaults.
-            recipe = Recipe.model_validate(known["recipe"]).model_dump(mode="json")
-            result = Retrained(**known["result"])
-        except (ValidationError, ValueError, KeyError, TypeError) as error:
-            why = " ".join(str(error).split())
-            raise InputError(f"{self.metrics}: cannot be read ({why}); delete it") from None
-        self._check_same({"architecture": result.hash, **recipe}, identity)
-        return result
+        known = read_json(self.metrics, _Metrics, remedy="delete it to train again")
+        # A recipe of before some of its numbers stood in it had their defaults.
+        recipe = known.recipe.model_dump(mode="json")
+        self._check_same({"architecture": known.result.hash, **recipe}, identity)
+        return known.result
 
     def _check_same(self, known: dict[str, Any], identity: dict[str, Any]) -> None:
         """Refuse to replace the work of another recipe, or on another architecture."""

@@ -6,11 +6,10 @@ import html
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
+from nas.export.network import exported_front
 from nas.runs.config import RunConfig
 from nas.runs.folder import RunFolder
+from nas.training.checkpoint import load_checkpoint, unusable
 from nas.utilities.errors import InputError
 from search_space import Architecture, ArchitectureError
 from supernet import Network, Store, load_exported
@@ -148,13 +147,13 @@ class Run:
 
         if not self.folder.summary.exists():
             raise InputError(f"{self.path}: the search has not finished; run its command again")
-        return RunSummary.from_json(self.folder.summary.read_bytes())
+        return RunSummary.load(self.folder.summary)
 
     def _exported(self, rank: int) -> Path:
         folder = self.folder.front / str(rank)
         if not folder.is_dir():
-            ranks = sorted(int(path.name) for path in self.folder.front.glob("[0-9]*"))
-            there = f"1 to {ranks[-1]}" if ranks else "none, the search has not finished"
+            ranks = len(exported_front(self.path))
+            there = f"1 to {ranks}" if ranks else "none, the search has not finished"
             raise InputError(f"`rank` {rank}: {self.path} has exported {there}")
         return folder
 
@@ -168,9 +167,9 @@ def trained_store(folder: RunFolder, *, device: str) -> Store:
     path = folder.checkpoint
     if not path.exists():
         raise InputError(f"{folder.path}: the supernet is not trained yet; run its command again")
+    weights = load_checkpoint(path, device=device).tensors
     try:
-        weights = load_file(path, device=device)
         num_classes = len(weights["head.bias"])
-    except (OSError, KeyError, SafetensorError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); delete it to train again") from None
-    return Store(folder.config.space, num_classes=num_classes, device=device, weights=weights)
+        return Store(folder.config.space, num_classes=num_classes, device=device, weights=weights)
+    except (KeyError, TypeError, ValueError) as error:
+        raise unusable(path, error) from None

@@ -16,6 +16,7 @@ from nas.runs.job import Execution
 from nas.runs.latency_tables import MEASURED_HERE, LatencyMethods
 from nas.runs.pipeline import run
 from nas.runs.run import Run
+from nas.utilities.bounds import MOST_PROCESSES
 from nas.utilities.errors import InputError
 from nas.utilities.interrupt import stop_on_signals
 
@@ -54,6 +55,10 @@ def start(
         Interrupted: After Ctrl-C, SIGTERM or SIGHUP, when everything was saved.
     """
     config = configured.config
+    asked = {"workers": workers, "loader_workers": loader_workers}
+    for field, number in asked.items():
+        if number is not None and not 0 <= number <= MOST_PROCESSES:
+            raise InputError(f"`{field}` {number} is not between 0 and {MOST_PROCESSES}")
     if workers == 0 and train_workers == 1 and ray_address is not None:
         raise InputError(
             "`ray_address` with `workers` 0 and one training process: nothing would use Ray"

@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field
 
 from nas.training.strategies.strategy import Rate
+from nas.utilities.bounds import Steps, Trials
 
 
 class SearchSettings(BaseModel):
@@ -18,11 +19,11 @@ class SearchSettings(BaseModel):
             used up.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    patience: PositiveInt = 20
-    failures: PositiveInt = 10
-    asks_per_trial: PositiveInt = 40
+    patience: Trials = 20
+    failures: Trials = 10
+    asks_per_trial: Trials = 40
 
 
 class TryoutSettings(BaseModel):
@@ -42,11 +43,11 @@ class TryoutSettings(BaseModel):
         drop_path: Stochastic depth of the last block.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    first_rung: PositiveInt = 60
-    reduction: Annotated[int, Field(ge=2)] = 3
-    rungs: PositiveInt = 3
+    first_rung: Steps = 60
+    reduction: Annotated[int, Field(ge=2, le=100)] = 3
+    rungs: Annotated[int, Field(ge=1, le=10)] = 3
     lr: Rate = 1e-3
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.05
 

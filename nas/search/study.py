@@ -7,9 +7,11 @@ is decided; a trial without a record was not.
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,17 @@ from typing import Any
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages.journal import BaseJournalBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
+from pydantic import TypeAdapter, ValidationError
 
 from nas.objectives.constrained_space import ConstrainedSpace
 from nas.search.samplers import SAMPLERS
 from nas.search.trials import MeasuredLatency, Record, Tried
-from search_space import SearchSpace
+from nas.utilities.errors import InputError
+from search_space import Architecture, SearchSpace
+from search_space.architecture import first_error
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +39,9 @@ _APART = ("measured", "tried")
 """Fields of a record that become known after the trial was decided."""
 
 _RECORD, _SOURCE, _MEASURED, _TRIED = "record", "source", "measured", "tried"
+
+_record, _measured, _tried = TypeAdapter(Record), TypeAdapter(MeasuredLatency), TypeAdapter(Tried)
+_hashes = TypeAdapter(list[str])
 
 
 def open_study(
@@ -49,31 +57,44 @@ def open_study(
         trials: Evaluations that the search will make, which set the size of a population.
         constrained: The space under its limits. Those of its objectives that are searched for are
             the study's, by their names.
+
+    Raises:
+        InputError: If the journal is damaged, or another study's.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     _mend(journal)
-    storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=_FolderIsHeld(str(journal))))
+    journal.touch()
     searched = [objective for objective in constrained.objectives if objective.searched]
+    names = [objective.name for objective in searched]
+    directions = [StudyDirection[objective.direction.upper()] for objective in searched]
     study = optuna.create_study(
-        storage=storage,
-        study_name=_NAME,
-        directions=[StudyDirection[objective.direction.upper()] for objective in searched],
-        load_if_exists=True,
+        storage=_storage(journal), study_name=_NAME, directions=directions, load_if_exists=True
     )
     if study.metric_names is None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # as Optuna calls it since 3.2
-            study.set_metric_names([objective.name for objective in searched])
+            study.set_metric_names(names)
+    if (study.metric_names, study.directions) != (names, directions):
+        raise _damaged(journal, f"its objectives are {study.metric_names}, not {names}")
+    _check(journal, study)
     sampler_seed = (seed * 1_000_003 + len(study.get_trials(deepcopy=False))) % 2**32
     study.sampler = SAMPLERS[sampler](constrained, sampler_seed, trials)
     return study
 
 
 def load_study(journal: Path) -> optuna.Study:
-    """The study of a run folder, to be read."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = JournalStorage(JournalFileBackend(str(journal)))
-    return optuna.load_study(storage=storage, study_name=_NAME)
+    """The study of a run folder; only a process that holds the folder may add to it.
+
+    Raises:
+        InputError: If there is none, or its journal is damaged.
+    """
+    if not journal.is_file():  # Optuna would make one
+        raise InputError(f"{journal}: no such file; run the search's command again")
+    storage = _storage(journal)
+    if _NAME not in optuna.get_all_study_names(storage):
+        raise _damaged(journal, "it holds no study")
+    study = optuna.load_study(storage=storage, study_name=_NAME)
+    _check(journal, study)
+    return study
 
 
 def decide(study: optuna.Study, trial: Trial, record: Record) -> None:
@@ -90,7 +111,7 @@ def decide(study: optuna.Study, trial: Trial, record: Record) -> None:
 def record_of(trial: FrozenTrial) -> Record | None:
     """What is known of a trial; None if it was not decided."""
     data = trial.user_attrs.get(_RECORD)
-    return Record(**data) if data else None
+    return None if data is None else _record.validate_python(data)
 
 
 def source_of(trial: Trial | FrozenTrial) -> str:
@@ -152,7 +173,7 @@ def finish_tryout(study: optuna.Study, architectures: Sequence[str]) -> None:
 
 def tried_out(study: optuna.Study) -> list[str]:
     """The hashes of the short list whose tryout is over; none if there is no such."""
-    return list(study.user_attrs.get(_TRIED_OUT, []))
+    return _hashes.validate_python(study.user_attrs.get(_TRIED_OUT, []))
 
 
 def records(study: optuna.Study) -> dict[int, Record]:
@@ -166,9 +187,10 @@ def records(study: optuna.Study) -> dict[int, Record]:
         kind, _, rest = name.partition(" ")
         if kind == _MEASURED:
             architecture, _, objective = rest.partition(" ")
-            measured.setdefault(architecture, {})[objective] = MeasuredLatency(**value)
+            latency = _measured.validate_python(value)
+            measured.setdefault(architecture, {})[objective] = latency
         elif kind == _TRIED:
-            tried[rest] = Tried(**value)
+            tried[rest] = _tried.validate_python(value)
     found = {t.number: record_of(t) for t in study.get_trials(deepcopy=False)}
     return {
         number: replace(
@@ -204,14 +226,95 @@ def _tell(study: optuna.Study, number: int, record: Record) -> None:
             study.tell(number, state=TrialState.FAIL)
 
 
-class _FolderIsHeld(JournalFileOpenLock):
-    """No lock: this process holds the run folder. Optuna's takes half of the time of a proposal."""
+class _Journal(BaseJournalBackend):
+    """A journal for Optuna: a line of JSON for each entry, as its own backend writes them.
 
-    def acquire(self) -> bool:
-        return True
+    There is no lock, since who writes holds the run folder. Optuna's takes half of the time of a
+    proposal, and one that a killed process left keeps others waiting.
 
-    def release(self) -> None:
-        pass
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._ends = [0]  # of the lines that were read, in bytes
+
+    @property
+    def line(self) -> int:
+        """The line that was read last, from 1."""
+        return len(self._ends) - 1
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        """The entries behind so many."""
+        del self._ends[log_number_from + 1 :]
+        with self._path.open("rb") as file:
+            file.seek(self._ends[-1])
+            for line in file:
+                if not line.endswith(b"\n"):  # it is being written
+                    return
+                self._ends.append(self._ends[-1] + len(line))
+                yield json.loads(line)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Add entries that survive the process and the machine."""
+        lines = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in logs)
+        with self._path.open("ab") as file:
+            file.write(lines.encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _storage(journal: Path) -> JournalStorage:
+    """What Optuna makes of a journal.
+
+    Raises:
+        InputError: If a line of it is damaged.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    backend = _Journal(journal)
+    try:
+        return JournalStorage(backend)
+    except OSError:
+        raise
+    except Exception as error:  # of any kind: Optuna takes what it reads for granted
+        raise _damaged(journal, f"line {backend.line} is no entry of a study") from error
+
+
+def _check(journal: Path, study: optuna.Study) -> None:
+    """See that all that is known of the trials can be read, and that no evaluation is lost.
+
+    Raises:
+        InputError: If not.
+    """
+    names = study.metric_names or []
+    for trial in study.get_trials(deepcopy=False):
+        try:
+            record = record_of(trial)
+            if record is not None:
+                Architecture.model_validate(record.architecture)
+        except ValidationError as error:
+            raise _damaged(journal, f"trial {trial.number}: {first_error(error)}") from None
+        if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
+            continue
+        if record is None:
+            raise _damaged(journal, f"trial {trial.number} has lost its record")
+        values = [record.values.get(name) for name in names]
+        if trial.state == TrialState.COMPLETE and trial.values != values:
+            raise _damaged(journal, f"trial {trial.number} has other values than its record")
+    try:
+        records(study)
+        tried_out(study)
+    except ValidationError as error:
+        raise _damaged(journal, first_error(error)) from None
+
+
+def _damaged(journal: Path, why: str) -> InputError:
+    """The error for a journal that cannot be relied on."""
+    return InputError(
+        f"{journal}: damaged: {why}; put back a copy, or cut the file off before the first wrong "
+        "line, and the search goes on from there"
+    )
 
 
 def _mend(journal: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from nas.objectives.objective import LatencyColumns, Objective
+from nas.utilities.bounds import Count, Number
 from search_space import Architecture
 
 if TYPE_CHECKING:
@@ -48,11 +49,11 @@ class MeasuredLatency:
         slowdown: As in `nas.latency.measure.Latency`.
     """
 
-    median_ms: float
-    iqr_ms: float
+    median_ms: Number
+    iqr_ms: Number
     unstable: bool
-    excess: float
-    slowdown: float = 1.0
+    excess: Number
+    slowdown: Number = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +66,8 @@ class Tried:
         error: Why it failed, in one line.
     """
 
-    steps: int
-    accuracy: float | None = None
+    steps: Count
+    accuracy: Number | None = None
     error: str = ""
 
 
@@ -93,14 +94,14 @@ class Record:
     state: State
     architecture: dict[str, Any]
     hash: str
-    costs: dict[str, float]
+    costs: dict[str, Number]
     source: str
-    accuracy: float | None = None
-    predicted: dict[str, float] = field(default_factory=dict)
-    excess: dict[str, float]
+    accuracy: Number | None = None
+    predicted: dict[str, Number] = field(default_factory=dict)
+    excess: dict[str, Number]
     measured: dict[str, MeasuredLatency] = field(default_factory=dict)
     tried: Tried | None = None
-    seconds: float = 0.0
+    seconds: Number = 0.0
     error: str = ""
 
     @property

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from nas.data import Data
@@ -21,13 +22,24 @@ from nas.search.settings import TryoutSettings
 from nas.search.trials import Tried
 from nas.training.accuracy import count_correct
 from nas.training.alone import Recipe, train_alone
-from nas.training.checkpoint import load_checkpoint, save_checkpoint
+from nas.training.checkpoint import (
+    Checkpoint,
+    check_fits,
+    load_checkpoint,
+    save_checkpoint,
+    unusable,
+)
+from nas.training.strategies.strategy import Share
 from nas.utilities.errors import Diverged
 from nas.utilities.interrupt import StopRequest
 from search_space import Architecture
+from search_space.architecture import first_error
 from supernet import Network, Store
+from supernet.network import skeleton
 
 logger = logging.getLogger(__name__)
+
+_ACCURACIES = TypeAdapter(dict[str, Share])
 
 OnStep = Callable[[int], None]
 """Called after training steps, with how many they were."""
@@ -67,9 +79,13 @@ class Tryout:
     def enter(self, architecture: Architecture, store: Store) -> None:
         """Let a candidate begin with the weights that it inherits, unless it has begun."""
         path = self._path(architecture)
-        if not path.exists():
+        if not self.has_begun(architecture):
             weights = store.extract(architecture).cpu().state_dict()
             save_checkpoint(path, step=0, identity={"accuracies": {}}, tensors=weights)
+
+    def has_begun(self, architecture: Architecture) -> bool:
+        """Whether a candidate has entered, in whatever process."""
+        return self._path(architecture).exists()
 
     def climb(
         self, architecture: Architecture, rung: int, *, stop: StopRequest, on_step: OnStep
@@ -81,7 +97,7 @@ class Tryout:
             InputError: If a file of the tryout is damaged.
         """
         path, steps = self._path(architecture), self.settings.milestones[rung]
-        known = load_checkpoint(path)
+        known = self._known(architecture)
         accuracies: dict[str, float] = known.identity["accuracies"]
         # Of this rung alone: that of another, left by a process killed at its end, is of no use.
         state = path.with_name(f".{path.stem}.{steps}.state.safetensors")
@@ -125,18 +141,36 @@ class Tryout:
         """The last rung that a candidate came to the end of, in whatever process: its weights'.
 
         Raises:
-            InputError: If its file cannot be read.
+            InputError: If its file is damaged.
         """
-        known = load_checkpoint(self._path(architecture))
+        known = self._known(architecture)
         return Tried(steps=known.step, accuracy=known.identity["accuracies"].get(str(known.step)))
 
     def weights(self, architecture: Architecture) -> Mapping[str, Tensor]:
         """What a candidate has learned so far.
 
         Raises:
-            InputError: If its file cannot be read.
+            InputError: If its file is damaged.
         """
-        return load_checkpoint(self._path(architecture)).tensors
+        return self._known(architecture).tensors
+
+    def _known(self, architecture: Architecture) -> Checkpoint:
+        """What a candidate's file holds: its weights, and its accuracy after each rung.
+
+        Raises:
+            InputError: If it is damaged.
+        """
+        path = self._path(architecture)
+        known = load_checkpoint(path)
+        network = skeleton(architecture, num_classes=self.data.num_classes)
+        check_fits(path, known, network.state_dict())
+        try:
+            accuracies = _ACCURACIES.validate_python(known.identity.get("accuracies"))
+        except ValidationError as error:
+            raise unusable(path, first_error(error)) from None
+        if known.step and str(known.step) not in accuracies:
+            raise unusable(path, f"it lacks the accuracy after {known.step} steps")
+        return known
 
     def _path(self, architecture: Architecture) -> Path:
         return self.folder / f"{architecture.hash}.safetensors"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field
 from timm.data.mixup import Mixup, mixup_target
 from timm.data.random_erasing import RandomErasing
 from timm.optim import create_optimizer_v2
@@ -22,10 +22,12 @@ from nas.training.loop import CHECKPOINT_SECONDS, Session, autocast, train
 from nas.training.module_learner import ModuleLearner
 from nas.training.settings import TrainingSettings
 from nas.training.strategies.strategy import Share
+from nas.utilities.bounds import Amount
 from nas.utilities.errors import InputError
 from nas.utilities.interrupt import StopRequest
 from nas.utilities.seeding import derived_seed, seed_global_generators
 from search_space import Architecture
+from search_space.bounds import Pixels
 from supernet import Network
 
 Start = Literal["scratch", "supernet"]
@@ -50,11 +52,11 @@ class Recipe(TrainingSettings):
     start: Start
     drop_path: Annotated[float, Field(ge=0, lt=1)]
     augment: Augment
-    image_size: int
+    image_size: Pixels
     device: str
     label_smoothing: Share = 0.1
-    mixup: NonNegativeFloat = 0.8
-    cutmix: NonNegativeFloat = 1.0
+    mixup: Amount = 0.8
+    cutmix: Amount = 1.0
     erasing: Share = 0.25
 
 

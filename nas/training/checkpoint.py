@@ -40,20 +40,20 @@ def save_checkpoint(
         save_file(dict(tensors), temporary, metadata=metadata)
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint; its tensors are on the CPU.
+def load_checkpoint(path: Path, *, device: str = "cpu") -> Checkpoint:
+    """Read a checkpoint, its tensors onto a device.
 
     Raises:
         InputError: If it is damaged, or no checkpoint.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="pt", device=device) as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         step, identity = int(metadata["step"]), json.loads(metadata["identity"])
-        if not isinstance(identity, dict):
-            raise ValueError("its identity is no object")
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        if step < 0 or not isinstance(identity, dict):
+            raise ValueError(f"step {step} of {type(identity).__name__}")
+    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise unusable(path, error) from None
     return Checkpoint(step, identity, tensors)
 
@@ -76,7 +76,7 @@ def check_same(path: Path, checkpoint: Checkpoint, identity: Mapping[str, Any]) 
 
 
 def check_fits(path: Path, checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> None:
-    """Refuse a checkpoint that lacks some of these tensors, or has one in another shape.
+    """Refuse a checkpoint that lacks some of these tensors, or has one of another shape or type.
 
     Raises:
         InputError: With the name of the first.
@@ -87,3 +87,5 @@ def check_fits(path: Path, checkpoint: Checkpoint, tensors: Mapping[str, Tensor]
             raise unusable(path, f"it lacks {name}")
         if found.shape != tensor.shape:
             raise unusable(path, f"{name} has shape {list(found.shape)}, not {list(tensor.shape)}")
+        if found.dtype != tensor.dtype:
+            raise unusable(path, f"{name} is of {found.dtype}, not {tensor.dtype}")

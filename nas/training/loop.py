@@ -112,7 +112,7 @@ def train(
             the weights are those before that step.
     """
     data, device, ranks, stop = session.data, session.device, session.ranks, session.stop
-    step = _resume(learner, state, identity)
+    step = _resume(learner, state, identity, steps=settings.steps)
     if step:
         logger.info("training goes on after step %d of %d", step, settings.steps)
     batches = train_batches(
@@ -165,13 +165,15 @@ def autocast(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16)
 
 
-def _resume(learner: Learner, state: Path, identity: Mapping[str, Any]) -> int:
+def _resume(learner: Learner, state: Path, identity: Mapping[str, Any], *, steps: int) -> int:
     """Take up the training that a checkpoint holds; the steps that it has done."""
     if not state.exists():
         return 0
     checkpoint = load_checkpoint(state)
     check_same(state, checkpoint, identity)
     check_fits(state, checkpoint, learner.state_dict())
+    if checkpoint.step > steps:
+        raise unusable(state, f"it has done {checkpoint.step} of {steps} steps")
     try:
         learner.load_state_dict(checkpoint.tensors)
     except (KeyError, ValueError) as error:

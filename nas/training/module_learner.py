@@ -50,7 +50,7 @@ class ModuleLearner:
         """Overwrite weights and moments.
 
         Raises:
-            ValueError: If a parameter has no moments.
+            ValueError: If they are of another network.
         """
         weights: dict[str, Tensor] = {}
         moments: dict[int, dict[str, Tensor]] = {}
@@ -61,8 +61,13 @@ class ModuleLearner:
             else:
                 index, moment = rest.split(".")
                 moments.setdefault(int(index), {})[moment] = tensor
-        if len(moments) != sum(1 for _ in self.module.parameters()):
-            raise ValueError("it has moments of another network")
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        shapes = {index: {k: t.shape for k, t in m.items()} for index, m in moments.items()}
+        if weights.keys() != self.module.state_dict().keys() or shapes != {
+            index: {"step": torch.Size(), "exp_avg": p.shape, "exp_avg_sq": p.shape}
+            for index, p in enumerate(parameters)
+        }:
+            raise ValueError("it has weights or moments of another network")
         self.module.load_state_dict(weights)
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})

@@ -2,12 +2,12 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field
 
 from nas.training.strategies import DEFAULT_STRATEGY, AnyStrategy
 from nas.training.strategies.strategy import Rate, Share
+from nas.utilities.bounds import Amount, Batch, Count, Positive, Steps
 
-Positive = Annotated[float, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 32)]
 
 
@@ -31,18 +31,18 @@ class TrainingSettings(BaseModel):
         warmup_limit: Most steps in which it does.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    steps: PositiveInt
-    batch_size: PositiveInt
+    steps: Steps
+    batch_size: Batch
     lr: Rate
     seed: Seed
-    weight_decay: NonNegativeFloat = 0.05
+    weight_decay: Amount = 0.05
     betas: tuple[Share, Share] = (0.9, 0.999)
     eps: Positive = 1e-8
     clip_norm: Positive = 5.0
     warmup_share: Share = 0.1
-    warmup_limit: NonNegativeInt = 500
+    warmup_limit: Count = 500
 
 
 class SupernetTraining(TrainingSettings):
@@ -54,9 +54,9 @@ class SupernetTraining(TrainingSettings):
         strategy: Which subnets a step trains, and what they learn from; with its own numbers.
     """
 
-    batch_size: PositiveInt = 64
+    batch_size: Batch = 64
     lr: Rate = 6e-4
     seed: Seed = 0
     warmup_share: Share = 0.03
-    most_catching_up: Annotated[float, Field(ge=1)] = 3.0
+    most_catching_up: Annotated[Positive, Field(ge=1)] = 3.0
     strategy: AnyStrategy = DEFAULT_STRATEGY

@@ -63,6 +63,30 @@ def chip_name(device: str) -> str:
     return platform.processor() or platform.machine()
 
 
+def check_memory(what: str, needed: float, device: str) -> None:
+    """See that so many bytes can be had on a device that is here.
+
+    Args:
+        what: Needs them; for the message.
+        needed: How many, at least.
+        device: Where.
+
+    Raises:
+        InputError: If it has less memory than that.
+    """
+    if device == "cpu":
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    else:
+        import torch
+
+        there = torch.cuda.get_device_properties(device).total_memory
+    if needed > there:
+        raise InputError(
+            f"{what}: at least {needed / 1e9:,.0f} GB of memory are needed, and {device} has "
+            f"{there / 1e9:,.0f} GB"
+        )
+
+
 @contextmanager
 def threads(number: int) -> Iterator[None]:
     """Let torch use that many CPU threads."""

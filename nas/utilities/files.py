@@ -1,56 +1,96 @@
-"""Files that are never seen half-written."""
+"""Files that are never seen half-written, and files that are read back whatever they hold."""
 
+import errno
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
+
+from nas.utilities.errors import InputError
+from search_space.architecture import first_error
+from search_space.bounds import read_limited
+
+T = TypeVar("T")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends without an error.
+    """A temporary path that takes the place of `path` when the block ends without an error.
 
-    Its name is always the same, so that what a killed process left is overwritten by the next.
+    It lies in a hidden folder beside `path`, whose name is always the same: what a killed process
+    left there, be it a temporary file of the library that writes, is removed by the next.
+
+    Raises:
+        OSError: If it cannot be written; it names the path.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    with _naming(path), _scratch_folder(path) as folder:
+        temporary = folder / path.name
         yield temporary
-        make_readable(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        _replace(temporary, path)
 
 
 @contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
-    """A new folder beside `path` that takes its place when the block ends without an error.
+def replacing_files(folder: Path, *, last: str) -> Iterator[Path]:
+    """A new folder whose files take their places in `folder` when the block ends without an error.
 
-    What a killed process left half-written is removed by the next.
+    What else is in `folder` stays there.
+
+    Args:
+        folder: Where they go; created if needed.
+        last: The file that is gone before the first is replaced, and put in its place after all
+            others: where it is, they belong together.
+
+    Raises:
+        OSError: If something cannot be written; it names the folder.
     """
-    written, old = (path.with_name(f".{path.name}.{state}") for state in ("tmp", "old"))
-    for leftover in (written, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    written.mkdir(parents=True)
-    try:
+    with _naming(folder), _scratch_folder(folder) as written:
         yield written
-        if path.exists():
-            path.rename(old)
-        written.rename(path)
-    finally:
-        for leftover in (written, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+        folder.mkdir(exist_ok=True)
+        (folder / last).unlink(missing_ok=True)
+        for file in sorted(written.iterdir(), key=lambda file: file.name == last):
+            _replace(file, folder / file.name)
 
 
-def make_readable(path: Path) -> None:
-    """Give a file the permissions of any other new one; safetensors makes private files."""
+def _replace(temporary: Path, path: Path) -> None:
+    """Move a whole file to its place, with the permissions of any other new one.
+
+    safetensors makes private files.
+    """
     umask = os.umask(0)
     os.umask(umask)
-    path.chmod(0o666 & ~umask)
+    temporary.chmod(0o666 & ~umask)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+@contextmanager
+def _scratch_folder(path: Path) -> Iterator[Path]:
+    """An empty folder beside `path`, whose folders are created; gone in the end."""
+    folder = path.with_name(f".{path.name}.new")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Let errors of writing name the path; those of safetensors are OSErrors, too."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    except SafetensorError as error:
+        raise OSError(errno.EIO, str(error), str(path)) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -62,3 +102,22 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: object) -> None:
     """Write indented JSON, as `write_text` writes."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: Path, kind: type[T], *, remedy: str) -> T:
+    """What a JSON file of a run holds.
+
+    Args:
+        path: The file.
+        kind: What it should hold.
+        remedy: What to do where it cannot be read, or holds anything else.
+
+    Raises:
+        InputError: Then; it names the file and the first field that is wrong.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(read_limited(path))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+    except ValidationError as error:
+        raise InputError(f"{path}: {first_error(error)}; {remedy}") from None

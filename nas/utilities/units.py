@@ -4,11 +4,11 @@ import math
 import re
 from collections.abc import Sequence
 
+from nas.utilities.bounds import LARGEST
 from nas.utilities.errors import InputError
 
 _NUMBER = r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?|[+-]?(?:nan|inf))\s*"
 _PREFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
-_MOST = 1e18
 _SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
@@ -66,8 +66,8 @@ def parse_amount(text: str, field: str, unit: str) -> float:
     if match is None:
         raise InputError(f"`{field}` {text!r} is no number with a known unit, such as 5{name}")
     value = _positive(match[1], text, field) * _PREFIXES[match[2]]
-    if value > _MOST:
-        raise InputError(f"`{field}` {text!r} is more than {_MOST:g}")
+    if value > LARGEST:
+        raise InputError(f"`{field}` {text!r} is more than {LARGEST:g}")
     return value
 
 
@@ -81,8 +81,8 @@ def parse_latency(text: str, field: str = "latency") -> float:
     if match is None:
         raise InputError(f"`{field}` {text!r} is no time with a unit, such as 15ms or 0.015s")
     milliseconds = _positive(match[1], text, field) * _SECONDS[match[2]] * 1e3
-    if milliseconds > _MOST:
-        raise InputError(f"`{field}` {text!r} is more than {_MOST:g} ms")
+    if milliseconds > LARGEST:
+        raise InputError(f"`{field}` {text!r} is more than {LARGEST:g} ms")
     return milliseconds
 
 
@@ -140,8 +140,8 @@ def _count(text: str, pattern: str, field: str, examples: str) -> int:
 
 def _whole(number: str, factor: float, text: str, field: str) -> int:
     value = _positive(number, text, field) * factor
-    if not 1 <= value <= _MOST:
-        raise InputError(f"`{field}` {text!r} is not between 1 and {_MOST:g}")
+    if not 1 <= value <= LARGEST:
+        raise InputError(f"`{field}` {text!r} is not between 1 and {LARGEST:g}")
     return round(value)
 
 

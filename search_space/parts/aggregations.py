@@ -6,8 +6,9 @@ A new one is a class here with its row in `AGGREGATIONS`, and a module with its 
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, field_validator
 
+from search_space.bounds import MOST_CHOICES, Side
 from search_space.operators import (
     Cost,
     MapRole,
@@ -78,7 +79,7 @@ class Rates(AggregationSpec):
     """
 
     kind: Literal["rates"] = "rates"
-    rates: tuple[PositiveInt, ...] = Field(min_length=1)
+    rates: tuple[Side, ...] = Field(min_length=1, max_length=MOST_CHOICES)
 
     @field_validator("rates")
     @classmethod
@@ -132,7 +133,7 @@ class SpatialReduction(AggregationSpec):
     """All global heads see keys and values reduced by conv r×r stride r and layer norm (PVT)."""
 
     kind: Literal["reduction"] = "reduction"
-    rate: PositiveInt
+    rate: Side
 
     @property
     def label(self) -> str:
@@ -156,7 +157,7 @@ class AdaptiveWindow(AggregationSpec):
     """
 
     kind: Literal["adaptive"] = "adaptive"
-    window: PositiveInt = 7
+    window: Side = 7
     sampling: Literal["max", "max_avg"] = "max"
 
     @property
@@ -181,7 +182,7 @@ class FullAttention(AggregationSpec):
 
     kind: Literal["full"] = "full"
     local_term: bool = True
-    relative: PositiveInt | None = None
+    relative: Side | None = None
 
     @property
     def label(self) -> str:

@@ -5,8 +5,7 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import PositiveInt
-
+from search_space.bounds import Channels
 from search_space.operators import Cost, Size, conv, linear, norm
 from search_space.parts.spec import OneOf, Spec, by_kind
 
@@ -50,7 +49,7 @@ class MeanHead(HeadSpec):
     """
 
     kind: Literal["mean"] = "mean"
-    expansion: PositiveInt | None = None
+    expansion: Channels | None = None
 
     @property
     def expanded(self) -> int | None:

@@ -6,8 +6,9 @@ A new one is a class here with its row in `MIXERS`, and a module with its row in
 
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from search_space.bounds import Channels, Side
 from search_space.operators import (
     Cost,
     MapRole,
@@ -192,11 +193,11 @@ class LocalGlobalHeads(MixerSpec):
             numbers of heads of their own (LW-PLG, decoupled heads).
     """
 
-    heads: PositiveInt
+    heads: Channels
     local_heads: int = Field(default=0, ge=0)
-    window: PositiveInt = 7
+    window: Side = 7
     aggregation: Aggregation | None = None
-    global_split: PositiveInt = 1
+    global_split: Channels = 1
     shares_maps: ClassVar[bool] = True
 
     @model_validator(mode="after")
@@ -428,7 +429,7 @@ class DepthwiseConvolution(MixerSpec):
     """
 
     kind: Literal["depthwise"] = "depthwise"
-    kernel_size: PositiveInt = 7
+    kernel_size: Side = 7
     has_conv_norm: ClassVar[bool] = True
 
     @field_validator("kernel_size")
@@ -478,8 +479,8 @@ class Ladder(MixerSpec):
     """
 
     kind: Literal["ladder"] = "ladder"
-    heads: PositiveInt
-    window: PositiveInt = 7
+    heads: Channels
+    window: Side = 7
     is_whole_block: ClassVar[bool] = True
     has_conv_norm: ClassVar[bool] = True
 
@@ -546,7 +547,7 @@ class InvertedResidual(MixerSpec):
     """MV2-SE, a whole block without attention: MobileNetV2's with squeeze-and-excitation (PSLT)."""
 
     kind: Literal["mv2_se"] = "mv2_se"
-    expansion: PositiveInt = 4
+    expansion: int = Field(default=4, ge=1, le=64)
     is_whole_block: ClassVar[bool] = True
     has_conv_norm: ClassVar[bool] = True
 

@@ -16,9 +16,9 @@ depend on which subnets were trained last.
 
 
 class Spec(BaseModel):
-    """Base of every spec: frozen, hashable, and strict about unknown fields."""
+    """Base of every spec: frozen, hashable, strict about unknown fields, its numbers finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def __eq__(self, other: object) -> bool:
         # Pydantic's, less what no spec has (extra fields, private attributes, type parameters):

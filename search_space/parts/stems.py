@@ -6,8 +6,9 @@ A new one is a class here with its row in `STEMS`, and a module with its row in
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
+from search_space.bounds import Channels, Side
 from search_space.operators import Cost, Size, conv, norm
 from search_space.parts.spec import OneOf, Spec, by_kind
 
@@ -60,7 +61,7 @@ class ConvStem(StemSpec):
     """
 
     kind: Literal["conv"] = "conv"
-    width: PositiveInt = 64
+    width: Channels = 64
     extra_convs: int = Field(default=0, ge=0, le=4)
 
     def size(self, height: int, width: int) -> Size:
@@ -93,7 +94,7 @@ class PatchStem(StemSpec):
     """
 
     kind: Literal["patch"] = "patch"
-    patch_size: PositiveInt = 4
+    patch_size: Side = 4
     norm: bool = True
 
     def size(self, height: int, width: int) -> Size:
@@ -125,7 +126,7 @@ class HalfStem(StemSpec):
     """
 
     kind: Literal["half"] = "half"
-    width: PositiveInt
+    width: Channels
     convs: int = Field(default=3, ge=1, le=4)
     pools_first: ClassVar[bool] = True
 

@@ -231,7 +231,7 @@ BROKEN: dict[str, tuple[Edit, list[str]]] = {
     ),
     "negative depth": (
         lambda top, stages: stages[0].update(depth=-1),
-        ["stages[0].depth", "greater than 0", "-1"],
+        ["stages[0].depth", "greater than or equal to 1", "-1"],
     ),
     "unknown stem": (
         lambda top, stages: top["stem"].update(kind="konv"),
@@ -323,7 +323,7 @@ BROKEN: dict[str, tuple[Edit, list[str]]] = {
     ),
     "a rate of zero": (
         lambda top, stages: stages[0]["mixer"]["aggregation"].update(rates=[8, 0]),
-        ["stages[0].mixer.aggregation.rates[1]", "greater than 0"],
+        ["stages[0].mixer.aggregation.rates[1]", "greater than or equal to 1"],
     ),
     "more rates than global heads": (
         lambda top, stages: stages[0]["mixer"]["aggregation"].update(rates=[8, 4, 2]),

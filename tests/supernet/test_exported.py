@@ -1,4 +1,4 @@
-from dataclasses import replace
+import json
 from pathlib import Path
 
 import pytest
@@ -43,7 +43,9 @@ def test_folder_holds_json_and_safetensors_and_nothing_else(folder: Path) -> Non
 
 
 @pytest.mark.parametrize("architecture", [NANO.scaled(1.0), UNUSUAL.scaled(1.0)])
-@pytest.mark.parametrize("task", [TASK, replace(TASK, num_classes=0, class_names=())])
+@pytest.mark.parametrize(
+    "task", [TASK, TASK.model_copy(update={"num_classes": 0, "class_names": ()})]
+)
 def test_round_trip_keeps_architecture_weights_and_what_they_are_for(
     architecture: Architecture, task: ExportedNetwork, tmp_path: Path
 ) -> None:
@@ -102,6 +104,13 @@ def test_a_file_that_is_no_safetensors_is_named(folder: Path, content: bytes) ->
         load_exported(folder)
 
 
+def test_a_folder_in_the_place_of_the_weights_is_named(folder: Path) -> None:
+    (folder / "weights.safetensors").unlink()
+    (folder / "weights.safetensors").mkdir()
+    with pytest.raises(ValueError, match=r"weights\.safetensors: no weights of an exported"):
+        load_exported(folder)
+
+
 def test_truncated_weights_are_named(folder: Path) -> None:
     file = folder / "weights.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
@@ -109,10 +118,25 @@ def test_truncated_weights_are_named(folder: Path) -> None:
         load_exported(folder)
 
 
+def described(**changes: object) -> dict[str, str]:
+    return {name: json.dumps(value) for name, value in (TASK.model_dump() | changes).items()}
+
+
 @pytest.mark.parametrize(
     "metadata",
-    [None, {"num_classes": "4"}, {"num_classes": "four"}],
-    ids=["none", "some missing", "no JSON"],
+    [
+        None,
+        {"num_classes": "4"},
+        {"num_classes": "four"},
+        {"num_classes": "[" * 100_000},
+        described(num_classes=4.5),
+        described(num_classes=10**12, class_names=[]),
+        described(class_names="four"),
+        described(mean=[0.25, 0.5]),
+        described(std=[0.0]),
+        described(std=[float("nan")]),
+    ],
+    ids=lambda metadata: str(metadata)[:60],
 )
 def test_weights_without_a_description_are_named(
     folder: Path, network: Network, metadata: dict[str, str] | None
@@ -133,6 +157,16 @@ def test_weights_that_lack_a_tensor_are_refused(folder: Path) -> None:
     with safe_open(file, framework="pt") as opened:
         metadata = opened.metadata()
     weights = {name: tensor for name, tensor in load_file(file).items() if name != "head.bias"}
+    save_file(weights, file, metadata=metadata)
+    with pytest.raises(ValueError, match="not the weights of the architecture beside it"):
+        load_exported(folder)
+
+
+def test_weights_of_another_type_are_refused(folder: Path) -> None:
+    file = folder / "weights.safetensors"
+    with safe_open(file, framework="pt") as opened:
+        metadata = opened.metadata()
+    weights = {name: tensor.to(torch.int32) for name, tensor in load_file(file).items()}
     save_file(weights, file, metadata=metadata)
     with pytest.raises(ValueError, match="not the weights of the architecture beside it"):
         load_exported(folder)

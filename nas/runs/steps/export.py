@@ -43,7 +43,7 @@ def summarise(job: Job, command: str, notes: Sequence[str]) -> RunSummary:
                 conditions=str(table.conditions),
                 error=table.error_text,
                 measured=device in constrained.measured,
-                networks=[network.model_dump() for network in table.networks],
+                networks=table.networks,
             )
             for device, table in constrained.tables.items()
         },

@@ -29,11 +29,11 @@ def tryout(job: Job, store: Store) -> None:
     hashes = [record.hash for record in candidates]
     if not candidates:  # nothing was evaluated, or all is too slow
         return
-    if tried_out(study) == hashes:
-        job.console.print("short list: tried already")
-        return
     architectures = [Architecture.model_validate(record.architecture) for record in candidates]
     plan = tryout_of(job)
+    if tried_out(study) == hashes and all(map(plan.has_begun, architectures)):
+        job.console.print("short list: tried already")
+        return
     for architecture in architectures:
         plan.enter(architecture, store)
     steps = planned_steps(config.tryout, len(architectures))

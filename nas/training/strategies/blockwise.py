@@ -16,9 +16,9 @@ compared later is their accuracy, not how well they imitate.
 from __future__ import annotations
 
 import math
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import Field, model_validator
 
 from nas.training.strategies.strategy import (
     OUTSIDE,
@@ -28,6 +28,7 @@ from nas.training.strategies.strategy import (
     Strategy,
     TeacherPlan,
 )
+from nas.utilities.bounds import Amount, Positive
 
 
 class Blockwise(Strategy):
@@ -46,13 +47,13 @@ class Blockwise(Strategy):
     """
 
     name: Literal["blockwise"] = "blockwise"
-    teacher: PositiveFloat = 0.75
-    teacher_rate: PositiveFloat = 6.0
+    teacher: Annotated[float, Field(gt=0, le=100)] = 0.75
+    teacher_rate: Positive = 6.0
     stages: Share = 0.35
-    stages_rate: PositiveFloat = 3.0
+    stages_rate: Positive = 3.0
     warmup: Share = 0.03
-    labels: NonNegativeFloat = 0.5
-    answers: NonNegativeFloat = 0.5
+    labels: Amount = 0.5
+    answers: Amount = 0.5
 
     @model_validator(mode="after")
     def _something_is_learned(self) -> Self:

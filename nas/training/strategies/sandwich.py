@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt
+from pydantic import Field
 
 from nas.training.strategies.strategy import Course, Lesson, Strategy
+from nas.utilities.bounds import Amount, Positive
 
 
 class Sandwich(Strategy):
@@ -30,9 +31,9 @@ class Sandwich(Strategy):
     """
 
     name: Literal["sandwich"] = "sandwich"
-    random_subnets: NonNegativeInt = 2
-    labels: NonNegativeFloat = 0.0
-    answers: Annotated[float, Field(gt=0)] = 1.0
+    random_subnets: Annotated[int, Field(ge=0, le=100)] = 2
+    labels: Amount = 0.0
+    answers: Positive = 1.0
 
     def plan(self, course: Course, step: int) -> tuple[Lesson, ...]:
         """The largest from the labels, then the smallest and random ones from its answers."""

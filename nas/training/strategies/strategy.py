@@ -110,7 +110,7 @@ class Strategy(BaseModel, ABC):
         name: What the user calls it, and its key in `STRATEGIES`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
 

@@ -11,7 +11,7 @@ from small_runs import NANO, finish, start
 
 import nas.export.network
 from nas.data import Data, load_data
-from nas.export.network import export_network, stage_rows
+from nas.export.network import export_front, export_network, exported_front, stage_rows
 from nas.runs.folder import RunFolder
 from search_space import PRESETS, Architecture
 from supernet import Network, Store, load_exported
@@ -84,15 +84,55 @@ def test_exported_files_are_as_readable_as_any_other(small_run: Path) -> None:
     assert modes == {ordinary}
 
 
-def test_an_export_replaces_the_folder_of_an_earlier_one(tmp_path: Path, digits: Data) -> None:
+def test_an_export_replaces_the_files_of_an_earlier_one_and_no_others(
+    tmp_path: Path, digits: Data
+) -> None:
     target = tmp_path / "front" / "1"
-    target.mkdir(parents=True)
-    (target / "of-the-past.txt").touch()
-    network = Network(NANO.scaled(1.0), num_classes=10)
-    export_network(target, network, digits, image_size=32, card="a card")
-    assert names(target) == FILES
+    for size in (0.0, 1.0):
+        network = Network(NANO.scaled(size), num_classes=10)
+        export_network(target, network, digits, image_size=32, card=f"a card of {size}")
+        (target / "notes.txt").write_text("the user's")
+    assert names(target) == FILES | {"notes.txt"}
     assert names(target.parent) == {"1"}
-    assert (target / "README.md").read_text() == "a card"
+    assert (target / "README.md").read_text() == "a card of 1.0"
+    assert load_exported(target)[0].architecture == NANO.scaled(1.0).canonical()
+
+
+def test_a_smaller_front_removes_what_the_larger_left_but_nothing_of_the_user_s(
+    tmp_path: Path, digits: Data
+) -> None:
+    def export(count: int) -> None:
+        networks = [Network(NANO.scaled(0.0), num_classes=10) for _ in range(count)]
+        export_front(tmp_path, networks, data=digits, image_size=32, card=lambda *_: "a card")
+
+    export(3)
+    (tmp_path / "front" / "3" / "notes.txt").write_text("the user's")
+    for name in ("2-old", "notes"):
+        (tmp_path / "front" / name).mkdir()
+    (tmp_path / "best" / "notes.txt").write_text("the user's")
+    export(1)
+    assert names(tmp_path / "front") == {"1", "3", "2-old", "notes"}
+    assert names(tmp_path / "front" / "3") == {"notes.txt"}
+    assert names(tmp_path / "best") == FILES | {"notes.txt"}
+    assert exported_front(tmp_path) == [tmp_path / "front" / "1"]
+
+
+def test_architecture_json_is_there_only_while_all_belongs_together(
+    tmp_path: Path, digits: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = Network(NANO.scaled(0.0), num_classes=10)
+    export_network(tmp_path / "best", network, digits, image_size=32, card="old")
+    seen: list[bool] = []
+    replace = Path.replace
+
+    def watched(path: Path, target: Path) -> Path:
+        seen.append((tmp_path / "best" / "architecture.json").exists())
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    export_network(tmp_path / "best", network, digits, image_size=32, card="new")
+    assert seen == [False, False, False]
+    assert names(tmp_path / "best") == FILES
 
 
 def test_an_export_that_fails_leaves_the_earlier_one(

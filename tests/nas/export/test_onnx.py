@@ -108,7 +108,7 @@ def test_the_command_takes_a_size_and_a_file(folder: Path, monkeypatch: pytest.M
     assert "1.2e-07" in outcome.out
     assert out.exists()
     ((path, size),) = asked
-    assert (path.parent, size) == (out.parent, 45)
+    assert (path.name, size) == (out.name, 45)
     assert path != out  # it takes its place once it is whole
 
 
@@ -119,6 +119,7 @@ def test_bad_input_of_the_command_is_one_line_and_leaves_nothing(
     for arguments, message in (
         ((folder / "elsewhere",), "elsewhere: cannot be read"),
         ((folder, "--out", folder), "is a folder; give the name of a file"),
+        ((folder, "--out", folder / "architecture.json"), "the name must end in .onnx"),
         ((folder, "--out", folder / "architecture.json" / "x.onnx"), "cannot be written"),
         ((folder, "--format", "coreml"), "--format"),
         ((folder, "--image-size", "7"), "--image-size"),

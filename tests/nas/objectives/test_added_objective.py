@@ -73,7 +73,7 @@ def test_a_run_with_a_limit_on_it_has_it_in_every_result(run: tuple[Path, str]) 
 @pytest.mark.slow
 def test_its_figure_has_a_panel_for_it(run: tuple[Path, str]) -> None:
     folder, _ = run
-    summary = RunSummary.from_json((folder / "summary.json").read_bytes())
+    summary = RunSummary.load(folder / "summary.json")
     figure = pareto_figure(pd.read_csv(folder / "trials.csv"), summary)
     assert figure.layout.xaxis2.title.text == "energy at 224 px (mJ)"
     assert [shape.x0 for shape in figure.layout.shapes] == [0.2, pytest.approx(LIMIT)]

@@ -1,11 +1,9 @@
 import io
 import itertools
-import json
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from nas.latency.table import TimedNetwork
 from nas.objectives.limits import Limits
 from nas.objectives.objective import ACCURACY, MACS, LatencyColumns, Objective, latency_on
 from nas.report.cards import ModelSummary, model_card
@@ -123,7 +122,10 @@ def mixed(*, latency: bool = False, count: int = 60) -> pd.DataFrame:
     return table(*rows, limited=[CPU.value] if latency else [])
 
 
-NETWORKS = [{"macs": 1e9 + n, "predicted_ms": 5.0 + n, "measured_ms": 5.5 + n} for n in range(6)]
+NETWORKS = [
+    TimedNetwork(hash=f"{n}", macs=10**9 + n, predicted_ms=5.0 + n, measured_ms=5.5 + n)
+    for n in range(6)
+]
 
 
 def latency_summary(**changes: Any) -> LatencySummary:
@@ -488,9 +490,10 @@ def test_a_device_s_pace_is_told_where_it_is_not_that_of_its_table() -> None:
     assert latency_text(slower, CPU) == "4.50 ms (IQR 0.10, slowdown 1.30), 4.00 predicted"
 
 
-def test_a_summary_survives_json(summary_of: Callable[..., RunSummary]) -> None:
+def test_a_summary_survives_its_file(summary_of: Callable[..., RunSummary], tmp_path: Path) -> None:
     run = summary_of(latency_ms=12.0, notes=("one", "two"))
-    assert RunSummary.from_json(json.dumps(asdict(run))) == run
+    run.save(tmp_path / "summary.json")
+    assert RunSummary.load(tmp_path / "summary.json") == run
 
 
 def test_budget_and_costs_say_how_each_latency_was_found(
@@ -516,8 +519,8 @@ def test_predictions_stand_against_measurements_of_the_table_and_of_the_run(
     )
     figure = prediction_figure(trials, summary_of(latency_ms=12.0), "cpu")
     (held_out,) = traces(figure, "held out")
-    assert list(held_out.x) == [network["measured_ms"] for network in NETWORKS]
-    assert list(held_out.y) == [network["predicted_ms"] for network in NETWORKS]
+    assert list(held_out.x) == [network.measured_ms for network in NETWORKS]
+    assert list(held_out.y) == [network.predicted_ms for network in NETWORKS]
     (searched,) = traces(figure, "measured in this search")
     assert list(zip(searched.x, searched.y, strict=True)) == [(9.5, 9.0), (15.0, 11.0)]
     (diagonal,) = traces(figure, "as measured")
@@ -543,7 +546,7 @@ def test_latency_stands_against_macs_measured_apart_from_predicted(
     figure = macs_latency_figure(trials, summary_of(latency_ms=12.0), "cpu")
     points = {trace.name: list(zip(trace.x, trace.y, strict=True)) for trace in figure.data}
     assert points == {
-        "random, measured": [(n["macs"] / 1e9, n["measured_ms"]) for n in NETWORKS],
+        "random, measured": [(n.macs / 1e9, n.measured_ms) for n in NETWORKS],
         "of this search, predicted": [(1.5, 8.0), (4.0, 30.0)],
         "of this search, measured": [(1.0, 9.5)],
     }

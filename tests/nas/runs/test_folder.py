@@ -4,12 +4,14 @@ import stat
 from pathlib import Path
 
 import pytest
+from pydantic import FiniteFloat
+from safetensors import SafetensorError
 from small_runs import finish, small_config, start, wait_for
 
 from nas.runs.folder import RunFolder
 from nas.training.supernet import states
 from nas.utilities.errors import InputError
-from nas.utilities.files import replacing, replacing_folder, write_json, write_text
+from nas.utilities.files import read_json, replacing, replacing_files, write_json, write_text
 from nas.utilities.interrupt import Interrupted
 from search_space import PRESETS
 
@@ -255,24 +257,61 @@ def test_files_are_as_readable_as_the_user_lets_any_file_be(tmp_path: Path) -> N
     assert json.loads((tmp_path / "file.json").read_text()) == {"key": "value"}
 
 
-def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_files_of_a_folder_are_replaced_together_and_others_stay(tmp_path: Path) -> None:
     folder = tmp_path / "best"
     for content in ("old", "new"):
-        with replacing_folder(folder) as written:
-            (written / content).touch()
-        assert [path.name for path in folder.iterdir()] == [content]
-    with pytest.raises(RuntimeError), replacing_folder(folder) as written:
-        (written / "half").touch()
+        with replacing_files(folder, last="b") as written:
+            for name in ("a", "b"):
+                (written / name).write_text(content)
+        (folder / "notes").write_text("the user's")
+    new = {"a": b"new", "b": b"new", "notes": b"the user's"}
+    assert snapshot(folder) == new
+    with pytest.raises(RuntimeError), replacing_files(folder, last="b") as written:
+        (written / "a").write_text("half of the n")
         raise RuntimeError
+    assert snapshot(folder) == new
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
-    assert [path.name for path in folder.iterdir()] == ["new"]
 
 
-def test_what_a_killed_process_left_of_a_folder_is_removed(tmp_path: Path) -> None:
-    (tmp_path / ".best.tmp").mkdir()
-    (tmp_path / ".best.tmp" / "half").touch()
-    (tmp_path / ".best.old").mkdir()
-    with replacing_folder(tmp_path / "best") as written:
-        (written / "whole").touch()
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / ".best.new"
+    left.mkdir()
+    (left / ".tmpXyZ").write_text("of a library that writes a temporary file itself")
+    with replacing_files(tmp_path / "best", last="a") as written:
+        (written / "a").touch()
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
-    assert [path.name for path in (tmp_path / "best").iterdir()] == ["whole"]
+    assert [path.name for path in (tmp_path / "best").iterdir()] == ["a"]
+
+
+def test_an_error_of_writing_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=str(tmp_path / "file" / "a.json")):
+        write_json(tmp_path / "file" / "a.json", {})
+    with pytest.raises(OSError) as raised, replacing(tmp_path / "a.safetensors"):
+        raise SafetensorError("no space left on device")
+    assert raised.value.filename == str(tmp_path / "a.safetensors")
+    assert raised.value.strerror == "no space left on device"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "JSON"),
+        (b"\xff\x00garbage", "JSON"),
+        (b"[" * 100_000, "recursion"),
+        (b'{"a": "much"}', "a: Input should be a valid number"),
+        (b'{"a": NaN}', "a: Input should be a finite number"),
+        (b'{"a": 1e999}', "a: Input should be a finite number"),
+        (b"[1]", "Input should be an object"),
+        (b" " * (1 << 24) + b"{}", "larger than 16 MiB"),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_what_is_no_json_of_the_kind_is_refused_in_one_line_with_what_to_do(
+    tmp_path: Path, content: bytes, told: str
+) -> None:
+    file = tmp_path / "seconds.json"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=rf"{file}: .*{told}.*; delete it$") as raised:
+        read_json(file, dict[str, FiniteFloat], remedy="delete it")
+    assert "\n" not in str(raised.value)
