@@ -93,6 +93,20 @@ def _naming(path: Path) -> Iterator[None]:
         raise OSError(errno.EIO, str(error), str(path)) from error
 
 
+def check_room(folder: Path, needed: float) -> None:
+    """See that so many bytes can be written into a folder.
+
+    Raises:
+        InputError: If its disk has not so many free.
+    """
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"{folder}: some {needed / 1e6:,.0f} MB will be written here, and {free / 1e6:,.0f} MB "
+            "are free; give an `out` with more room"
+        )
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old or the new one, never a part."""
     with replacing(path) as temporary:

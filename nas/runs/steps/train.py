@@ -9,11 +9,15 @@ from nas.runs.job import Job
 from nas.training.ray_training import train_on_ray
 from nas.training.supernet import Progress, SupernetTask, states
 from nas.utilities.devices import usable_cpus
+from nas.utilities.files import check_room
 from nas.utilities.progress import LiveLine
+from search_space import total_cost
 from supernet import count_shared_weights
 
 MONITOR_IMAGES = 128
 """Of the search split, for a look at current accuracies."""
+
+_FLOAT = 4  # bytes
 
 
 def train(job: Job) -> None:
@@ -40,6 +44,7 @@ def train(job: Job) -> None:
     else:  # each process has a store of its own
         store = None
         weights = count_shared_weights(job.constrained.space, num_classes=job.data.num_classes)
+    check_room(job.folder.path, _bytes_written(job, weights))
     job.console.print(
         f"supernet: {weights / 1e6:.1f} M shared weights, trained at "
         f"{job.config.proxy_size} px; costs are counted at {job.config.image_size} px",
@@ -58,6 +63,21 @@ def train(job: Job) -> None:
                 stop=job.stop,
                 on_progress=show,
             )
+
+
+def _bytes_written(job: Job, weights: int) -> int:
+    """Of checkpoints and exported networks, while they take the places of earlier ones.
+
+    Args:
+        job: The run.
+        weights: Of the supernet.
+    """
+    largest = job.constrained.largest()
+    network = total_cost(largest, num_classes=job.data.num_classes).params
+    # A state of training has the weights and two moments of each; the old is there until the new
+    # is whole. Exported networks are the listed ones at most.
+    state = 2 * (3 * _FLOAT)
+    return (state + _FLOAT) * weights + job.config.short_list * (state + 2 * _FLOAT) * network
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -624,3 +625,14 @@ def test_paths_in_brackets_are_shown_as_they_are_where_there_is_no_sign_but_asci
     # What is printed to go on with can be typed.
     retrain = next(line for line in out.splitlines() if " retrain " in line)
     assert str(folder) in shlex.split(retrain)
+
+
+def test_a_disk_without_room_is_told_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=3e6))
+    outcome = command(*SMALL_RUN, "--out", tmp_path / "run")
+    assert outcome.status == 2
+    assert re.search(r"run: some \d+ MB will be written here, and 3 MB are free", outcome.err)
+    assert "training" not in outcome.out
+    assert not (tmp_path / "run").exists()
