@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -153,10 +153,21 @@ class RunFolder:
             )
 
 
+class _Log(logging.FileHandler):
+    """A log that cannot be written, on a full disk, is no error beside those of the results."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Nothing, where `logging` prints a traceback."""
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def logging_to(folder: RunFolder) -> Iterator[None]:
     """Let everything of ours that is logged go to the run's log as well."""
-    handler = logging.FileHandler(folder.log, encoding="utf-8")
+    handler = _Log(folder.log, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     ours = logging.getLogger("nas")
     before = ours.level, ours.propagate

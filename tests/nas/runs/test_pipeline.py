@@ -2,6 +2,7 @@ import json
 import logging
 import math
 import re
+import resource
 import shlex
 import shutil
 import signal
@@ -636,3 +637,20 @@ def test_a_disk_without_room_is_told_before_training(
     assert re.search(r"run: some \d+ MB will be written here, and 3 MB are free", outcome.err)
     assert "training" not in outcome.out
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_in_the_middle_is_one_line_and_the_run_goes_on_later(
+    tmp_path: Path,
+) -> None:
+    arguments = (ROOT / "run_search.py", *SMALL_RUN[1:], "--out", tmp_path / "run")
+    process = start(*arguments)
+    assert process.stdout is not None
+    wait_for("training the supernet", process.stdout)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, 0))  # no file grows any more
+    status, out, err = finish(process)
+    assert status == 2
+    assert re.fullmatch(r"error: .*run.*: .*File too large.*\n", err)
+    assert "Traceback" not in out
+    done = finish(start(*arguments))
+    assert done.status == 0, done.err
