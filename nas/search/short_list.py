@@ -1,20 +1,24 @@
 """The short list: which architectures of a search are tried by training them alone.
 
 Inherited accuracy proposes; it does not choose. What it prefers may be what the supernet has
-learned first. So half of the list is the front, spread over cost, and half is what else scored well
-and differs from it in its operators.
+learned first. So a third of the list is the front, spread over cost, and the rest is what else
+scored well and differs from it in its operators.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import ceil
+from typing import TYPE_CHECKING
 
 from nas.objectives.objective import Objective
 from nas.search.front import evaluated, pareto_front
 from nas.search.trials import Record, trials_table
 from search_space import Architecture, SearchSpace
 from search_space.encoding import is_size
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def short_list(
@@ -34,17 +38,27 @@ def short_list(
     """
     trials = trials_table(records, objectives)
     rows = evaluated(trials).sort_values(["accuracy", "macs"], ascending=[False, True])
-    front = pareto_front(trials, objectives)  # ascending in MACs
-    chosen = _spread([int(number) for number in front["number"]], ceil(size / 2))
+    chosen = _spread(_upper_half(pareto_front(trials, objectives)), ceil(size / 3))
     operators = {int(number): _operators(space, records[int(number)]) for number in rows["number"]}
-    # By score, but first of all what differs from everything chosen in a third of its operators.
+    # By score, but first of all what differs from everything chosen in a quarter of its operators.
     wanted = min(size, len(operators))
-    for least in range(max(map(len, operators.values()), default=0) // 3, -1, -1):
+    for least in range(max(map(len, operators.values()), default=0) // 4, -1, -1):
         for number, own in operators.items():
             unlike = all(_distance(own, operators[other]) >= least for other in chosen)
             if len(chosen) < wanted and number not in chosen and unlike:
                 chosen.append(number)
     return [records[number] for number in operators if number in chosen]
+
+
+def _upper_half(front: pd.DataFrame) -> list[int]:
+    """The trials of a front from the middle of its accuracies upwards, in ascending order of MACs.
+
+    The smallest architectures are on every front, however inaccurate they are.
+    """
+    if front.empty:
+        return []
+    middle = (front["accuracy"].min() + front["accuracy"].max()) / 2
+    return [int(number) for number in front[front["accuracy"] >= middle]["number"]]
 
 
 def _spread(numbers: Sequence[int], count: int) -> list[int]:

@@ -42,22 +42,24 @@ def operators(record: Record) -> list[object]:
     return [value for gene, value in genotype.items() if not is_size(gene)]
 
 
-def test_half_is_the_front_spread_over_cost_the_best_among_it() -> None:
+def test_a_third_is_the_upper_half_of_the_front_spread_over_cost_the_best_among_it() -> None:
     known = drawn(200)
     front = pareto_front(trials_table(known, OBJECTIVES), OBJECTIVES)
-    assert len(front) >= 4
+    middle = (front["accuracy"].min() + front["accuracy"].max()) / 2
+    upper = front[front["accuracy"] >= middle]
+    assert len(front) > len(upper) >= 3
     chosen = short_list(known, OBJECTIVES, TINY, size=8)
     assert len(chosen) == 8
     on_front = [record.hash for record in chosen if record.hash in set(front["hash"])]
-    ends = {front.iloc[0]["hash"], front.iloc[-1]["hash"]}
+    ends = {upper.iloc[0]["hash"], upper.iloc[-1]["hash"]}
     assert ends <= set(on_front)
-    assert len(on_front) >= 4
+    assert len(on_front) >= 3
     assert chosen[0].accuracy == max(record.accuracy or 0 for record in known.values())
     accuracies = [record.accuracy or 0 for record in chosen]
     assert accuracies == sorted(accuracies, reverse=True)
 
 
-def test_the_other_half_differs_from_everything_in_a_third_of_its_operators() -> None:
+def test_the_rest_differs_from_everything_in_a_quarter_of_its_operators() -> None:
     known = drawn(200)
     front = pareto_front(trials_table(known, OBJECTIVES), OBJECTIVES)
     chosen = short_list(known, OBJECTIVES, TINY, size=8)
@@ -67,7 +69,7 @@ def test_the_other_half_differs_from_everything_in_a_third_of_its_operators() ->
         for other in chosen:
             if other is not record:
                 pairs = zip(operators(record), operators(other), strict=True)
-                assert sum(a != b for a, b in pairs) >= len(operators(record)) // 3
+                assert sum(a != b for a, b in pairs) >= len(operators(record)) // 4
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 6, 50])
