@@ -295,8 +295,8 @@ def first_error(error: ValidationError) -> str:
     if first["type"] not in {"value_error", "missing", "json_invalid"}:
         text = repr(first["input"])
         shown = f" (found {text if len(text) <= 60 else text[:57] + '...'})"
-    line = f"{path}: {message}{shown}" if path else f"{message}{shown}"
-    return " ".join(line.split())
+    line = " ".join((f"{path}: {message}{shown}" if path else f"{message}{shown}").split())
+    return line if len(line) <= 400 else f"{line[:397]}..."
 
 
 def stem_size(image_size: int | Sequence[int], stem: Stem) -> Size:

@@ -47,6 +47,7 @@ def main(
         if isinstance(stream, io.TextIOWrapper):  # a terminal may lack a sign of ours
             stream.reconfigure(errors="replace")
     try:
+        _check_text(sys.argv[1:])
         options = _parser().parse_args([*command, *_with_negative_values(sys.argv[1:])])
         action: Callable[[argparse.Namespace], None] = options.action
         options.command_line = f"{program} {shlex.join(sys.argv[1:])}"
@@ -82,6 +83,19 @@ def _refused(message: str) -> int:
     cut = "..." if len(line) > LONGEST_LINE else ""
     print(f"error: {line[:LONGEST_LINE]}{cut}", file=sys.stderr)
     return 2
+
+
+def _check_text(arguments: Sequence[str]) -> None:
+    """See that what was typed can be written down again, in logs and in JSON.
+
+    Raises:
+        InputError: If it is not in UTF-8.
+    """
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{argument!a} is no text in UTF-8") from None
 
 
 def _with_negative_values(arguments: Sequence[str]) -> list[str]:
