@@ -36,6 +36,7 @@ from nas.training.strategies import Blockwise
 from nas.training.supernet import Progress, SupernetTask
 from nas.training.teacher import Teacher, TeacherLearner
 from nas.utilities.interrupt import StopRequest
+from nas.utilities.ray_cluster import RayCluster
 from search_space import PRESETS
 from supernet import Store, StoreAdamW
 
@@ -119,7 +120,14 @@ def images_per_second(
             torch.set_num_threads(threads)
             task.train(task.new_store(), stop=StopRequest(), on_progress=note)
         else:
-            train_on_ray(task, count=workers, threads=threads, stop=StopRequest(), on_progress=note)
+            train_on_ray(
+                task,
+                count=workers,
+                threads=threads,
+                cluster=RayCluster(),
+                stop=StopRequest(),
+                on_progress=note,
+            )
     (start, first), (end, last) = seen[0], seen[-1]
     return batch_size * (last - first) / (end - start)
 

@@ -52,6 +52,7 @@ def search(
     workers: int | None = None,
     train_workers: int = 1,
     ray_address: str | None = None,
+    ray_wait: str = "5min",
     threads: int = 1,
     loader_workers: int | None = None,
     out: str | Path | None = None,
@@ -95,6 +96,7 @@ def search(
         workers: Ray actors that evaluate; 0 evaluates in this process, without Ray.
         train_workers: Processes that train the supernet together, by Ray Train.
         ray_address: A running Ray cluster: `"auto"`, `"HOST:PORT"`.
+        ray_wait: How long a step waits where Ray has no room for it: `"90s"`, `"5min"`, `"2h"`.
         threads: CPU threads of one evaluation.
         loader_workers: Processes that load images.
         out: The run's folder; by default one below `results/`, named by the run.

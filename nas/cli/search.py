@@ -133,6 +133,13 @@ def add(commands: Commands) -> None:
         "--ray-address", metavar="ADDRESS", help="a running Ray cluster: auto, HOST:PORT"
     )
     machine.add_argument(
+        "--ray-wait",
+        metavar="TIME",
+        default="5min",
+        help="how long a step waits where Ray has no room for it, such as on a busy cluster: 90s, "
+        "5min, 2h; the same command goes on later",
+    )
+    machine.add_argument(
         "--threads", type=processes, default=1, help="CPU threads of one evaluation"
     )
     machine.add_argument(

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from nas.utilities.bounds import Amount
 from nas.utilities.errors import InputError
 from nas.utilities.files import read_json, write_json
 from nas.utilities.interrupt import StopRequest
+from nas.utilities.ray_cluster import WAIT_SECONDS, Demand, RayCluster
 from nas.utilities.units import format_seconds
 
 logger = logging.getLogger(__name__)
@@ -35,18 +36,20 @@ class Execution:
         ray_address: Of a running cluster; None starts Ray on this machine.
         loader_workers: Processes that load training images, of each process that trains.
         train_workers: Processes that train the supernet, by Ray Train; 1 trains it in this one.
+        ray_wait: Seconds that a step waits for Ray to give it a worker.
     """
 
     workers: int
     ray_address: str | None = None
     loader_workers: int = 0
     train_workers: int = 1
+    ray_wait: float = WAIT_SECONDS
 
-    @property
-    def on_ray(self) -> dict[str, int]:
-        """Numbers of processes that Ray starts, by what the user calls them."""
-        training = {"train_workers": self.train_workers} if self.train_workers > 1 else {}
-        return ({"workers": self.workers} if self.workers else {}) | training
+    def demands(self, config: RunConfig) -> list[Demand]:
+        """What the steps of a run ask Ray for."""
+        evaluate = Demand(count=self.workers, threads=config.threads, device=config.device)
+        train = replace(evaluate, flag="train_workers", count=self.train_workers, together=True)
+        return [evaluate] * (self.workers > 0) + [train] * (self.train_workers > 1)
 
 
 class Clock:
@@ -98,6 +101,7 @@ class Job:
         images: Of the search split, uint8 (N, 3, S, S).
         labels: Likewise, int64 (N,).
         execution: How the work is spread.
+        cluster: The Ray that it is spread on.
         stop: Looked at in every long loop.
         console: Where progress is shown.
     """
@@ -109,6 +113,7 @@ class Job:
     images: Tensor
     labels: Tensor
     execution: Execution
+    cluster: RayCluster
     stop: StopRequest
     console: Console
 

@@ -24,7 +24,7 @@ from nas.runs.run import trained_store
 from nas.runs.same_data import keep_data
 from nas.runs.steps.export import export, summarise
 from nas.runs.steps.measure import measure
-from nas.runs.steps.search import search
+from nas.runs.steps.search import search, shared_bytes
 from nas.runs.steps.train import train
 from nas.runs.steps.tryout import tryout
 from nas.search.study import load_study, records
@@ -34,7 +34,7 @@ from nas.utilities.environment import environment
 from nas.utilities.errors import InputError, NothingFound
 from nas.utilities.files import write_json
 from nas.utilities.interrupt import StopRequest
-from nas.utilities.ray_cluster import check_cluster
+from nas.utilities.ray_cluster import RayCluster
 
 logger = logging.getLogger(__name__)
 
@@ -79,13 +79,15 @@ def run(
     if tables.keys() == config.latency_ms.keys():
         constrained = constrained.with_tables(tables, measured=filter(is_here, tables))
     constrained.smallest()  # refuses limits that are out of reach, before anything is made
-    if not folder.checkpoint.exists() and execution.ray_address is not None:
-        check_cluster(
-            execution.ray_address,
-            asked=execution.on_ray,
-            threads=config.threads,
-            device=config.device,
-        )
+
+    def tell(line: str) -> None:
+        logger.info(line)
+        console.print(line, style="yellow", soft_wrap=True)
+
+    cluster = RayCluster(execution.ray_address, wait_seconds=execution.ray_wait, tell=tell)
+    demands = execution.demands(config)
+    if demands and not folder.checkpoint.exists():
+        cluster.check(demands, stored_bytes=shared_bytes(config, data))
     with folder.claimed_for(config), logging_to(folder):
         logger.info("%s", command)
         console.print(f"run folder: {folder.path}", soft_wrap=True)
@@ -114,6 +116,7 @@ def run(
             images=images,
             labels=labels,
             execution=execution,
+            cluster=cluster,
             stop=stop,
             console=console,
         )

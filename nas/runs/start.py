@@ -19,8 +19,9 @@ from nas.runs.run import Run
 from nas.utilities.bounds import MOST_PROCESSES
 from nas.utilities.errors import InputError
 from nas.utilities.interrupt import stop_on_signals
+from nas.utilities.units import parse_duration
 
-EXECUTION = ("workers", "train_workers", "ray_address", "loader_workers")
+EXECUTION = ("workers", "train_workers", "ray_address", "ray_wait", "loader_workers")
 """Arguments of `start` that say how the work is spread, and nothing of what comes out."""
 
 
@@ -31,6 +32,7 @@ def start(
     workers: int | None,
     train_workers: int,
     ray_address: str | None,
+    ray_wait: str,
     loader_workers: int | None,
     out: str | Path | None,
     console: Console,
@@ -44,6 +46,7 @@ def start(
         workers: Ray actors that evaluate; 0 evaluates in this process. None for a default.
         train_workers: Processes that train the supernet together; 1 trains it in this process.
         ray_address: Of a running cluster; None starts Ray on this machine.
+        ray_wait: How long a step waits for Ray to give it a worker, such as 5min.
         loader_workers: Processes that load images; None for a default.
         out: The run's folder; None for one below `results/`, named by the run.
         console: Where progress is shown.
@@ -85,6 +88,7 @@ def start(
                 workers=workers,
                 train_workers=train_workers,
                 ray_address=ray_address,
+                ray_wait=parse_duration(ray_wait, "ray_wait"),
                 loader_workers=loader_workers,
             ),
             stop=stop,

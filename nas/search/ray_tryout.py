@@ -14,7 +14,7 @@ from nas.search.trials import Tried
 from nas.search.tryout import OnStep, OnTried, Tryout
 from nas.utilities.errors import InputError
 from nas.utilities.interrupt import StopRequest
-from nas.utilities.ray_cluster import start_ray
+from nas.utilities.ray_cluster import Demand, RayCluster
 from search_space import Architecture
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def halve_on_ray(
     *,
     workers: int,
     threads: int,
-    address: str | None = None,
+    cluster: RayCluster,
     stop: StopRequest,
     on_step: OnStep,
     on_tried: OnTried,
@@ -48,20 +48,19 @@ def halve_on_ray(
         candidates: The first are trained first.
         workers: How many are trained at a time.
         threads: CPU threads of each training.
-        address: Of a running cluster; None starts Ray on this machine.
+        cluster: Where they are trained.
         stop: Looked at whenever Tune does something.
         on_step: See `OnStep`; called after every rung.
         on_tried: See `OnTried`.
 
     Raises:
         Interrupted: If a stop was requested; the same call goes on.
-        InputError: If Ray has not the CPUs or GPUs, or a file of the tryout cannot be read.
+        InputError: If Ray has no room, or gives none for too long, or a file of the tryout cannot
+            be read.
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-    ray, resources = start_ray(
-        count=workers, threads=threads, device=tryout.device, address=address
-    )
+    ray, resources = cluster.start(Demand(count=workers, threads=threads, device=tryout.device))
     if resources.num_gpus:
         tryout = replace(tryout, device="cuda")  # a worker sees its own GPU alone
     from ray import tune
@@ -76,6 +75,13 @@ def halve_on_ray(
         """Hands on what the workers report."""
 
         problem = ""
+
+        def on_step_begin(self, iteration: int, trials: Any, **info: Any) -> None:
+            there = any(trial.status == "RUNNING" for trial in trials)
+            try:
+                cluster.look(served=there, missing="no candidate of the short list has a worker")
+            except InputError as error:
+                self.problem = self.problem or str(error)
 
         def on_trial_result(
             self, iteration: int, trials: Any, trial: Any, result: Mapping[str, Any], **info: Any

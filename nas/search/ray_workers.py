@@ -1,14 +1,30 @@
 """Workers that are Ray actors, on this machine or on a cluster."""
 
+from __future__ import annotations
+
 import logging
-from dataclasses import replace
+import statistics
+import time
+from collections import deque
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nas.search.evaluation import ATTEMPTS, EvaluationSetup, Score, evaluate
-from nas.utilities.ray_cluster import start_ray
+from nas.utilities.errors import InputError
+from nas.utilities.ray_cluster import Demand, RayCluster, one_line
+from nas.utilities.units import format_seconds
 from search_space import Architecture
 
 logger = logging.getLogger(__name__)
+
+SHORTEST_LIMIT = 60.0
+"""Seconds that an evaluation may always take."""
+
+TIMES_THE_MEDIAN = 20.0
+"""An evaluation that takes so many times as long as others is given up."""
+
+ENOUGH_TO_COMPARE = 5
+"""Evaluations whose times say what others may take; until then each image may take a second."""
 
 
 class EvaluationActor:
@@ -22,70 +38,148 @@ class EvaluationActor:
         return evaluate(self._evaluator, Architecture.from_json(architecture_json))
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Evaluation:
+    """One that waits for an actor, or has one."""
+
+    ticket: int
+    architecture: Architecture
+    attempt: int = 1
+    actor: Any = None
+    begun: float = 0.0
+
+
 class RayWorkers:
     """Evaluates on Ray actors: weights and images go into the object store once.
 
-    An actor that dies is built anew and its evaluation tried again, up to `ATTEMPTS` times.
+    An actor gets an evaluation only when it is ready: one that has no place on the cluster yet
+    holds nothing up, and is used as soon as it has one. An actor that dies, or takes far longer
+    than others did, is replaced, and its evaluation given to one that is idle, up to `ATTEMPTS`
+    times.
 
     Args:
         setup: What every actor needs.
         count: Number of actors.
-        address: Of a running Ray cluster (`auto`, `HOST:PORT`); None starts Ray on this machine.
+        cluster: Where they live.
 
     Raises:
-        InputError: If the cluster cannot be reached, or never has the CPUs or GPUs for so many.
+        InputError: If Ray cannot be started or joined, or has no room for a single one.
     """
 
-    def __init__(self, setup: EvaluationSetup, *, count: int, address: str | None = None) -> None:
-        sizes = sum(t.nbytes for t in (*setup.weights.values(), setup.images, setup.labels))
-        self._ray, resources = start_ray(
-            count=count,
-            threads=setup.threads,
-            device=setup.device,
-            address=address,
-            stored_bytes=sizes,
+    def __init__(self, setup: EvaluationSetup, *, count: int, cluster: RayCluster) -> None:
+        self.capacity, self._cluster = count, cluster
+        self._ray, resources = cluster.start(
+            Demand(count=count, threads=setup.threads, device=setup.device),
+            stored_bytes=sum(
+                tensor.nbytes for tensor in (*setup.weights.values(), setup.images, setup.labels)
+            ),
         )
-        ray, self.capacity = self._ray, count
-        self._actor_class = ray.remote(**vars(resources), max_restarts=0)(EvaluationActor)
+        self._actor_class = self._ray.remote(**vars(resources), max_restarts=0)(EvaluationActor)
         if resources.num_gpus:
             # An actor sees its own GPU alone, whatever its number is here.
             weights = {name: tensor.cpu() for name, tensor in setup.weights.items()}
             setup = replace(setup, device="cuda", weights=weights)
-        self._setup = ray.put(setup)
-        self._actors = [self._new_actor() for _ in range(count)]
-        self._idle = list(range(count))
-        self._running: dict[Any, tuple[int, Architecture, int, int]] = {}
+        self._first_limit = max(SHORTEST_LIMIT, float(len(setup.labels)))
+        self._setup = self._ray.put(setup)
+        self._seconds: list[float] = []
+        self._failed_starts = 0
+        self._waiting: deque[_Evaluation] = deque()
+        self._running: dict[Any, _Evaluation] = {}
+        self._idle: list[Any] = []
+        self._starting: dict[Any, Any] = {}
+        for _ in range(count):
+            self._start_actor()
 
     def submit(self, ticket: int, architecture: Architecture) -> None:
-        """Begin an evaluation."""
-        self._start(ticket, architecture, attempt=1)
+        """Begin an evaluation, or let it wait for an actor."""
+        self._waiting.append(_Evaluation(ticket=ticket, architecture=architecture))
 
     def next_score(self, timeout: float) -> tuple[int, Score] | None:
-        """The ticket and score of an evaluation that is done; None if none was in that time."""
-        done, _ = self._ray.wait(list(self._running), timeout=timeout)
-        if not done:
-            return None
-        ticket, architecture, actor, attempt = self._running.pop(done[0])
-        self._idle.append(actor)
-        try:
-            score: Score = self._ray.get(done[0])
-        except self._ray.exceptions.RayError as error:
-            logger.warning("worker %d died (attempt %d): %s", actor, attempt, error)
-            self._actors[actor] = self._new_actor()
-            if attempt < ATTEMPTS:
-                self._start(ticket, architecture, attempt=attempt + 1)
-                return None
-            score = Score(error=f"the worker died {ATTEMPTS} times: {error}")
-        return ticket, score
+        """The ticket and score of an evaluation that is done; None if none was in that time.
+
+        Raises:
+            InputError: If no actor starts, or none has a place on the cluster for too long.
+        """
+        self._hand_out()
+        if (late := self._late()) is not None:
+            limit = format_seconds(self._limit)
+            return self._lose(self._running.pop(late), f"no answer within {limit}")
+        done, _ = self._ray.wait([*self._starting, *self._running], timeout=timeout)
+        if done and done[0] in self._running:
+            return self._finish(done[0])
+        if done:
+            self._welcome(done[0])
+        there = bool(self._idle or self._running)
+        self._cluster.look(served=there, missing=f"none of {self.capacity} workers has started")
+        return None
 
     def close(self) -> None:
         """Stop the actors and leave Ray."""
         self._ray.shutdown()
 
-    def _start(self, ticket: int, architecture: Architecture, *, attempt: int) -> None:
-        actor = self._idle.pop()
-        reference = self._actors[actor].evaluate.remote(architecture.to_json())
-        self._running[reference] = (ticket, architecture, actor, attempt)
+    @property
+    def _limit(self) -> float:
+        """Seconds after which an evaluation is given up."""
+        if len(self._seconds) < ENOUGH_TO_COMPARE:
+            return self._first_limit
+        return max(SHORTEST_LIMIT, TIMES_THE_MEDIAN * statistics.median(self._seconds))
 
-    def _new_actor(self) -> Any:
-        return self._actor_class.remote(self._setup)
+    def _late(self) -> Any:
+        """An evaluation that takes too long; None if there is none."""
+        for reference, evaluation in self._running.items():
+            if time.monotonic() - evaluation.begun > self._limit:
+                done, _ = self._ray.wait([reference], timeout=0)
+                if not done:
+                    return reference
+        return None
+
+    def _start_actor(self) -> None:
+        actor = self._actor_class.remote(self._setup)
+        self._starting[actor.__ray_ready__.remote()] = actor
+
+    def _welcome(self, reference: Any) -> None:
+        """An actor is ready, or its start has failed."""
+        actor = self._starting.pop(reference)
+        try:
+            self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            self._failed_starts += 1
+            why = str(error).strip().splitlines()[-1]
+            logger.warning("a worker did not start: %s", why)
+            if not self._idle and not self._running and self._failed_starts >= ATTEMPTS:
+                raise InputError(
+                    f"`workers` {self.capacity}: none starts on Ray, the last with: {why}"
+                ) from None
+            if self._failed_starts < ATTEMPTS * self.capacity:
+                self._start_actor()
+        else:
+            self._failed_starts = 0
+            self._idle.append(actor)
+
+    def _hand_out(self) -> None:
+        while self._idle and self._waiting:
+            evaluation = replace(
+                self._waiting.popleft(), actor=self._idle.pop(), begun=time.monotonic()
+            )
+            reference = evaluation.actor.evaluate.remote(evaluation.architecture.to_json())
+            self._running[reference] = evaluation
+
+    def _finish(self, reference: Any) -> tuple[int, Score] | None:
+        evaluation = self._running.pop(reference)
+        try:
+            score: Score = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            return self._lose(evaluation, f"it died ({one_line(error)})")
+        self._seconds.append(time.monotonic() - evaluation.begun)
+        self._idle.append(evaluation.actor)
+        return evaluation.ticket, score
+
+    def _lose(self, evaluation: _Evaluation, why: str) -> tuple[int, Score] | None:
+        """Replace an actor; its evaluation waits for another, or has failed."""
+        logger.warning("a worker is replaced (attempt %d): %s", evaluation.attempt, why)
+        self._ray.kill(evaluation.actor)
+        self._start_actor()
+        if evaluation.attempt == ATTEMPTS:
+            return evaluation.ticket, Score(error=f"{ATTEMPTS} workers were lost with it: {why}")
+        self._waiting.appendleft(replace(evaluation, attempt=evaluation.attempt + 1))
+        return None

@@ -16,7 +16,7 @@ from nas.training.ranks import TorchRanks
 from nas.training.supernet import Progress, SupernetTask
 from nas.utilities.errors import InputError
 from nas.utilities.interrupt import Interrupted, StopRequest
-from nas.utilities.ray_cluster import start_ray
+from nas.utilities.ray_cluster import Demand, RayCluster
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,15 @@ class Desk:
     def __init__(self) -> None:
         self._progress: Progress | None = None
         self._problem = ""
-        self._stop = False
+        self._stop, self._at_work = False, False
+
+    def arrive(self) -> None:
+        """The processes have started."""
+        self._at_work = True
+
+    def leave(self) -> None:
+        """One of them has died, and all are to start again."""
+        self._at_work = False
 
     def tell(self, progress: Progress) -> bool:
         """A step is done; whether to stop."""
@@ -49,10 +57,10 @@ class Desk:
         """The training cannot go on, and another attempt would not help."""
         self._problem = problem
 
-    def look(self, stop: bool) -> tuple[Progress | None, str]:
-        """The last step and what was refused; hands on whether to stop."""
+    def look(self, stop: bool) -> tuple[Progress | None, str, bool]:
+        """The last step, what was refused, whether they are at work; hands on whether to stop."""
         self._stop = stop
-        return self._progress, self._problem
+        return self._progress, self._problem, self._at_work
 
 
 def train_on_ray(
@@ -60,7 +68,7 @@ def train_on_ray(
     *,
     count: int,
     threads: int,
-    address: str | None = None,
+    cluster: RayCluster,
     stop: StopRequest,
     on_progress: Callable[[Progress], None],
 ) -> None:
@@ -72,25 +80,26 @@ def train_on_ray(
         task: The training. All machines must see its folder.
         count: How many processes; on GPUs each has one.
         threads: CPU threads of each.
-        address: Of a running cluster; None starts Ray on this machine.
+        cluster: Where they run.
         stop: Handed on to the processes, which save.
         on_progress: Called with the latest `Progress` whenever there is a new one.
 
     Raises:
         Interrupted: If a stop was requested; the state was saved.
-        InputError: If Ray has not the CPUs or GPUs, if the training cannot go on, or if its
-            processes died too often.
+        InputError: If Ray has no room for all, or gives none for too long, if the training cannot
+            go on, or if its processes died too often.
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     task.state.parent.mkdir(parents=True, exist_ok=True)
-    ray, resources = start_ray(
-        flag="train_workers",
-        count=count,
-        threads=threads,
-        device=task.device,
-        address=address,
-        shared_gpus=False,
+    ray, resources = cluster.start(
+        Demand(
+            flag="train_workers",
+            count=count,
+            threads=threads,
+            device=task.device,
+            together=True,
+        )
     )
     try:
         from ray import train
@@ -99,6 +108,13 @@ def train_on_ray(
         for name in ("ray.train", "ray._private.worker"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails is told by us
         desk = ray.remote(num_cpus=0)(Desk).remote()
+
+        class Deaths(train.UserCallback):
+            """Tells of them at the desk."""
+
+            def after_exception(self, run_context: Any, worker_exceptions: Any) -> None:
+                ray.get(desk.leave.remote())
+
         failures: list[BaseException] = []
         with tempfile.TemporaryDirectory() as scratch:
             trainer = TorchTrainer(
@@ -113,6 +129,7 @@ def train_on_ray(
                     name="supernet",
                     storage_path=scratch,
                     failure_config=train.FailureConfig(max_failures=ATTEMPTS - 1),
+                    callbacks=[Deaths()],  # type: ignore[list-item]  # annotated as Train 1 was
                 ),
             )
 
@@ -125,14 +142,18 @@ def train_on_ray(
             # Not in the main thread, where Ray Train would take Ctrl-C for itself.
             fitting = threading.Thread(target=fit, daemon=True)
             fitting.start()
-            seen, problem, at_work = None, "", True
-            while at_work and not problem:
+            seen, problem, going = None, "", True
+            while going and not problem:
                 fitting.join(_LOOK_SECONDS)
-                at_work = fitting.is_alive()  # asked before the look, so that the last one sees all
-                progress, problem = ray.get(desk.look.remote(stop.requested))
+                going = fitting.is_alive()  # asked before the look, so that the last one sees all
+                progress, problem, at_work = ray.get(desk.look.remote(stop.requested))
                 if progress is not None and progress != seen:
                     seen = progress
                     on_progress(progress)
+                if going and not at_work:
+                    stop.check()
+                missing = f"the {count} processes that train have not started"
+                cluster.look(served=at_work or not going, missing=missing)
     finally:
         ray.shutdown()
     if problem:
@@ -154,6 +175,7 @@ def _learn(config: dict[str, Any]) -> None:
 
     task, desk = config["task"], config["desk"]
     torch.set_num_threads(config["threads"])
+    ray.get(desk.arrive.remote())
     device = get_device()
     ranks, stop = TorchRanks(device), StopRequest()
 

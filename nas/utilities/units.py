@@ -9,7 +9,7 @@ from nas.utilities.errors import InputError
 
 _NUMBER = r"\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?|[+-]?(?:nan|inf))\s*"
 _PREFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
-_SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
+_SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 
 
 def parse_macs(text: str, field: str = "budget") -> int:
@@ -84,6 +84,21 @@ def parse_latency(text: str, field: str = "latency") -> float:
     if milliseconds > LARGEST:
         raise InputError(f"`{field}` {text!r} is more than {LARGEST:g} ms")
     return milliseconds
+
+
+def parse_duration(text: str, field: str) -> float:
+    """Seconds from `90s`, `5min` or `1.5h`.
+
+    Raises:
+        InputError: If it is no positive number, or has no unit or an unknown one.
+    """
+    match = re.fullmatch(_NUMBER + r"(s|min|h)\s*", text.lower())
+    if match is None:
+        raise InputError(f"`{field}` {text!r} is no time with a unit, such as 90s, 5min or 2h")
+    seconds = _positive(match[1], text, field) * _SECONDS[match[2]]
+    if seconds > LARGEST:
+        raise InputError(f"`{field}` {text!r} is more than {LARGEST:g} s")
+    return seconds
 
 
 def format_count(count: float) -> str:

@@ -4,8 +4,10 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
+from nas.data import Data
 from nas.objectives.constrained_space import ConstrainedSpace
 from nas.objectives.objective import MACS
+from nas.runs.config import RunConfig
 from nas.runs.job import Job
 from nas.search.driver import Search
 from nas.search.evaluation import EvaluationSetup
@@ -15,7 +17,7 @@ from nas.search.study import open_study, records
 from nas.search.trials import Record
 from nas.search.workers import InProcess, Workers
 from nas.utilities.progress import LiveLine
-from supernet import Store
+from supernet import Store, count_shared_weights
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +67,12 @@ def search(job: Job, store: Store) -> str:
     return ended
 
 
+def shared_bytes(config: RunConfig, data: Data) -> int:
+    """What workers will share, before it is there: weights and images."""
+    images = min(config.search_images, len(data.search)) * 3 * config.proxy_size**2
+    return images + 4 * count_shared_weights(config.space, num_classes=data.num_classes)
+
+
 @contextmanager
 def _workers(job: Job, store: Store) -> Iterator[Workers]:
     setup = EvaluationSetup(
@@ -83,9 +91,7 @@ def _workers(job: Job, store: Store) -> Iterator[Workers]:
         workers = InProcess(setup)
     else:
         with job.console.status("starting Ray") if job.console.is_terminal else nullcontext():
-            workers = RayWorkers(
-                setup, count=job.execution.workers, address=job.execution.ray_address
-            )
+            workers = RayWorkers(setup, count=job.execution.workers, cluster=job.cluster)
     try:
         yield workers
     finally:

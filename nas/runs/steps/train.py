@@ -59,7 +59,7 @@ def train(job: Job) -> None:
                 task,
                 count=job.execution.train_workers,
                 threads=max(threads, job.config.threads),
-                address=job.execution.ray_address,
+                cluster=job.cluster,
                 stop=job.stop,
                 on_progress=show,
             )

@@ -61,7 +61,7 @@ def tryout(job: Job, store: Store) -> None:
                 architectures,
                 workers=job.execution.workers,
                 threads=config.threads,
-                address=job.execution.ray_address,
+                cluster=job.cluster,
                 stop=job.stop,
                 on_step=show.trained,
                 on_tried=keep,

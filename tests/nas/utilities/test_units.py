@@ -6,6 +6,7 @@ from nas.utilities.units import (
     format_count,
     format_milliseconds,
     format_seconds,
+    parse_duration,
     parse_latency,
     parse_macs,
     parse_params,
@@ -113,6 +114,19 @@ def test_a_number_of_parameters_that_is_none_is_refused(text: str) -> None:
 def test_a_latency_that_is_none_or_has_no_unit_is_refused(text: str) -> None:
     with pytest.raises(InputError, match=r"^`latency` .+"):
         parse_latency(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90.0), ("5min", 300.0), ("1.5 H", 5400.0), ("0.5 s", 0.5)]
+)
+def test_a_duration_is_read_in_every_form(text: str, seconds: float) -> None:
+    assert parse_duration(text, "ray_wait") == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", [*NO_POSITIVE_NUMBERS, "5", "5m", "90ms", "-1min", "1e308h"])
+def test_a_duration_that_is_none_or_has_no_unit_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match=r"^`ray_wait` .+"):
+        parse_duration(text, "ray_wait")
 
 
 def test_a_refusal_names_the_flag_that_it_was_told() -> None:
