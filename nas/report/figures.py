@@ -489,7 +489,7 @@ def _hover(row: dict[Any, Any], costs: Sequence[Objective]) -> str:
     devices = (o.device for o in costs if o.device is not None)
     lines = [head, html.escape(", ".join(counted))]
     lines += [f"{device}: {latency_text(row, LatencyColumns(device))}" for device in devices]
-    for text in (str(row["violation"]), *str(row["summary"]).split(" | ")):
+    for text in (str(row["violation"]), str(row["failure"]), *str(row["summary"]).split(" | ")):
         lines += [html.escape(line) for line in textwrap.wrap(text, 64)]
     return "<br>".join(lines)
 

@@ -189,6 +189,9 @@ def _statistics(trials: pd.DataFrame) -> str:
     if len(seconds):
         middle, total = format_seconds(seconds.median()), format_seconds(seconds.sum())
         rows.append(("evaluation", f"median {middle} per architecture, {total} together"))
+    failed = trials[trials["failure"] != ""].drop_duplicates("hash")
+    for reason, count in failed["failure"].value_counts().items():
+        rows.append((f"{count} failed", html.escape(str(reason))))
     sources = trials.loc[~trials["source"].isin(UNNAMED_SOURCES), "source"]
     if len(sources):
         names = ", ".join(html.escape(str(source)) for source in sources)

@@ -28,7 +28,7 @@ from nas.training.strategies.strategy import Share
 from nas.utilities.bounds import Number, PositiveCount
 from nas.utilities.devices import check_device
 from nas.utilities.differences import first_difference
-from nas.utilities.errors import InputError
+from nas.utilities.errors import Diverged, InputError
 from nas.utilities.files import read_json, write_json
 from nas.utilities.interrupt import StopRequest, stop_on_signals
 from nas.utilities.progress import LiveLine
@@ -184,7 +184,8 @@ def retrain(
 
     Raises:
         InputError: If the run has exported nothing yet, the device is absent, the data has other
-            classes, or the folder `name` holds the work of another recipe.
+            classes, the folder `name` holds the work of another recipe, or a network's loss or
+            class scores are not finite.
         Interrupted: If a stop was requested; the same command goes on.
     """
     check_device(recipe.device)
@@ -289,6 +290,8 @@ class _Retraining:
         network = new_network(
             exported.architecture, recipe, num_classes=about.num_classes, given=exported
         )
+        # Before the training: that it cannot be measured is not to be found out after hours.
+        exported_accuracy = self._accuracy(exported.to(recipe.device), named=f"{self.source}")
         title = f"front/{self.source.name} from {recipe.start}"
         with LiveLine(console, title, total=recipe.steps) as line:
 
@@ -311,8 +314,8 @@ class _Retraining:
             rank=int(self.source.name),
             hash=network.architecture.hash,
             costs={o.name: o.value(cost) for o in self.objectives if o.value is not None},
-            exported=self._accuracy(exported.to(recipe.device)),
-            retrained=self._accuracy(network),
+            exported=exported_accuracy,
+            retrained=self._accuracy(network, named=f"`lr` {recipe.lr:g}, try a lower rate"),
             test_images=len(self.tested[1]),
         )
         self._export(network, result, image_size)
@@ -339,9 +342,13 @@ class _Retraining:
                 f"{self.target}: was retrained otherwise ({difference}); give another `name`"
             )
 
-    def _accuracy(self, network: Network) -> float:
+    def _accuracy(self, network: Network, *, named: str) -> float:
+        """Accuracy on the test split; where there is none, a line says so of what is named."""
         images, labels = self.tested
-        correct = count_correct(network, images, labels, mean=self.data.mean, std=self.data.std)
+        try:
+            correct = count_correct(network, images, labels, mean=self.data.mean, std=self.data.std)
+        except Diverged as error:
+            raise Diverged(f"{named}: {error}") from None
         return correct / len(labels)
 
     def _export(self, network: Network, result: Retrained, image_size: int) -> None:

@@ -133,7 +133,7 @@ class Run:
         """What a notebook shows: what was asked, and the front."""
         if not self.folder.summary.exists():
             return f"<p>{html.escape(str(self))}: the search has not finished</p>"
-        front = self.front.drop(columns=["number", "state", "violation", "seconds"])
+        front = self.front.drop(columns=["number", "state", "violation", "failure", "seconds"])
         asked = f"{self._summary.data}, space {self._summary.space}, {self._summary.budget_text}"
         caption = f"<p><b>{html.escape(str(self.path))}</b>: {html.escape(asked)}</p>"
         return caption + str(front.to_html(float_format="{:.4g}".format))

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from nas.training.accuracy import SubnetEvaluator
+from nas.utilities.errors import Diverged
+from nas.utilities.interrupt import Interrupted
 from search_space import Architecture, SearchSpace
 from supernet import Store
 
@@ -20,7 +22,10 @@ ATTEMPTS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """The outcome of one evaluation: an accuracy from 0 to 1, or else the traceback."""
+    """The outcome of one evaluation: an accuracy from 0 to 1, or else why there is none.
+
+    The last line of `error` gives the reason; where something was raised, its traceback precedes.
+    """
 
     accuracy: float | None = None
     error: str = ""
@@ -67,13 +72,24 @@ class EvaluationSetup:
 
 
 def evaluate(evaluator: SubnetEvaluator, architecture: Architecture) -> Score:
-    """Evaluate, up to `ATTEMPTS` times, since memory may have been short; then give up."""
+    """Evaluate, up to `ATTEMPTS` times, since memory may have been short; then give up.
+
+    Class scores that are not finite would be so again: they are tried once.
+
+    Raises:
+        Interrupted: If the user asked to stop, which is no failure.
+    """
     error = ""
     for attempt in range(ATTEMPTS):
         try:
             return Score(accuracy=evaluator.accuracy(architecture))
-        except Exception:  # whatever a network raises must not end the search
+        except Interrupted:
+            raise
+        except Diverged as diverged:
+            logger.warning("%s failed: %s", architecture.hash, diverged)
+            return Score(error=str(diverged))
+        except (Exception, SystemExit):  # whatever a network raises must not end the search
             error = traceback.format_exc()
             logger.warning("attempt %d failed for %s: %s", attempt + 1, architecture.hash, error)
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()  # here, where the traceback holds the network's maps no longer
     return Score(error=error)

@@ -27,13 +27,14 @@ STATES = get_args(State)
 FIRST_COLUMNS = ("number", "hash", "state")
 """Columns of a table of trials before those of the objectives; `state` is one of `STATES`."""
 
-LAST_COLUMNS = ("tried", "tried_steps", "source", "seconds", "violation", "summary")
+LAST_COLUMNS = ("tried", "tried_steps", "source", "seconds", "violation", "failure", "summary")
 """Columns behind those of the objectives.
 
 `tried` is the accuracy after so many steps of training alone from the inherited weights, where the
 architecture was on the short list and its training did not fail;
 `source` is one of `UNNAMED_SOURCES`, smallest, largest, middle or a published design's name;
-`violation` says which limit was exceeded and by how much.
+`violation` says which limit was exceeded and by how much;
+`failure` why there is no accuracy, or none of training alone, in one line.
 """
 
 
@@ -88,7 +89,7 @@ class Record:
         measured: Latencies that were measured, likewise; in the journal they stand apart.
         tried: What training alone gave, where it was on the short list; stands apart likewise.
         seconds: From proposal to decision.
-        error: The traceback of a failed evaluation.
+        error: Why the evaluation failed, as in `nas.search.evaluation.Score`.
     """
 
     state: State
@@ -128,6 +129,12 @@ class Record:
             f"{name} {excess:+.1%} over" for name, excess in self.excess.items() if excess > 0
         )
 
+    @property
+    def failure(self) -> str:
+        """Why its evaluation, or its training alone, failed; in one line, empty if neither did."""
+        error = self.error or (self.tried.error if self.tried else "")
+        return error.strip().rpartition("\n")[-1]
+
 
 def trial_columns(objectives: Iterable[Objective]) -> list[str]:
     """All columns of a table of trials of a run with these objectives.
@@ -162,6 +169,7 @@ def trials_table(records: Mapping[int, Record], objectives: Sequence[Objective])
             "source": record.source,
             "seconds": round(record.seconds, 3),
             "violation": record.violation,
+            "failure": record.failure,
             "summary": Architecture.model_validate(record.architecture).summary,
         }
         for number, record in records.items()

@@ -120,13 +120,13 @@ class Tryout:
                 on_progress=lambda step, loss: on_step(1),
                 loader_workers=self.loader_workers,
             )
+            correct = count_correct(
+                network, self.images, self.labels, mean=self.data.mean, std=self.data.std
+            )
         except Diverged as error:
             logger.warning("%s left the short list: %s", architecture.hash, error)
             state.unlink(missing_ok=True)
             return Tried(steps=known.step, error=str(error))
-        correct = count_correct(
-            network, self.images, self.labels, mean=self.data.mean, std=self.data.std
-        )
         accuracy = correct / len(self.labels)
         save_checkpoint(
             path,

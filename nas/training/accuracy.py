@@ -5,6 +5,7 @@ from torch import Tensor
 
 from nas.data import normalise
 from nas.training.loop import autocast
+from nas.utilities.errors import Diverged
 from search_space import Architecture
 from supernet import Network, Store
 
@@ -23,6 +24,8 @@ def count_correct(
 ) -> int:
     """Number of images whose highest class score is their label's, in eval mode and bf16 autocast.
 
+    bf16 has the exponents of float32: what is too large for it is too large for either.
+
     Args:
         network: The network, on the device to use.
         images: uint8 (N, 3, S, S).
@@ -30,6 +33,9 @@ def count_correct(
         mean: Of each channel, for pixels from 0 to 1.
         std: Likewise.
         batch_size: Images at a time.
+
+    Raises:
+        Diverged: If a class score is infinite or not a number: no class is the highest then.
     """
     device = next(network.parameters()).device
     network.eval()
@@ -37,6 +43,8 @@ def count_correct(
     for some, truth in zip(images.split(batch_size), labels.split(batch_size), strict=True):
         with autocast(device):
             logits = network(normalise(some.to(device), mean, std))
+        if not logits.isfinite().all():
+            raise Diverged("class scores of the network are infinite or not a number")
         correct += int((logits.argmax(dim=1) == truth.to(device)).sum())
     return correct
 
@@ -70,7 +78,11 @@ class SubnetEvaluator:
         self.mean, self.std, self.threads = mean, std, threads
 
     def accuracy(self, architecture: Architecture) -> float:
-        """Share of the images that the subnet classifies right, 0 to 1."""
+        """Share of the images that the subnet classifies right, 0 to 1.
+
+        Raises:
+            Diverged: If its class scores are not finite.
+        """
         threads = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:

@@ -1,6 +1,7 @@
 """Training the supernet: what a strategy plans for a step is done with the shared weights."""
 
 import logging
+import math
 import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,9 @@ from nas.training.ranks import ALONE, Ranks
 from nas.training.settings import SupernetTraining
 from nas.training.strategies import OUTSIDE, Course, Lesson
 from nas.training.teacher import Knowledge, Teacher, trained_teacher
+from nas.utilities.errors import Diverged
 from nas.utilities.interrupt import StopRequest
+from search_space import Architecture
 from supernet import Network, Store, StoreAdamW
 
 logger = logging.getLogger(__name__)
@@ -208,17 +211,23 @@ class _Monitor:
     def accuracies(self, step: int, loss: float) -> Mapping[str, float]:
         """By the subnet's role, from the last look; it is now, and logged, if one is due.
 
+        Of one whose class scores are not finite it is not a number; training may mend that.
+
         Args:
             step: Steps done.
             loss: Of the last one, for the log.
         """
         if step % max(1, self.steps // LOOKS) == 0 or step == self.steps:
-            self.seen = {
-                role: self.evaluator.accuracy(subnet) for role, subnet in self.watched.items()
-            }
+            self.seen = {role: self._accuracy(subnet) for role, subnet in self.watched.items()}
             told = ", ".join(f"{role} {accuracy:.1%}" for role, accuracy in self.seen.items())
             logger.info("step %d/%d loss %.3f %s", step, self.steps, loss, told)
         return self.seen
+
+    def _accuracy(self, subnet: Architecture) -> float:
+        try:
+            return self.evaluator.accuracy(subnet)
+        except Diverged:
+            return math.nan
 
 
 class SupernetLearner:

@@ -12,7 +12,7 @@ class InputError(ValueError):
 
 
 class Diverged(InputError):
-    """A training whose loss is no longer finite; its learning rate is too high for it."""
+    """A network whose numbers are no longer finite: its loss in training, or its class scores."""
 
 
 class NothingFound(RuntimeError):

@@ -58,7 +58,7 @@ def search(job: Job, store: Store) -> str:
 
         ended = search.run(stop=job.stop, on_decided=show)
     if failed := [r for r in search.decided.values() if r.state == "failed"]:
-        why = failed[-1].error.strip().splitlines()[-1]
+        why = failed[-1].failure
         job.console.print(f"{len(failed)} evaluations failed, the last with: {why}", style="red")
     if ended:
         logger.warning("the search ended early: %s", ended)

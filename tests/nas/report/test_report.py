@@ -52,6 +52,7 @@ def row(number: int, **changes: Any) -> dict[str, Any]:
         "source": "sampler",
         "seconds": 1.5,
         "violation": "",
+        "failure": "",
         "summary": "64-128 x 1-2 | conv max",
     }
     return values | changes
@@ -116,6 +117,7 @@ def mixed(*, latency: bool = False, count: int = 60) -> pd.DataFrame:
                 macs=macs,
                 source="smallest" if number == 0 else "sampler",
                 violation="macs over the limit" if over else "",
+                failure="RuntimeError: out of memory" if state == "failed" else "",
                 **timed(predicted, *measured) if latency else {},
             )
         )
@@ -460,7 +462,7 @@ def test_columns_are_those_of_the_objectives_between_state_and_source() -> None:
     always = trial_columns(objectives_with())
     assert always == [
         *("number", "hash", "state", "accuracy", "macs", "params"),
-        *("tried", "tried_steps", "source", "seconds", "violation", "summary"),
+        *("tried", "tried_steps", "source", "seconds", "violation", "failure", "summary"),
     ]
     assert trial_columns(objectives_with("memory", "macs")) == [*always[:6], "memory", *always[6:]]
     assert trial_columns(objectives_with("latency_cuda:1_ms")) == [
@@ -657,11 +659,27 @@ def test_pages_hold_plotly_once_and_load_nothing(
     assert page.count("* plotly.js v") == 1
 
 
+def test_the_report_page_says_why_evaluations_failed(
+    tmp_path: Path, summary_of: Callable[..., RunSummary]
+) -> None:
+    lost = {"state": "failed", "accuracy": float("nan")}
+    trials = table(
+        row(0),
+        row(1, **lost, failure="RuntimeError: out of memory"),
+        row(2, **lost, failure="RuntimeError: out of memory"),
+        row(3, **lost, failure="class scores are not finite"),
+    )
+    write_report(tmp_path, trials, summary_of())
+    text = Tags((tmp_path / "report.html").read_text()).text
+    assert "2 failedRuntimeError: out of memory" in text
+    assert "1 failedclass scores are not finite" in text
+
+
 def test_hostile_names_stay_text_in_the_pages(
     tmp_path: Path, summary_of: Callable[..., RunSummary]
 ) -> None:
     plain = mixed()
-    hostile = plain.assign(summary=HOSTILE, violation=HOSTILE, source=HOSTILE)
+    hostile = plain.assign(summary=HOSTILE, violation=HOSTILE, failure=HOSTILE, source=HOSTILE)
     write_report(tmp_path, plain, summary_of())
     tags = {name: Tags((tmp_path / name).read_text()) for name in ("pareto.html", "report.html")}
     texts = dict.fromkeys(("command", "data", "space", "device", "sampler"), HOSTILE)

@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,16 +9,17 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from small_runs import command, finish, start
 
+import nas.runs.retraining
 from nas.data import Data, Samples, load_data
 from nas.runs.folder import RunFolder
 from nas.runs.retraining import Retrained, retrain
 from nas.training.alone import Recipe
 from nas.utilities.errors import InputError
 from nas.utilities.interrupt import Interrupted, StopRequest
-from supernet import load_exported
+from supernet import Network, load_exported
 
 SHORT = Recipe(
     start="scratch",
@@ -313,6 +315,32 @@ def test_a_damaged_export_is_refused_in_one_line(
     (line,) = outcome.err.splitlines()
     assert str(run.front / "1") in line
     assert not run.retrained("retrain").exists()
+
+
+def test_an_export_whose_class_scores_are_no_numbers_is_refused_before_it_is_trained(
+    run: RunFolder, data: Data
+) -> None:
+    path = run.front / "1" / "weights.safetensors"
+    with safe_open(path, framework="pt") as file:
+        about = file.metadata()
+    tensors = load_file(path)
+    tensors["head.bias"][0] = math.nan
+    save_file(tensors, path, metadata=about)
+    with pytest.raises(InputError, match=r"front/1: class scores .* not a number") as raised:
+        train(run, not_to_train_on(data))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_retrained_network_whose_class_scores_are_no_numbers_gets_no_accuracy(
+    run: RunFolder, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overflow(network: Network, **rest: object) -> None:
+        network.head.bias.data.fill_(math.inf)
+
+    monkeypatch.setattr(nas.runs.retraining, "train_alone", overflow)
+    with pytest.raises(InputError, match=r"`lr` 0.001, try a lower rate: class scores"):
+        train(run, data)
+    assert not (run.retrained("retrain") / "1").exists()
 
 
 def test_a_state_that_cannot_be_read_is_refused_by_name(run: RunFolder, data: Data) -> None:

@@ -16,6 +16,7 @@ from nas.search.study import (
     decide,
     enqueue,
     keep_measured,
+    keep_tried,
     load_study,
     open_study,
     record_of,
@@ -23,7 +24,7 @@ from nas.search.study import (
     recover,
     source_of,
 )
-from nas.search.trials import MeasuredLatency, Record, trial_columns, trials_table
+from nas.search.trials import MeasuredLatency, Record, Tried, trial_columns, trials_table
 from search_space import Architecture
 
 SAMPLERS: tuple[SamplerName, ...] = ("surrogate", "nsga2", "tpe", "random")
@@ -278,6 +279,32 @@ def test_the_table_has_one_row_for_each_decided_trial(memory_path: Path) -> None
     assert table["hash"][2] == architecture.hash
     assert trials_table(records(reopened(memory_path / "empty")), WITH_PHONE).empty
     assert trials_table(records(study), ALWAYS).columns.tolist() == trial_columns(ALWAYS)
+
+
+def test_the_table_says_in_one_line_why_an_evaluation_or_the_training_alone_failed(
+    memory_path: Path,
+) -> None:
+    study = reopened(memory_path)
+    raised = "Traceback (most recent call last):\n  File ...\nRuntimeError: out of memory\n"
+    hashes = []
+    for changes in (
+        {"state": "failed", "accuracy": None, "error": raised},
+        {"state": "failed", "accuracy": None, "error": "one line"},
+        {},
+        {},
+    ):
+        trial, architecture = propose(study)
+        decide(study, trial, record(architecture, **changes))
+        hashes.append(architecture.hash)
+    keep_tried(study, hashes[2], Tried(steps=20, error="the loss is nan at step 21"))
+    keep_tried(study, hashes[3], Tried(steps=20, accuracy=0.5))
+    table = trials_table(records(study), ALWAYS)
+    assert table["failure"].tolist() == [
+        "RuntimeError: out of memory",
+        "one line",
+        "the loss is nan at step 21",
+        "",
+    ]
 
 
 def test_a_proposal_that_was_enqueued_comes_next_with_its_source(memory_path: Path) -> None:

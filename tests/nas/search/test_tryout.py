@@ -181,6 +181,27 @@ def test_what_diverges_leaves_the_list_and_is_named(
     assert [tried.steps for _, tried in told][-1] == 8
 
 
+def test_what_gives_no_numbers_leaves_the_list_and_is_named(
+    tmp_path: Path,
+    digits: Data,
+    store: Store,
+    candidates: list[Architecture],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    train = nas.search.tryout.train_alone
+
+    def overflowing(network: Any, **rest: Any) -> None:
+        train(network, **rest)
+        if network.architecture.hash == candidates[1].hash:
+            next(iter(network.head.parameters())).data.fill_(float("inf"))
+
+    monkeypatch.setattr(nas.search.tryout, "train_alone", overflowing)
+    told, _ = run(prepared(tmp_path, digits, store, candidates), candidates)
+    ((tried),) = [tried for name, tried in told if name == candidates[1].hash]
+    assert tried == Tried(steps=0, error="class scores of the network are infinite or not a number")
+    assert [tried.steps for _, tried in told][-1] == 8
+
+
 def test_a_damaged_file_is_named(
     tmp_path: Path, digits: Data, store: Store, candidates: list[Architecture]
 ) -> None:

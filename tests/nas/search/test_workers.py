@@ -1,3 +1,4 @@
+import math
 import os
 import random
 import subprocess
@@ -19,6 +20,7 @@ from nas.search.ray_workers import RayWorkers
 from nas.search.workers import InProcess, Workers
 from nas.training.accuracy import SubnetEvaluator
 from nas.utilities.errors import InputError
+from nas.utilities.interrupt import Interrupted
 from nas.utilities.ray_cluster import Demand, RayCluster
 from search_space import Architecture
 from supernet import Store
@@ -144,6 +146,53 @@ def test_ctrl_c_is_no_failed_evaluation() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         evaluate(Interrupting(), CANDIDATES[0])
+
+
+class Raising(SubnetEvaluator):
+    """Raises the same in every evaluation."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error, self.calls = error, 0
+
+    def accuracy(self, architecture: Architecture) -> float:
+        self.calls += 1
+        raise self.error
+
+
+def test_a_stop_is_no_failed_evaluation() -> None:
+    with pytest.raises(Interrupted):
+        evaluate(Raising(Interrupted()), CANDIDATES[0])
+
+
+def test_an_evaluation_that_leaves_the_program_has_failed() -> None:
+    score = evaluate(Raising(SystemExit(3)), CANDIDATES[0])
+    assert score.accuracy is None
+    assert score.error.endswith("SystemExit: 3\n")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+def test_memory_that_stays_short_is_waited_for_neither_long_nor_for_ever(
+    error: Exception,
+) -> None:
+    short = Raising(error)
+    begin = time.monotonic()
+    assert type(error).__name__ in evaluate(short, CANDIDATES[0]).error
+    assert short.calls == ATTEMPTS
+    assert time.monotonic() - begin < 1
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_class_scores_that_are_no_numbers_are_a_failed_evaluation_told_in_one_line(
+    value: float,
+) -> None:
+    setup = small_setup()
+    setup.weights["head.bias"][0] = value
+    workers = InProcess(setup)
+    workers.submit(1, CANDIDATES[0])
+    assert workers.next_score(timeout=0.0) == (
+        1,
+        Score(error="class scores of the network are infinite or not a number"),
+    )
 
 
 @pytest.mark.slow

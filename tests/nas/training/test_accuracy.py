@@ -1,5 +1,7 @@
+import math
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor, nn
 
 from nas.data import Data, load_data, materialise, normalise
 from nas.training.accuracy import SubnetEvaluator, count_correct
+from nas.utilities.errors import Diverged
 from search_space import Architecture
 from supernet import Store
 
@@ -124,6 +127,31 @@ def test_the_last_batch_counts_though_it_is_not_full() -> None:
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     assert count_correct(network, images, labels, mean=mean, std=std, batch_size=10) == 24  # type: ignore[arg-type]
     assert network.batches == [10, 10, 5]
+
+
+class Overflowing(nn.Module):
+    """Sure of class 0, but for the image whose first pixel is white: there one score is wrong."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.tensor(value))
+
+    def forward(self, images: Tensor) -> Tensor:
+        scores = torch.eye(10)[0].repeat(len(images), 1)
+        scores[images[:, 0, 0, 0] == 1.0, 9] = self.value
+        return scores
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_single_score_that_is_no_number_leaves_no_accuracy(value: float) -> None:
+    images = torch.zeros(25, 3, 2, 2, dtype=torch.uint8)
+    labels = torch.zeros(25, dtype=torch.long)
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    network: Any = Overflowing(value)
+    assert count_correct(network, images, labels, mean=mean, std=std, batch_size=10) == 25
+    images[24, 0, 0, 0] = 255
+    with pytest.raises(Diverged, match="infinite or not a number"):
+        count_correct(network, images, labels, mean=mean, std=std, batch_size=10)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from torch import Tensor
 from nas.data import Data, Samples, load_data, materialise, normalise
 from nas.objectives.constrained_space import ConstrainedSpace
 from nas.objectives.limits import Limits
+from nas.training.accuracy import SubnetEvaluator
 from nas.training.checkpoint import load_checkpoint
 from nas.training.settings import SupernetTraining
 from nas.training.strategies import (
@@ -31,7 +32,7 @@ from nas.training.strategies import (
 )
 from nas.training.supernet import Progress, SupernetLearner, SupernetTask, lesson_loss, states
 from nas.training.teacher import Knowledge, Teacher
-from nas.utilities.errors import InputError
+from nas.utilities.errors import Diverged, InputError
 from nas.utilities.interrupt import Interrupted, StopRequest
 from search_space import PRESETS, Architecture, SearchSpace
 from supernet import Network, Store
@@ -714,6 +715,21 @@ def test_the_teacher_is_shown_first_and_then_the_supernet_with_the_loss_of_each_
     single = small_training(strategy="single-path")
     _, shown = train(tmp_path / "single", digits, settings=single)
     assert [progress.part for progress in shown] == ["supernet"] * 6
+
+
+def test_a_watched_subnet_without_an_accuracy_is_shown_without_and_ends_nothing(
+    tmp_path: Path,
+    digits: Data,
+    uninterrupted: dict[str, Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def overflow(evaluator: SubnetEvaluator, architecture: Architecture) -> float:
+        raise Diverged("class scores of the network are infinite or not a number")
+
+    monkeypatch.setattr(SubnetEvaluator, "accuracy", overflow)
+    store, shown = train(tmp_path, digits)
+    assert same(store.state_dict(), uninterrupted)
+    assert all(math.isnan(accuracy) for accuracy in shown[-1].accuracies.values())
 
 
 class Greys(Samples):
