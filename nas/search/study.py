@@ -28,6 +28,7 @@ from nas.objectives.constrained_space import ConstrainedSpace
 from nas.search.samplers import SAMPLERS
 from nas.search.trials import MeasuredLatency, Record, Tried
 from nas.utilities.errors import InputError
+from nas.utilities.files import replacing
 from search_space import Architecture, SearchSpace
 from search_space.architecture import first_error
 
@@ -70,9 +71,7 @@ def open_study(
         storage=_storage(journal), study_name=_NAME, directions=directions, load_if_exists=True
     )
     if study.metric_names is None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # as Optuna calls it since 3.2
-            study.set_metric_names(names)
+        _name_metrics(study, names)
     if (study.metric_names, study.directions) != (names, directions):
         raise _damaged(journal, f"its objectives are {study.metric_names}, not {names}")
     _check(journal, study)
@@ -158,6 +157,42 @@ def keep_measured(
     study.set_user_attr(f"{_MEASURED} {architecture} {objective}", asdict(latency))
 
 
+def settle(journal: Path) -> None:
+    """Let Optuna's own tools see what was measured to be over a limit: pruned, with the constraint.
+
+    Optuna changes no trial that was told. So where there is such a one, the journal is written
+    anew and takes the place of the old one as a whole.
+    """
+    study = load_study(journal)
+    known = records(study)
+    trials = study.get_trials(deepcopy=True)
+    over = [
+        trial
+        for trial in trials
+        if trial.state == TrialState.COMPLETE
+        and any(excess > 0 for excess in known[trial.number].excess.values())
+    ]
+    if not over:
+        return
+    for trial in over:
+        trial.state, trial.values = TrialState.PRUNED, None
+        # A constraint that is there, by a prediction, would stay as it is.
+        kept = {k: v for k, v in trial.system_attrs.items() if not k.startswith("constraints")}
+        trial.system_attrs = kept
+        for name, excess in known[trial.number].excess.items():
+            trial.set_constraint(name, excess)
+    with replacing(journal) as temporary:
+        temporary.touch()
+        anew = optuna.create_study(
+            storage=_storage(temporary), study_name=_NAME, directions=study.directions
+        )
+        _name_metrics(anew, study.metric_names or [])
+        for name, value in study.user_attrs.items():
+            anew.set_user_attr(name, value)
+        for trial in trials:
+            anew.add_trial(trial)
+
+
 def keep_tried(study: optuna.Study, architecture: str, tried: Tried) -> None:
     """Keep what training alone gave, in the place of what it had given after fewer steps.
 
@@ -224,6 +259,12 @@ def _tell(study: optuna.Study, number: int, record: Record) -> None:
             study.tell(number, state=TrialState.PRUNED)
         case "failed":
             study.tell(number, state=TrialState.FAIL)
+
+
+def _name_metrics(study: optuna.Study, names: list[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # as Optuna calls it since 3.2
+        study.set_metric_names(names)
 
 
 class _Journal(BaseJournalBackend):

@@ -11,7 +11,7 @@ from nas.runs.latency_tables import LatencyMethods
 from nas.runs.steps.tryout import listed
 from nas.search.front import pareto_front
 from nas.search.measuring import measure_chosen
-from nas.search.study import load_study
+from nas.search.study import load_study, settle
 from nas.search.trials import MeasuredLatency, Record, trials_table
 from nas.utilities.units import format_milliseconds
 from search_space import Architecture
@@ -66,3 +66,4 @@ def measure(job: Job, store: Store, methods: LatencyMethods) -> None:
                 stop=job.stop,
                 on_measured=show,
             )
+        settle(job.folder.journal)

@@ -22,6 +22,7 @@ from nas.search.study import (
     record_of,
     records,
     recover,
+    settle,
     source_of,
 )
 from nas.search.trials import MeasuredLatency, Record, Tried, trial_columns, trials_table
@@ -234,6 +235,31 @@ def test_a_duplicate_of_what_is_measured_over_its_limit_stays_a_duplicate(
     assert [r.state for r in known] == ["infeasible", "duplicate"]
     assert [r.was_evaluated for r in known] == [True, False]
     assert all(r.values[PHONE] == 12.5 for r in known)
+
+
+def test_optunas_own_tools_see_what_was_measured_over_its_limit(memory_path: Path) -> None:
+    study = reopened(memory_path, constrained=ON_PHONE)
+    worse, too_slow, _ = decide_with(study, [0.5, 0.9, 0.7])
+    journal = memory_path / "study.journal"
+    settle(journal)
+    before = journal.read_bytes()
+    keep_measured(study, worse, PHONE, timed(9.5))
+    keep_measured(study, too_slow, PHONE, timed(12.5))
+    known = records(study)
+    settle(journal)
+    after = reopened(memory_path, constrained=ON_PHONE)
+    assert records(after) == known
+    assert states(after) == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.COMPLETE]
+    assert after.trials[1].constraints[PHONE] == pytest.approx(0.25)
+    assert after.trials[0].datetime_start == study.trials[0].datetime_start
+    assert {record_of(t).hash for t in after.best_trials} <= set(  # type: ignore[union-attr]
+        pareto_front(trials_table(known, WITH_PHONE), WITH_PHONE)["hash"]
+    )
+    settled = journal.read_bytes()
+    assert settled != before
+    settle(journal)
+    assert journal.read_bytes() == settled
+    propose(after)  # it goes on
 
 
 def test_the_table_holds_predicted_and_measured_latency_of_each_device(memory_path: Path) -> None:
