@@ -77,11 +77,12 @@ def search(
             torch datasets as a `nas.OwnDataset`.
         space: A preset's name, a JSON file, or a `SearchSpace`.
         image_size: Pixels at which MACs and latency count.
-        proxy_size: Pixels of training and evaluation; 64 for `digits`, else the image size.
+        proxy_size: Pixels of training and evaluation; 64 for `digits` and where there is no GPU,
+            else the image size.
         quick: Shrink everything: a look within 90 seconds.
         steps: Training steps of the supernet.
         epochs: The same, in passes over the train split.
-        batch_size: Images in a step; by default 16 for digits, else 64.
+        batch_size: Images in a step; by default 16 for digits and where there is no GPU, else 64.
         lr: Peak learning rate; by default 6e-4 for batches of 64, and for others in proportion to
             the root of their size.
         trials: Architectures to evaluate.

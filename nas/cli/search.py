@@ -72,7 +72,8 @@ def add(commands: Commands) -> None:
     task.add_argument(
         "--proxy-size",
         type=size,
-        help="pixels of training and evaluation; 64 for digits, else the image size",
+        help="pixels of training and evaluation; 64 for digits and without a GPU, else the image "
+        "size",
     )
     effort = parser.add_argument_group("effort")
     effort.add_argument(
@@ -84,9 +85,19 @@ def add(commands: Commands) -> None:
         default=DEFAULT_STRATEGY.name,
         help="how the supernet is trained. " + _told(STRATEGIES),
     )
-    effort.add_argument("--steps", type=steps, help="training steps of the supernet")
+    effort.add_argument(
+        "--steps",
+        type=steps,
+        help="training steps of the supernet; by default those of ten minutes on two CPU cores or, "
+        "where 50 passes over other data than digits are more, those of 50 passes, on CPUs at most "
+        "of an hour",
+    )
     effort.add_argument("--epochs", type=steps, help="the same, in passes over the train split")
-    effort.add_argument("--batch-size", type=batch, help="images in a step; 16 for digits, else 64")
+    effort.add_argument(
+        "--batch-size",
+        type=batch,
+        help="images in a step; 16 for digits and without a GPU, else 64",
+    )
     effort.add_argument(
         "--lr",
         type=rate,

@@ -156,15 +156,18 @@ class Effort:
     short_list: int
 
 
-DEFAULT = Effort(steps=960, trials=80, search_images=600, short_list=8)
+DEFAULT = Effort(steps=900, trials=80, search_images=600, short_list=10)
 """Ten minutes on two CPU cores with the embedded data; the steps are those of `base` under two
 billion multiply-adds, and others where a step is cheaper (`default_steps`)."""
 
 QUICK = Effort(steps=120, trials=10, search_images=200, short_list=3)
 """A look at how everything works, within 90 seconds on two CPU cores."""
 
+SMALL_SIZE = 64
+"""Pixels at which networks are trained and compared with the embedded data, and on CPUs."""
+
 SMALL_BATCH, BATCH = 16, 64
-"""Images in a step of the embedded data, and of others.
+"""Images in a step with the embedded data and on CPUs, and elsewhere.
 
 Before anything is learned, it is steps that count and not images: with the same number of images
 the subnets of `tiny` inherit 52 % in batches of 16 and 28 % in batches of 32 (docs/research.md).
@@ -175,7 +178,11 @@ BATCH_LR = 6e-4
 share of that (Malladi et al., 2022, arXiv 2205.10287, whose rule is for Adam)."""
 
 DEFAULT_EPOCHS = 50
-"""Passes over the train split of data that are not embedded, in the place of the default steps."""
+"""Passes over the train split of data that are not embedded, where they are more steps than the
+default has."""
+
+MOST_ON_CPU = 6
+"""Times as many steps as the default has where there is no GPU: an hour's on two cores."""
 
 FIRST_RUNG = 1 / 30
 """Of the supernet's steps, so many has the first rung of the tryout: with the default list and

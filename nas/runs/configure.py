@@ -25,8 +25,10 @@ from nas.runs.config import (
     DEFAULT,
     DEFAULT_EPOCHS,
     FIRST_RUNG,
+    MOST_ON_CPU,
     QUICK,
     SMALL_BATCH,
+    SMALL_SIZE,
     RunConfig,
     default_steps,
     limit_fields,
@@ -106,11 +108,14 @@ def configure(
         data: A name or a folder that `load_data` knows, or the user's own datasets.
         space: A preset's name, a JSON file, or a space.
         image_size: Pixels at which MACs and latency count.
-        proxy_size: Pixels of training and evaluation; 64 for `digits`, else the image size.
+        proxy_size: Pixels of training and evaluation; 64 for `digits` and where there is no GPU,
+            else the image size.
         quick: Shrink everything to a look.
-        steps: Training steps of the supernet.
+        steps: Training steps of the supernet; by default those of ten minutes on two CPU cores or,
+            where 50 passes over other data than `digits` are more, those of 50 passes, on CPUs at
+            most of an hour.
         epochs: The same, in passes over the train split.
-        batch_size: Images in a step; 16 for `digits`, else 64.
+        batch_size: Images in a step; 16 for `digits` and where there is no GPU, else 64.
         lr: Peak learning rate; by default 6e-4 for batches of 64, and in proportion to the root of
             others.
         trials: Architectures to evaluate.
@@ -136,11 +141,12 @@ def configure(
     tables = given_tables(latency_table, limits_ms, searched, image_size, conditions)
     check_timed_devices(limits_ms, tables, image_size, conditions)
 
-    embedded = data == "digits"
+    embedded, on_gpu = data == "digits", device.startswith("cuda")
+    small = embedded or not on_gpu
     if batch_size is None:
-        batch_size = SMALL_BATCH if embedded else BATCH
+        batch_size = SMALL_BATCH if small else BATCH
     if proxy_size is None:
-        proxy_size = 64 if embedded else image_size
+        proxy_size = SMALL_SIZE if small else image_size
     sizes = {"image_size": (image_size, 32), "proxy_size": (proxy_size, 32)}
     for field, (value, least) in {**sizes, "batch_size": (batch_size, 1)}.items():
         if value < least:
@@ -149,19 +155,21 @@ def configure(
     loaded = load_data(source, image_size=proxy_size, seed=seed)
     effort = QUICK if quick else DEFAULT
     per_epoch = max(1, round(loaded.epoch_size / batch_size))
-    if steps is None and epochs is None and quick:
+    if epochs is not None:
+        steps = epochs * per_epoch
+    if steps is None and quick:
         steps = effort.steps
-    if steps is None and epochs is None and embedded:
+    if steps is None:
         largest = extreme(searched, lambda cost: -cost.macs, image_size=image_size)
         most = total_cost(largest, image_size=image_size).macs
-        steps = default_steps(
+        least = default_steps(
             min(most, limited.get(MACS.name, most)),
             image_size=image_size,
             proxy_size=proxy_size,
             batch_size=batch_size,
         )
-    if steps is None:
-        steps = (DEFAULT_EPOCHS if epochs is None else epochs) * per_epoch
+        passes = 0 if embedded else DEFAULT_EPOCHS * per_epoch
+        steps = max(least, passes if on_gpu else min(passes, MOST_ON_CPU * least))
     if lr is None:
         lr = BATCH_LR * math.sqrt(batch_size / BATCH)
     trials = effort.trials if trials is None else trials

@@ -26,7 +26,8 @@ from nas.training.checkpoint import (
 from nas.training.ranks import ALONE, Ranks
 from nas.training.schedule import learning_rate
 from nas.training.settings import TrainingSettings
-from nas.utilities.errors import Diverged
+from nas.utilities.devices import is_out_of_memory
+from nas.utilities.errors import Diverged, InputError
 from nas.utilities.interrupt import Interrupted, StopRequest
 
 logger = logging.getLogger(__name__)
@@ -157,6 +158,13 @@ def train(
                 saved_at = time.monotonic()
     except Interrupted:
         save()
+        raise
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise InputError(
+                f"`batch_size` {settings.batch_size}: {device} has too little memory; smaller "
+                "batches or images need less"
+            ) from error
         raise
 
 

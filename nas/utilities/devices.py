@@ -87,6 +87,16 @@ def check_memory(what: str, needed: float, device: str) -> None:
         )
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was asked for which is not there."""
+    import torch
+
+    # Of a GPU torch raises an error of its own, of a CPU any RuntimeError.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
 @contextmanager
 def threads(number: int) -> Iterator[None]:
     """Let torch use that many CPU threads."""

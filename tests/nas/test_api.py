@@ -70,7 +70,7 @@ def keywords(function: Any) -> dict[str, inspect.Parameter]:
     ("function", "command", "elsewhere"),
     [
         (api.search, "search", {"progress"}),
-        (api.retrain, "retrain", {"progress", "data"}),
+        (api.retrain, "retrain", {"progress"}),
         (api.profile, "profile", {"progress"}),
         (api.export, "export", set()),
     ],

@@ -1,11 +1,15 @@
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 from small_runs import small_config
 
+import nas.runs.configure
+from nas.data import load_data
 from nas.objectives.limits import Limits
-from nas.runs.config import DEFAULT, QUICK, RunConfig, default_steps, limit_fields
+from nas.runs.config import DEFAULT, MOST_ON_CPU, QUICK, RunConfig, default_steps, limit_fields
 from nas.runs.configure import configure
 from search_space import PRESETS
 
@@ -140,8 +144,28 @@ def test_what_is_not_asked_for_is_small_batches_of_digits_and_a_rate_that_suits_
     few = configure(budget="200MFLOPs", space="nano").config
     assert (few.batch_size, few.lr) == (16, pytest.approx(3e-4))
     assert few.tryout.first_rung == round(few.steps / 30)
-    assert few.short_list == 8
+    assert few.short_list == 10
     more = configure(budget="200MFLOPs", space="nano", batch_size=64, trials=5).config
     assert more.lr == pytest.approx(6e-4)
     assert more.steps < few.steps
     assert more.short_list == 5
+
+
+@pytest.mark.parametrize(
+    ("images", "wanted"),
+    [
+        (40, lambda least: least),  # too few passes would teach nothing
+        (2_000, lambda least: 50 * 2_000 / 16),
+        (900_000, lambda least: MOST_ON_CPU * least),  # nobody has days
+    ],
+)
+def test_without_a_gpu_other_data_have_a_default_that_fits_the_machine(
+    images: int, wanted: Callable[[int], float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = replace(load_data("digits", image_size=32, seed=0), epoch_size=images)
+    monkeypatch.setattr(nas.runs.configure, "load_data", lambda *_, **__: data)
+    asked: dict[str, Any] = {"budget": "200MFLOPs", "space": "nano", "device": "cpu"}
+    config = configure(**asked, data="fashion-mnist").config
+    assert (config.proxy_size, config.batch_size) == (64, 16)
+    least = configure(**asked).config.steps
+    assert config.steps == pytest.approx(wanted(least), rel=0.1)

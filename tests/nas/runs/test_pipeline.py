@@ -58,6 +58,7 @@ def test_a_run_leaves_what_the_design_says_and_nothing_else(small_run: Path) -> 
     exported = {"best", *(f"front/{number}" for number in range(1, front + 1))}
     assert left - {".lock", "summary.json", "seconds.json"} == {
         "config.json",
+        "data.json",
         "log.txt",
         "environment.json",
         "supernet/checkpoint.safetensors",
@@ -100,6 +101,7 @@ def test_the_same_command_again_does_nothing_twice(copy: Path) -> None:
     assert outcome.status == 0, outcome.err
     assert "trained already" in outcome.out
     assert "done already" in outcome.out
+    assert "expected time" not in outcome.out
     assert (copy / "supernet" / "checkpoint.safetensors").stat().st_mtime_ns == stamp
     after = files(copy)
     assert after.keys() == before.keys()

@@ -96,4 +96,5 @@ def test_images_in_two_splits_and_small_classes_are_said_before_training(place: 
     assert done.status == 0, done.err
     said = done.out[: done.out.index("supernet")]
     assert "leak: " in said and "images of test are in train, too" in said
+    assert "expected time: " in said
     assert "classes of fewer than 10 training images: bee (" in said

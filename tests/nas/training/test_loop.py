@@ -93,6 +93,7 @@ def run(
     crash_after: int | None = None,
     identity: Mapping[str, Any] = IDENTITY,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    crash: Exception | None = None,
 ) -> tuple[Linear, list[tuple[int, Sequence[float]]]]:
     """Train as a process does that is interrupted or killed after a step, or neither."""
     learner = learner or Linear()
@@ -103,7 +104,7 @@ def run(
         shown.append((step, losses))
         stop.requested = step == stop_after
         if step == crash_after:
-            raise Crash
+            raise crash or Crash
 
     train(
         learner,
@@ -215,3 +216,23 @@ def test_a_checkpoint_without_some_of_the_state_is_refused(tmp_path: Path, absen
     save_file(tensors, state, metadata={"step": "2", "identity": '{"steps": 6}'})
     with pytest.raises(InputError, match=f"cannot be resumed from .*it lacks {absent}"):
         run(tmp_path, identity={"steps": 6})
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_too_little_memory_is_told_with_the_size_of_the_batch(
+    tmp_path: Path, error: Exception
+) -> None:
+    with pytest.raises(InputError, match="`batch_size` 4: cpu has too little memory"):
+        run(tmp_path, crash_after=1, crash=error)
+
+
+def test_other_errors_of_a_training_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        run(tmp_path, crash_after=1, crash=RuntimeError("mat1 and mat2 cannot be multiplied"))

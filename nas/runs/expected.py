@@ -1,0 +1,80 @@
+"""How long a run will take, told before it is begun."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nas.data import normalise, train_batches
+from nas.runs.job import Job
+from nas.search.tryout import planned_steps
+from nas.training.loop import autocast
+from nas.utilities.seeding import preserved_global_generators
+from nas.utilities.units import format_seconds
+from supernet import Network
+
+STEP = 1.0
+"""Times as long as a training step of the largest subnet alone takes one of the supernet, the
+teacher's included: as measured on two CPU cores in `tiny` and `base`."""
+
+TYPICAL = 0.5
+"""Share of the time of the largest subnet that one takes which the search proposes."""
+
+_TIMED = 3  # calls, or fewer
+_SECONDS = 3.0  # in all
+
+
+def expected_time(job: Job) -> str:
+    """How long the parts of a run will take, by a few steps that are timed now, in words.
+
+    A step that waits for images takes as long as they do.
+    """
+    config, workers = job.config, max(1, job.execution.workers)
+    images, labels = _batch(job)
+    loading = _seconds(lambda: _batch(job))
+    with preserved_global_generators():
+        network = Network(job.constrained.largest(), num_classes=job.data.num_classes)
+    network = network.to(config.device)
+    pixels = normalise(images.to(config.device), job.data.mean, job.data.std)
+    labels = labels.to(config.device)
+
+    def forward() -> None:
+        with torch.no_grad(), autocast(pixels.device):
+            network.eval()(pixels).sum().item()
+
+    def step() -> None:
+        with autocast(pixels.device):
+            scores = network.train()(pixels)
+        F.cross_entropy(scores.float(), labels).backward()
+        network.zero_grad()
+
+    stepping, passing = _seconds(step), _seconds(forward)
+    helpers = job.execution.loader_workers
+    loaded = loading / helpers if helpers else 0.0
+    beside = 0.0 if helpers else loading
+    training = config.steps * max(loaded, STEP * stepping / job.execution.train_workers + beside)
+    searching = config.trials * TYPICAL * passing * len(job.labels) / len(labels) / workers
+    steps = planned_steps(config.tryout, min(config.short_list, config.trials))
+    trying = steps * max(loaded, TYPICAL * stepping + beside) / workers if steps else 0.0
+    parts = {"training": training, "search": searching, "short list": trying}
+    told = ", ".join(f"{name} {format_seconds(seconds)}" for name, seconds in parts.items())
+    return f"expected time: {format_seconds(sum(parts.values()))} ({told})"
+
+
+def _batch(job: Job) -> tuple[Tensor, Tensor]:
+    """A batch of training images and their labels, loaded in this process."""
+    size, seed = job.config.batch_size, job.config.seed
+    return next(train_batches(job.data, batch_size=size, seed=seed, steps=1))
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    """The median time of a call, after one that is not counted if there is time for others."""
+    times: list[float] = []
+    while len(times) <= _TIMED and sum(times) < _SECONDS:
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:] or times)
