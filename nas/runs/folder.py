@@ -145,10 +145,17 @@ class RunFolder:
             )
 
 
+class _Log(logging.FileHandler):
+    """A log whose disk may be full: that ends the run as it does with any other file."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        raise  # what was caught; otherwise its traceback is printed and the run goes on
+
+
 @contextmanager
 def logging_to(folder: RunFolder) -> Iterator[None]:
     """Let everything of ours that is logged go to the run's log as well."""
-    handler = logging.FileHandler(folder.log, encoding="utf-8")
+    handler = _Log(folder.log, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     ours = logging.getLogger("nas")
     before = ours.level, ours.propagate

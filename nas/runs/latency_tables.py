@@ -76,6 +76,7 @@ def profile_space(
         runtime=runtime,
         threads=threads or torch.get_num_threads(),
     )
+    conditions.check_room(space.scaled(1.0))
     check_runtime(conditions)
     path = Path(out) if out is not None else None
     if path is not None:

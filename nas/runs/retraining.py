@@ -18,8 +18,9 @@ from nas.export.network import export_network, exported_front, stage_rows
 from nas.objectives.objective import Objective
 from nas.report.cards import retrained_card
 from nas.runs.config import BATCH
-from nas.runs.configure import check_images, default_loader_workers, illegal_field
+from nas.runs.configure import default_loader_workers, illegal_field
 from nas.runs.folder import RunFolder, logging_to
+from nas.runs.memory import check_training
 from nas.training.accuracy import count_correct
 from nas.training.alone import Recipe, Start, identity_of, new_network, train_alone
 from nas.training.checkpoint import load_checkpoint
@@ -122,8 +123,13 @@ def retrain_run(
         seed=config.seed,
         augment=augment,
     )
-    check_images(
-        loaded.test, limit=None, batch_size=batch_size, image_size=train_size, field="train_size"
+    check_training(
+        config.space,
+        loaded.test,
+        limit=None,
+        batch_size=batch_size,
+        image_size=train_size,
+        device=device,
     )
     if epochs is not None:
         steps = epochs * max(1, round(loaded.epoch_size / batch_size))
