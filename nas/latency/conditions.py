@@ -73,7 +73,7 @@ class LatencyConditions(BaseModel):
         """
         cost = total_cost(architecture, image_size=self.image_size)
         whole = replace(cost, peak=self.batch_size * cost.peak)
-        what = f"a network on {self.batch_size} images of {self.image_size} px"
+        what = f"a network at {self.image_size} px in batches of {self.batch_size}"
         check_memory(what, whole.memory_bytes(2), self.device)  # in the smallest data type
 
     def __str__(self) -> str:

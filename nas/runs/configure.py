@@ -212,6 +212,18 @@ def checked_config(**fields: Any) -> RunConfig:
         raise illegal_field(error) from None
 
 
+def checked_conditions(**fields: Any) -> LatencyConditions:
+    """What networks are timed under.
+
+    Raises:
+        InputError: If a field is illegal; it is named.
+    """
+    try:
+        return LatencyConditions(**fields)
+    except ValidationError as error:
+        raise illegal_field(error) from None
+
+
 def illegal_field(error: ValidationError) -> InputError:
     """What a user is told of a field that is illegal."""
     field, _, message = first_error(error).partition(": ")
@@ -364,7 +376,9 @@ def check_timed_devices(
     """
     for device in limits_ms:
         if device in devices_here():
-            timed = LatencyConditions(device=device, image_size=image_size, threads=1, **conditions)
+            timed = checked_conditions(
+                device=device, image_size=image_size, threads=1, **conditions
+            )
             timed.check_room(space.scaled(1.0))
             check_runtime(timed)
         elif device not in tables:

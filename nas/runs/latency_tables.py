@@ -16,7 +16,7 @@ from nas.latency.reference import latency_meter
 from nas.latency.runtimes import check_runtime
 from nas.latency.table import LatencyTable
 from nas.runs.config import RunConfig
-from nas.runs.configure import default_device, space_named
+from nas.runs.configure import checked_conditions, default_device, space_named
 from nas.runs.folder import RunFolder
 from nas.utilities.devices import check_device
 from nas.utilities.errors import InputError
@@ -68,7 +68,7 @@ def profile_space(
         Interrupted: After Ctrl-C, SIGTERM or SIGHUP; no table is written then.
     """
     space = space if isinstance(space, SearchSpace) else space_named(space)
-    conditions = LatencyConditions(
+    conditions = checked_conditions(
         device=check_device(device) if device is not None else default_device(),
         image_size=image_size,
         batch_size=batch,

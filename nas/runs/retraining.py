@@ -107,6 +107,7 @@ def retrain_run(
         raise InputError(f"`drop_path` {drop_path:g} is outside 0 to 1")
     device = check_device(config.device if device is None else device)
     exported_networks(folder)  # refuses a run without any, before the data are loaded
+    folder.retrained(name)  # likewise a name that cannot be used
     if data is None and config.data.startswith(OWN_DATASET):
         raise InputError(f"`data`: the run was made from {config.data}; give it again, from Python")
     if data is not None and data.identity != config.data:
