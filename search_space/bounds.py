@@ -34,8 +34,8 @@ MOST_STAGES = 32
 MOST_CHOICES = 100
 """Choices of one gene of a stage."""
 
-MOST_BODIES = 100_000
-"""Combinations of the choices of one stage, its pooling left out: they are listed."""
+MOST_BODIES = 50_000
+"""Combinations of the choices of one stage, its pooling left out: listing them takes seconds."""
 
 LARGEST_FILE = 1 << 24
 """Bytes of a JSON file."""

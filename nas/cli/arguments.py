@@ -21,7 +21,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise what `main` prints."""
-        raise InputError(f"{message} (see {self.prog} --help)")
+        short = message if len(message) <= 300 else f"{message[:297]}..."
+        raise InputError(f"{short} (see {self.prog} --help)")
 
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"

@@ -11,8 +11,10 @@ from textwrap import shorten
 import torch
 from torch import Tensor, nn
 
+from nas.utilities.devices import check_memory
 from nas.utilities.errors import InputError
 from nas.utilities.files import replacing
+from search_space import total_cost
 from supernet import ExportedNetwork, load_exported
 
 INPUT, OUTPUT = "images", "scores"
@@ -68,6 +70,8 @@ def write_onnx(exported: Path, out: str | Path | None, *, image_size: int | None
     except ValueError as error:
         raise InputError(str(error)) from None
     size = image_size or about.image_size
+    cost = total_cost(network.architecture, image_size=size, num_classes=about.num_classes)
+    check_memory(f"`image_size` {size}", cost.memory_bytes(), "cpu")
     images = torch.randn(3, about.in_chans, size, size, generator=torch.Generator().manual_seed(0))
     metadata = {name: json.dumps(value) for name, value in vars(about).items()}
     metadata["image_size"] = json.dumps(size)

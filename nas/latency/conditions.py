@@ -1,12 +1,14 @@
 """Under which conditions networks are timed: what stands beside every latency."""
 
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from nas.utilities.bounds import Batch, Processes
-from nas.utilities.devices import chip_name, is_here
+from nas.utilities.devices import check_memory, chip_name, is_here
+from search_space import Architecture, total_cost
 from search_space.bounds import Pixels
 
 DtypeName = Literal["float32", "bfloat16", "float16"]
@@ -62,6 +64,17 @@ class LatencyConditions(BaseModel):
     batch_size: Batch = 1
     image_size: Pixels
     threads: Processes
+
+    def check_room(self, architecture: Architecture) -> None:
+        """See that a network has room in the memory of the device, which must be here.
+
+        Raises:
+            InputError: If not.
+        """
+        cost = total_cost(architecture, image_size=self.image_size)
+        whole = replace(cost, peak=self.batch_size * cost.peak)
+        what = f"a network at {self.image_size} px in batches of {self.batch_size}"
+        check_memory(what, whole.memory_bytes(2), self.device)  # in the smallest data type
 
     def __str__(self) -> str:
         return (

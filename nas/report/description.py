@@ -40,9 +40,14 @@ class PartLatency:
 
 
 def timed_parts(architecture: Architecture, conditions: LatencyConditions) -> PartLatency:
-    """Time the parts on a device that is here, inside the whole network."""
+    """Time the parts on a device that is here, inside the whole network.
+
+    Raises:
+        InputError: If the device has not the memory.
+    """
     from nas.latency.profile import time_segments
 
+    conditions.check_room(architecture)
     times = [milliseconds for _, milliseconds in time_segments(architecture, conditions)]
     return PartLatency(
         milliseconds=_by_part(architecture, times), how=f"measured just now: {conditions}"

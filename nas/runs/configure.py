@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from nas.data import Data, OwnDataset, Samples, load_data
+from nas.data import Data, OwnDataset, load_data
 from nas.latency.conditions import LatencyConditions
 from nas.latency.runtimes import check_runtime
 from nas.latency.table import LatencyTable
@@ -33,12 +33,12 @@ from nas.runs.config import (
     default_steps,
     limit_fields,
 )
+from nas.runs.memory import check_run
 from nas.search.samplers import AUTO, BEST
 from nas.search.settings import DEFAULT_TRYOUT
 from nas.training.strategies import DEFAULT_STRATEGY
 from nas.utilities.devices import (
     check_device,
-    check_memory,
     chip_name,
     devices_here,
     usable_cpus,
@@ -139,7 +139,7 @@ def configure(
     conditions = {"batch_size": latency_batch, "dtype": latency_dtype, "runtime": runtime}
     limits_ms = latency_limits(latency, device)
     tables = given_tables(latency_table, limits_ms, searched, image_size, conditions)
-    check_timed_devices(limits_ms, tables, image_size, conditions)
+    check_timed_devices(limits_ms, tables, searched, image_size, conditions)
 
     embedded, on_gpu = data == "digits", device.startswith("cuda")
     small = embedded or not on_gpu
@@ -204,47 +204,8 @@ def configure(
         search_images=effort.search_images if search_images is None else search_images,
         threads=threads,
     )
-    _check_memory(config, loaded)
+    check_run(config, loaded)
     return Configured(config=config, data=loaded, tables=tables)
-
-
-def _check_memory(config: RunConfig, data: Data) -> None:
-    """See that what a run cannot do without has room in memory.
-
-    Raises:
-        InputError: If not.
-    """
-    params = total_cost(config.space.scaled(1.0), num_classes=data.num_classes).params
-    # Weights, gradients and the two moments of AdamW, in float32.
-    check_memory(f"`space` {config.space.name}, trained", 16 * params, config.device)
-    check_images(
-        data.search,
-        limit=config.search_images,
-        batch_size=config.batch_size,
-        image_size=config.proxy_size,
-        field="proxy_size",
-    )
-
-
-def check_images(
-    split: Samples, *, limit: int | None, batch_size: int, image_size: int, field: str
-) -> None:
-    """See that the images of a split, as bytes, and a batch, as floats, have room in memory.
-
-    Args:
-        split: Of which all images are held, or the limit.
-        limit: The most of them.
-        batch_size: Images in a training step.
-        image_size: Side in pixels.
-        field: What the user calls that.
-
-    Raises:
-        InputError: If not.
-    """
-    images = len(split) if limit is None else min(len(split), limit)
-    needed = 3 * image_size**2 * (images + 4 * batch_size)
-    what = f"`{field}` {image_size} with batches of {batch_size} and {images} images to evaluate on"
-    check_memory(what, needed, "cpu")
 
 
 def checked_config(**fields: Any) -> RunConfig:
@@ -255,6 +216,18 @@ def checked_config(**fields: Any) -> RunConfig:
     """
     try:
         return RunConfig(**fields)
+    except ValidationError as error:
+        raise illegal_field(error) from None
+
+
+def checked_conditions(**fields: Any) -> LatencyConditions:
+    """What networks are timed under.
+
+    Raises:
+        InputError: If a field is illegal; it is named.
+    """
+    try:
+        return LatencyConditions(**fields)
     except ValidationError as error:
         raise illegal_field(error) from None
 
@@ -417,19 +390,22 @@ def check_taken_so(
 def check_timed_devices(
     limits_ms: Mapping[str, float],
     tables: Mapping[str, LatencyTable],
+    space: SearchSpace,
     image_size: int,
     conditions: Mapping[str, Any],
 ) -> None:
-    """Check that each device with a limit on latency can be timed, or has a table.
+    """Check that each device with a limit on latency can time a space, or has a table.
 
     Raises:
         InputError: If not.
     """
     for device in limits_ms:
         if device in devices_here():
-            check_runtime(
-                LatencyConditions(device=device, image_size=image_size, threads=1, **conditions)
+            timed = checked_conditions(
+                device=device, image_size=image_size, threads=1, **conditions
             )
+            timed.check_room(space.scaled(1.0))
+            check_runtime(timed)
         elif device not in tables:
             raise InputError(
                 f"`latency` {device}=...: {device!r} is not here ({', '.join(devices_here())} is), "

@@ -17,7 +17,12 @@ from nas.latency.runtimes import check_runtime
 from nas.latency.table import LatencyTable
 from nas.latency.timings import Timings
 from nas.runs.config import RunConfig
-from nas.runs.configure import check_taken_so, default_device, space_named
+from nas.runs.configure import (
+    check_taken_so,
+    checked_conditions,
+    default_device,
+    space_named,
+)
 from nas.runs.folder import RunFolder
 from nas.utilities.devices import check_device
 from nas.utilities.errors import InputError
@@ -69,7 +74,7 @@ def profile_space(
         Interrupted: After Ctrl-C, SIGTERM or SIGHUP; the same call goes on, if it has a file.
     """
     space = space if isinstance(space, SearchSpace) else space_named(space)
-    conditions = LatencyConditions(
+    conditions = checked_conditions(
         device=check_device(device) if device is not None else default_device(),
         image_size=image_size,
         batch_size=batch,
@@ -77,6 +82,7 @@ def profile_space(
         runtime=runtime,
         threads=threads or torch.get_num_threads(),
     )
+    conditions.check_room(space.scaled(1.0))
     check_runtime(conditions)
     path = Path(out) if out is not None else None
     if path is not None:

@@ -18,8 +18,9 @@ from nas.export.network import export_network, exported_front, stage_rows
 from nas.objectives.objective import Objective
 from nas.report.cards import retrained_card
 from nas.runs.config import BATCH, RunConfig
-from nas.runs.configure import check_images, default_loader_workers, illegal_field
+from nas.runs.configure import default_loader_workers, illegal_field
 from nas.runs.folder import RunFolder, logging_to
+from nas.runs.memory import check_training
 from nas.runs.same_data import keep_data
 from nas.training.accuracy import count_correct
 from nas.training.alone import Recipe, Start, identity_of, new_network, train_alone
@@ -107,6 +108,7 @@ def retrain_run(
         raise InputError(f"`drop_path` {drop_path:g} is outside 0 to 1")
     device = check_device(config.device if device is None else device)
     exported_networks(folder)  # refuses a run without any, before the data are loaded
+    folder.retrained(name)  # likewise a name that cannot be used
     source = data_again(config, data)
     if train_size is None:
         train_size = config.proxy_size
@@ -120,8 +122,13 @@ def retrain_run(
         seed=config.seed,
         augment=augment,
     )
-    check_images(
-        loaded.test, limit=None, batch_size=batch_size, image_size=train_size, field="train_size"
+    check_training(
+        config.space,
+        loaded.test,
+        limit=None,
+        batch_size=batch_size,
+        image_size=train_size,
+        device=device,
     )
     if epochs is not None:
         steps = epochs * max(1, round(loaded.epoch_size / batch_size))

@@ -41,6 +41,9 @@ _APART = ("measured", "tried")
 
 _RECORD, _SOURCE, _MEASURED, _TRIED = "record", "source", "measured", "tried"
 
+_CREATE_TRIAL = 4
+"""The operation of an entry that creates the next trial, as Optuna numbers them."""
+
 _record, _measured, _tried = TypeAdapter(Record), TypeAdapter(MeasuredLatency), TypeAdapter(Tried)
 _hashes = TypeAdapter(list[str])
 
@@ -280,6 +283,7 @@ class _Journal(BaseJournalBackend):
     def __init__(self, path: Path) -> None:
         self._path = path
         self._ends = [0]  # of the lines that were read, in bytes
+        self._trials = 0  # that they created
 
     @property
     def line(self) -> int:
@@ -287,15 +291,25 @@ class _Journal(BaseJournalBackend):
         return len(self._ends) - 1
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """The entries behind so many."""
-        del self._ends[log_number_from + 1 :]
+        """The entries behind so many: Optuna asks for each once.
+
+        Raises:
+            ValueError: If a line is no entry, or of a trial that no line before has created; Optuna
+                would pass over that.
+        """
+        assert log_number_from == self.line
         with self._path.open("rb") as file:
             file.seek(self._ends[-1])
             for line in file:
                 if not line.endswith(b"\n"):  # it is being written
                     return
                 self._ends.append(self._ends[-1] + len(line))
-                yield json.loads(line)
+                entry = json.loads(line)
+                if entry["op_code"] == _CREATE_TRIAL:
+                    self._trials += 1
+                elif entry.get("trial_id", -1) >= self._trials:
+                    raise ValueError("an entry of an unknown trial")
+                yield entry
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Add entries that survive the process and the machine."""
@@ -344,10 +358,13 @@ def _check(journal: Path, study: optuna.Study) -> None:
         if trial.state == TrialState.COMPLETE and trial.values != values:
             raise _damaged(journal, f"trial {trial.number} has other values than its record")
     try:
-        records(study)
-        tried_out(study)
+        known = {record.hash for record in records(study).values()}
+        apart = (name.split(" ") for name in study.user_attrs if name != _TRIED_OUT)
+        unknown = {*tried_out(study), *(parts[1] for parts in apart if len(parts) > 1)} - known
     except ValidationError as error:
         raise _damaged(journal, first_error(error)) from None
+    if unknown:
+        raise _damaged(journal, f"no trial is of the architecture {min(unknown)!r}")
 
 
 def _damaged(journal: Path, why: str) -> InputError:
@@ -359,10 +376,7 @@ def _damaged(journal: Path, why: str) -> InputError:
 
 
 def _mend(journal: Path) -> None:
-    """Cut off a last line that a killed process left half-written.
-
-    Optuna would pass over it, append to it, and then be unable to read on.
-    """
+    """Cut off a last line that a killed process left half-written: the next would go on in it."""
     if not journal.exists():
         return
     content = journal.read_bytes()

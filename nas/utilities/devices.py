@@ -82,7 +82,7 @@ def check_memory(what: str, needed: float, device: str) -> None:
         there = torch.cuda.get_device_properties(device).total_memory
     if needed > there:
         raise InputError(
-            f"{what}: at least {needed / 1e9:,.0f} GB of memory are needed, and {device} has "
+            f"{what}: needs at least {needed / 1e9:,.0f} GB of memory; {device} has "
             f"{there / 1e9:,.0f} GB"
         )
 

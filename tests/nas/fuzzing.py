@@ -32,6 +32,7 @@ from nas.data import Samples
 from nas.latency.conditions import LatencyConditions
 from nas.latency.table import LatencyTable
 from nas.runs.latency_tables import LatencyMethods
+from nas.utilities.interrupt import StopRequest
 from search_space import PRESETS, SearchSpace
 from search_space.segments import segments, space_segments
 
@@ -47,6 +48,12 @@ SEARCH = (
     *("--latency", "phone=40ms", "--latency-table", "table.json", "--out", "run"),
 )
 RETRAIN = ("retrain", "run", "--steps", "1", "--batch-size", "8")
+SEARCH_ON = (*SEARCH[:-1], "begun")
+RETRAIN_ON = (*RETRAIN, "--steps", "2", "--name", "begun")
+"""These were stopped after a step, and go on from their states."""
+
+LONG = (SEARCH, SEARCH_ON, RETRAIN, RETRAIN_ON)
+"""Commands that take a second or more where nothing is wrong."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +102,18 @@ def build(folder: Path) -> None:
         for command in (SEARCH, RETRAIN):
             status, _, err = _called(command)
             assert status == 0, err
-    shutil.copytree(folder / "run", folder / "begun", ignore=_finished)
+        for command, module in ((SEARCH_ON, "start"), (RETRAIN_ON, "retraining")):
+            with mock.patch(f"nas.runs.{module}.stop_on_signals", _stopped):
+                status, _, err = _called(command)
+            assert status == 130, err
 
 
-def _finished(_: str, names: list[str]) -> set[str]:
-    """What a run has that has only just begun to search."""
-    return {"summary.json", "best", "front", "retrain", "tried"} & set(names)
+@contextmanager
+def _stopped() -> Iterator[StopRequest]:
+    """A stop that was requested before anything began."""
+    stop = StopRequest()
+    stop.requested = True
+    yield stop
 
 
 def _table(space: SearchSpace, device: str) -> LatencyTable:
@@ -324,6 +337,8 @@ READERS: Mapping[str, Sequence[tuple[str, ...]]] = {
     "run/supernet/checkpoint.safetensors": (OPEN["supernet"], OPEN["supernet"], SEARCH),
     "run/tried/*.safetensors": (SEARCH,),
     "run/retrain/1/metrics.json": (RETRAIN,),
+    "run/begun/.1.state.safetensors": (RETRAIN_ON,),
+    "begun/supernet/*.safetensors": (SEARCH_ON,),
     "a.json": (("describe", "a.json", "--no-latency"), ("describe", "a.json", "--json")),
     "space.json": (("sample", "--space", "space.json"), (*SEARCH, "--space", "space.json")),
     "table.json": (("describe", "a.json", "--latency-table", "table.json"), SEARCH),

@@ -6,10 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from fuzzing import RETRAIN, SEARCH, Case, build, command_lines, damaged_files, hurried, run
-
-LONG = (SEARCH, RETRAIN)
-"""Commands that take a second where nothing is wrong."""
+from fuzzing import LONG, Case, build, command_lines, damaged_files, hurried, run
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ from nas.training.strategies import STRATEGIES
 from nas.utilities.devices import usable_cpus
 from nas.utilities.interrupt import Interrupted
 from search_space import DESIGNS, PRESETS, Architecture, SearchSpace, total_cost
+from supernet import ExportedNetwork, Network, save_exported
 
 # --- describe, sample, designs -------------------------------------------------------------------
 
@@ -217,6 +218,18 @@ def space_with_half_channels(here: Path) -> None:
     space_file(here, ratio=[2.3])
 
 
+def space_with_huge_stages(here: Path) -> None:
+    space_file(here, width=[65_536], depth=[1_000], ratio=[64])
+
+
+def space_with_countless_choices(here: Path) -> None:
+    space_file(here, depth=list(range(1, 100)), ratio=list(range(1, 60)), sharing=[1, 2])
+
+
+def space_without_end(here: Path) -> None:
+    (here / "space.json").symlink_to("/dev/zero")
+
+
 def space_with_an_unknown_field(here: Path) -> None:
     space_file(here, widths=[32])
 
@@ -237,6 +250,18 @@ def architecture_in_another_encoding(here: Path) -> None:
 
 def architecture_with_a_word_for_a_number(here: Path) -> None:
     architecture(here, lambda data: data["stages"][1].update(depth="deep"))
+
+
+def architecture_with_huge_stages(here: Path) -> None:
+    architecture(here, lambda data: data["stages"][1].update(width=65_536, depth=1_000))
+
+
+def architecture_of_huge_depth(here: Path) -> None:
+    architecture(here, lambda data: data["stages"][1].update(depth=10**9))
+
+
+def architecture_nested_deeply(here: Path) -> None:
+    (here / "a.json").write_text('{"stem": ' + 100_000 * "[")
 
 
 def architecture_with_too_many_heads(here: Path) -> None:
@@ -320,6 +345,20 @@ def table_without_json(here: Path) -> None:
 def finished_search(here: Path) -> None:
     with RunFolder(here / "run").claimed_for(small_config()):
         pass
+
+
+def exported_network(here: Path) -> None:
+    finished_search(here)
+    about = ExportedNetwork(
+        num_classes=10,
+        image_size=64,
+        mean=(0.5,) * 3,
+        std=(0.5,) * 3,
+        class_names=tuple("0123456789"),
+    )
+    (here / "run" / "front" / "1").mkdir(parents=True)
+    network = Network(NANO.scaled(0.0), num_classes=10)
+    save_exported(here / "run" / "front" / "1", network, about)
 
 
 def nothing(here: Path) -> None:
@@ -416,6 +455,11 @@ BAD_INPUT: list[tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...]]]
     (nothing, (*PROFILE, "--out", "none/table.json"), ("--out none/table.json", "folder")),
     (regular_file, (*PROFILE, "--out", "file/table.json"), ("--out file/table.json", "folder")),
     (empty_folder, (*PROFILE, "--out", "photos"), ("--out photos", "folder")),
+    (
+        architecture_with_huge_stages,
+        (*PROFILE, "--out", "a.json"),
+        ("--out a.json", "exists and is no latency table"),
+    ),
     (nothing, ("profile", "--space", "huge"), ("--space", "'huge'", "nano")),
     (nothing, ("profile", "--space", "nano", "--device", "tpu"), ("--device", "'tpu'", "cpu")),
     (nothing, (*PROFILE, "--batch", "0"), ("--batch", "0")),
@@ -435,6 +479,12 @@ BAD_INPUT: list[tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...]]]
     (space_without_json, (*SEARCH, "--space", "space.json"), ("space.json", "JSON")),
     (space_with_a_wrong_width, (*SEARCH, "--space", "space.json"), ("stages[1].width 30",)),
     (space_with_half_channels, (*SEARCH, "--space", "space.json"), ("space.json", "ratio 2.3")),
+    (
+        space_with_countless_choices,
+        (*SEARCH, "--space", "space.json"),
+        ("stages[1]", "combinations", "50,000"),
+    ),
+    (space_without_end, (*SEARCH, "--space", "space.json"), ("space.json", "larger than 16 MiB")),
     (space_with_an_unknown_field, (*SEARCH, "--space", "space.json"), ("stages[1].widths",)),
     (nothing, (*SEARCH, "--device", "tpu"), ("--device", "'tpu'", "cpu")),
     (nothing, (*SEARCH, "--device", ""), ("--device", "''")),
@@ -449,6 +499,29 @@ BAD_INPUT: list[tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...]]]
     (nothing, (*SEARCH, "--lr", "nan"), ("--lr",)),
     (nothing, (*SEARCH, "--proxy-size", "16"), ("--proxy-size", "32")),
     (nothing, (*SEARCH, "--seed", str(10**30)), ("--seed",)),
+    (nothing, (*SEARCH, "--trials", str(10**12)), ("--trials", str(10**12), "1 and 1000000")),
+    (nothing, (*SEARCH, "--steps", str(10**18)), ("--steps", "1 and 1000000000")),
+    (nothing, (*SEARCH, "--image-size", str(10**9)), ("--image-size", "32 and 8192")),
+    (nothing, (*SEARCH, "--workers", str(10**8)), ("--workers", "0 and 1024")),
+    (nothing, (*SEARCH, "--threads", str(10**9)), ("--threads", "1 and 1024")),
+    (nothing, (*SEARCH, "--loader-workers", str(10**6)), ("--loader-workers", "0 and 1024")),
+    (nothing, (*SEARCH, "--seed", "1" + 5000 * "0"), ("--seed", "10000", "...")),
+    (
+        nothing,
+        (*SEARCH, "--proxy-size", "8192", "--batch-size", "65536"),
+        ("65536 images of 8192 px", "GB of memory"),
+    ),
+    (
+        nothing,
+        (*SEARCH, "--latency", "9ms", "--image-size", "8192", "--latency-batch", "65536"),
+        ("8192 px in batches of 65536", "GB of memory"),
+    ),
+    (
+        space_with_huge_stages,
+        (*SEARCH, "--space", "space.json", "--budget", "1e18"),
+        ("--space nano", "GB of memory"),
+    ),
+    (nothing, (*SEARCH, "--data", "\udcff"), ("\\udcff", "UTF-8")),
     (nothing, (*SEARCH, "--ray-address", "auto"), ("--ray-address", "--workers 0", "one training")),
     (nothing, (*SEARCH, "--train-workers", "0"), ("--train-workers", "0")),
     (nothing, (*SEARCH, "--train-workers", "3"), ("--train-workers 3", "batch of 8 images")),
@@ -468,6 +541,21 @@ BAD_INPUT: list[tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...]]]
     (finished_search, ("retrain", "run"), ("run", "nothing exported yet")),
     (finished_search, ("plot", "run"), ("run", "not finished")),
     (finished_search, ("retrain", "run", "--steps", "1", "--epochs", "1"), ("--epochs",)),
+    (
+        exported_network,
+        ("retrain", "run", "--name", "config.json"),
+        ("--name 'config.json'", "no name for a new folder"),
+    ),
+    (
+        exported_network,
+        ("export", "run/front/1", "--out", "run/config.json"),
+        ("--out run/config.json", "must end in .onnx"),
+    ),
+    (
+        exported_network,
+        ("profile", "--space", "nano", "--device", "cpu", "--out", "run/config.json"),
+        ("--out run/config.json", "exists and is no latency table"),
+    ),
     (finished_search, ("retrain", "run", "--drop-path", "1.5"), ("--drop-path", "1.5")),
     (finished_search, ("retrain", "run", "--device", "tpu"), ("--device", "'tpu'")),
     (finished_search, ("retrain", "run", "--from", "scratsh"), ("--from", "scratsh", "supernet")),
@@ -484,6 +572,9 @@ BAD_INPUT: list[tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...]]]
     (architecture_without_json, ("describe", "a.json"), ("a.json", "JSON")),
     (architecture_in_another_encoding, ("describe", "a.json"), ("a.json", "JSON")),
     (architecture_with_a_word_for_a_number, ("describe", "a.json"), ("stages[1].depth", "deep")),
+    (architecture_with_huge_stages, ("describe", "a.json"), ("at 224 px", "GB of memory")),
+    (architecture_of_huge_depth, ("describe", "a.json"), ("stages[1].depth", "equal to 1000")),
+    (architecture_nested_deeply, ("describe", "a.json"), ("a.json", "recursion limit")),
     (architecture_with_too_many_heads, ("describe", "a.json"), ("stages[0]", "heads=5", "legal")),
     (architecture_with_an_unknown_field, ("describe", "a.json"), ("stages[2].dept",)),
     (architecture_without_a_field, ("describe", "a.json"), ("stages[2].width",)),
