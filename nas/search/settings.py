@@ -8,9 +8,11 @@ from nas.training.strategies.strategy import Rate
 
 
 class SearchSettings(BaseModel):
-    """When the driver steps in, and when it gives up.
+    """How many are proposed at once, when the driver steps in, and when it gives up.
 
     Attributes:
+        batch: Architectures that are proposed before any of them is told; so many workers at most
+            have something to do.
         patience: Proposals in a row that bring nothing new before the driver proposes a feasible
             one itself.
         failures: Evaluations in a row that fail before the search gives up.
@@ -20,6 +22,7 @@ class SearchSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    batch: PositiveInt = 8
     patience: PositiveInt = 20
     failures: PositiveInt = 10
     asks_per_trial: PositiveInt = 40

@@ -83,9 +83,9 @@ def _workers(job: Job, store: Store) -> Iterator[Workers]:
         workers = InProcess(setup)
     else:
         with job.console.status("starting Ray") if job.console.is_terminal else nullcontext():
-            workers = RayWorkers(
-                setup, count=job.execution.workers, address=job.execution.ray_address
-            )
+            # More than a batch holds would have nothing to do.
+            count = min(job.execution.workers, job.config.search.batch)
+            workers = RayWorkers(setup, count=count, address=job.execution.ray_address)
     try:
         yield workers
     finally:
