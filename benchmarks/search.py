@@ -3,7 +3,8 @@ r"""How fast a search finds the front: hypervolume against evaluations, ours bes
 Spaces that can be listed have a front that is known. `table` evaluates every architecture of one
 with the supernet of a run: `nano` whole, and a slice of `tiny` that is larger. `race` lets searches
 loose on that table, under limits on multiply-adds that leave all of it, a quarter and a twentieth;
-`figure` draws them.
+`figure` draws them. `batches` is a race of the surrogate against itself, with more and fewer
+proposals at once.
 
     python run_search.py --space nano --budget 1GFLOPs --steps 1500 --trials 1 --short-list 0 \
         --out results/nano
@@ -12,6 +13,8 @@ loose on that table, under limits on multiply-adds that leave all of it, a quart
     python -m benchmarks.search race --space nano --table results/reference/search/nano.csv \
         --out results/reference/search/nano-race.csv
     python -m benchmarks.search figure results/reference/search/nano-race.csv --out race.html
+    python -m benchmarks.search batches --space slice --table results/reference/search/slice.csv \
+        --out results/reference/search/slice-batches.csv
 
 Ours is the driver with each of its samplers: what exceeds the limit is never evaluated. Rivals are
 Optuna's samplers as its documentation uses them, with the limit as a soft constraint: every
@@ -51,6 +54,7 @@ from nas.search.driver import Search
 from nas.search.evaluation import Score
 from nas.search.front import hypervolume
 from nas.search.samplers import SAMPLERS
+from nas.search.settings import DEFAULT_SEARCH, SearchSettings
 from nas.search.study import open_study
 from nas.search.trials import Record
 from nas.training.accuracy import SubnetEvaluator
@@ -99,6 +103,7 @@ IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 """Where journals go: writing each line of one to a disk takes longer than all else here."""
 
 EVALUATIONS = 200
+BATCHES = (1, 2, 4, 8)
 MARKS = (50, 100, 200)
 
 RIVALS: dict[str, Callable[[int], BaseSampler]] = {
@@ -113,6 +118,9 @@ COLUMNS = ("limit", "macs", "search", "seed", "evaluations", "box", "span", "sec
 
 Point = tuple[float, float]
 """Accuracy and multiply-adds of one evaluation."""
+
+Searches = dict[str, Callable[[], list[Point]]]
+"""By name; each gives what it evaluates, in its order."""
 
 
 def make_table(options: argparse.Namespace) -> None:
@@ -216,8 +224,8 @@ class Course:
             ),
         )
 
-    def ours(self, sampler: str, seed: int) -> list[Point]:
-        """What our driver evaluates, in its order."""
+    def ours(self, sampler: str, seed: int, batch: int = DEFAULT_SEARCH.batch) -> list[Point]:
+        """What our driver evaluates, in its order, so many proposed at once."""
         constrained = ConstrainedSpace(
             space=self.space, limits=Limits(macs=self.limit), image_size=224, num_classes=10
         )
@@ -236,6 +244,7 @@ class Course:
                 workers=FromTable(self.accuracies),
                 trials=EVALUATIONS,
                 seed=seed,
+                settings=SearchSettings(batch=batch),
             )
 
             def note(record: Record) -> None:
@@ -261,6 +270,17 @@ class Course:
         return points
 
 
+def all_searches(course: Course, seed: int) -> Searches:
+    """Ours with each of its samplers, and the rivals."""
+    ours = {f"ours, {sampler}": partial(course.ours, sampler, seed) for sampler in SAMPLERS}
+    return ours | {name: partial(course.plain, make(seed)) for name, make in RIVALS.items()}
+
+
+def batches(course: Course, seed: int) -> Searches:
+    """The surrogate with so many proposals at once; with one it knows all scores before each."""
+    return {f"batches of {n}": partial(course.ours, "surrogate", seed, n) for n in BATCHES}
+
+
 def race(options: argparse.Namespace) -> None:
     """Every search at every limit with every seed; a row for every tenth evaluation."""
     table = pd.read_csv(options.table)
@@ -280,9 +300,7 @@ def race(options: argparse.Namespace) -> None:
                 limit=float(np.quantile(table["macs"], share, method="higher")),
             )
             best = course.volumes(course.feasible)
-            runs = {f"ours, {s}": partial(course.ours, s, seed) for s in SAMPLERS}
-            runs |= {rival: partial(course.plain, make(seed)) for rival, make in RIVALS.items()}
-            for search, run in runs.items():
+            for search, run in options.searches(course, seed).items():
                 if (name, str(seed), search) in done or search in options.without:
                     continue
                 started = time.process_time()
@@ -357,17 +375,20 @@ def main() -> None:
     made.add_argument("--images", type=int, help="of the search split; all unless it is given")
     made.set_defaults(action=make_table)
     raced = commands.add_parser("race", help="searches on that table")
-    raced.add_argument("--table", type=Path, required=True)
-    raced.add_argument("--seeds", type=int, default=8)
     raced.add_argument("--without", nargs="*", default=[], help="searches that are left out")
-    raced.set_defaults(action=race)
+    raced.set_defaults(action=race, searches=all_searches)
+    batched = commands.add_parser("batches", help="the surrogate with several proposals at once")
+    batched.set_defaults(action=race, searches=batches, without=[])
     drawn = commands.add_parser("figure", help="the race as a page")
     drawn.add_argument("race", type=Path)
     drawn.set_defaults(action=figure)
-    for command in (made, raced, drawn):
+    for command in (made, raced, batched, drawn):
         command.add_argument("--out", type=Path, required=True)
-    for command in (made, raced):
+    for command in (made, raced, batched):
         command.add_argument("--space", choices=SPACES, required=True)
+    for command in (raced, batched):
+        command.add_argument("--table", type=Path, required=True)
+        command.add_argument("--seeds", type=int, default=8)
     options = parser.parse_args()
     options.action(options)
 

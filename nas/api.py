@@ -94,7 +94,8 @@ def search(
             which measures best.
         seed: Of everything random.
         device: `"cpu"`, `"cuda"` or `"cuda:N"`; `"cuda"` where there is one.
-        workers: Ray actors that evaluate; 0 evaluates in this process, without Ray.
+        workers: Ray actors that evaluate; 0 evaluates in this process, without Ray. What the search
+            finds does not depend on it.
         train_workers: Processes that train the supernet together, by Ray Train.
         ray_address: A running Ray cluster: `"auto"`, `"HOST:PORT"`.
         ray_wait: How long a step waits where Ray has no room for it: `"90s"`, `"5min"`, `"2h"`.

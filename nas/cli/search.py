@@ -20,6 +20,7 @@ from nas.cli.arguments import (
     whole,
 )
 from nas.search.samplers import AUTO, BEST, SAMPLERS
+from nas.search.settings import DEFAULT_SEARCH
 from nas.training.strategies import DEFAULT_STRATEGY, STRATEGIES
 from nas.utilities.bounds import LARGEST, MOST_TRIALS
 from search_space import PRESETS
@@ -129,8 +130,9 @@ def add(commands: Commands) -> None:
     machine.add_argument(
         "--workers",
         type=helpers,
-        help="Ray actors that evaluate; 0 evaluates in this process without Ray; by default one "
-        "for each GPU or each CPU, at most 8",
+        help="Ray actors that evaluate, or try the short list; 0 does it in this process without "
+        "Ray; by default one for each GPU or each CPU, at most 8. The search has work for "
+        f"{DEFAULT_SEARCH.batch} at a time: what it finds does not depend on how many there are",
     )
     machine.add_argument(
         "--train-workers",

@@ -27,12 +27,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
-    """How the work is spread; scores don't depend on it, but for rounding in the training.
+    """How the work is spread; results don't depend on it, but for rounding in the training.
 
-    Which candidates of a short list are trained how long may depend on the number of workers.
+    The search proposes the same architectures under the same numbers, and finds the same of them,
+    with any number of workers, and also where a process was killed and another goes on. One moment
+    is left out: where Optuna's NSGA-II has chosen the parents of a generation and not yet its first
+    child, the next process draws that child otherwise. Which candidates of a short list are trained
+    how long may depend on the number of workers.
 
     Attributes:
-        workers: Ray actors that evaluate; 0 evaluates in this process without Ray.
+        workers: Ray actors that evaluate; 0 evaluates in this process without Ray. The search has
+            work for as many as its batch holds, whatever else there are.
         ray_address: Of a running cluster; None starts Ray on this machine.
         loader_workers: Processes that load training images, of each process that trains.
         train_workers: Processes that train the supernet, by Ray Train; 1 trains it in this one.

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from nas.objectives.constrained_space import ConstrainedSpace
 
 MakeSampler = Callable[["ConstrainedSpace", int, int], "BaseSampler"]
-"""Makes a sampler from the space under its limits, from its seed, and from the number of
-architectures that the search will evaluate."""
+"""Makes a sampler from the space under its limits, from the run's seed, and from the number of
+architectures that the search will evaluate.
+
+What it draws must depend on the seed, the trial's number and what the study holds alone, so that a
+search which goes on proposes what an uninterrupted one would: see `RepeatableSampler`."""
 
 
 def surrogate(constrained: ConstrainedSpace, seed: int, trials: int) -> BaseSampler:
@@ -29,21 +32,28 @@ def nsga2(constrained: ConstrainedSpace, seed: int, trials: int) -> BaseSampler:
     """NSGA-II (Deb et al., 2002): some five generations, as far as the number of trials allows."""
     from optuna.samplers import NSGAIISampler
 
-    return NSGAIISampler(population_size=min(50, max(8, trials // 5)), seed=seed)
+    from nas.search.repeatable import RepeatableSampler
+
+    size = min(50, max(8, trials // 5))
+    return RepeatableSampler(lambda s: NSGAIISampler(population_size=size, seed=s), seed=seed)
 
 
 def tpe(constrained: ConstrainedSpace, seed: int, trials: int) -> BaseSampler:
     """Tree-structured Parzen estimator; what is under way counts as bad for the time being."""
     from optuna.samplers import TPESampler
 
-    return TPESampler(seed=seed, constant_liar=True)
+    from nas.search.repeatable import RepeatableSampler
+
+    return RepeatableSampler(lambda s: TPESampler(seed=s, constant_liar=True), seed=seed)
 
 
 def uniform(constrained: ConstrainedSpace, seed: int, trials: int) -> BaseSampler:
     """Every gene uniformly at random."""
     from optuna.samplers import RandomSampler
 
-    return RandomSampler(seed=seed)
+    from nas.search.repeatable import RepeatableSampler
+
+    return RepeatableSampler(lambda s: RandomSampler(seed=s), seed=seed)
 
 
 SAMPLERS: dict[str, MakeSampler] = {

@@ -9,9 +9,11 @@ from nas.utilities.bounds import Steps, Trials
 
 
 class SearchSettings(BaseModel):
-    """When the driver steps in, and when it gives up.
+    """How many are proposed at once, when the driver steps in, and when it gives up.
 
     Attributes:
+        batch: Architectures that are proposed before any of them is told; so many workers at most
+            have something to do.
         patience: Proposals in a row that bring nothing new before the driver proposes a feasible
             one itself.
         failures: Evaluations in a row that fail before the search gives up.
@@ -21,6 +23,7 @@ class SearchSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    batch: Trials = 8
     patience: Trials = 20
     failures: Trials = 10
     asks_per_trial: Trials = 40

@@ -2,7 +2,7 @@
 
 Everything that is known of a trial stands in the journal before anything else is told, so that a
 process may be killed at any moment. A trial's record is one user attribute, written when the trial
-is decided; a trial without a record was not.
+is decided; a trial without a record was not. Optuna is told later, when all of a batch is decided.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from nas.search.samplers import SAMPLERS
 from nas.search.trials import MeasuredLatency, Record, Tried
 from nas.utilities.errors import InputError
 from nas.utilities.files import replacing
-from search_space import Architecture, SearchSpace
+from search_space import Architecture
 from search_space.architecture import first_error
 
 logger = logging.getLogger(__name__)
@@ -56,8 +56,7 @@ def open_study(
     Args:
         journal: Its file.
         sampler: Which of `SAMPLERS` proposes.
-        seed: Of the run. The sampler's own seed also depends on the number of trials so far: one
-            that is reopened with its first seed would propose its first trials again.
+        seed: Of the run.
         trials: Evaluations that the search will make, which set the size of a population.
         constrained: The space under its limits. Those of its objectives that are searched for are
             the study's, by their names.
@@ -78,8 +77,7 @@ def open_study(
     if (study.metric_names, study.directions) != (names, directions):
         raise _damaged(journal, f"its objectives are {study.metric_names}, not {names}")
     _check(journal, study)
-    sampler_seed = (seed * 1_000_003 + len(study.get_trials(deepcopy=False))) % 2**32
-    study.sampler = SAMPLERS[sampler](constrained, sampler_seed, trials)
+    study.sampler = SAMPLERS[sampler](constrained, seed, trials)
     return study
 
 
@@ -99,15 +97,28 @@ def load_study(journal: Path) -> optuna.Study:
     return study
 
 
-def decide(study: optuna.Study, trial: Trial, record: Record) -> None:
-    """Write a trial's record, then tell Optuna.
+def keep_record(trial: Trial, record: Record) -> None:
+    """Write down what is known of a trial, and by how much it exceeds limits."""
+    for name, excess in record.excess.items():
+        if name not in trial.constraints:  # else a process that was killed has written it
+            trial.set_constraint(name, excess)
+    trial.set_user_attr(_RECORD, {k: v for k, v in asdict(record).items() if k not in _APART})
+
+
+def tell(study: optuna.Study, number: int, record: Record) -> None:
+    """Tell Optuna of a trial whose record was kept.
 
     What exceeds a limit is told as pruned, with its constraints: such a trial has no accuracy.
     """
-    for name, excess in record.excess.items():
-        trial.set_constraint(name, excess)
-    trial.set_user_attr(_RECORD, {k: v for k, v in asdict(record).items() if k not in _APART})
-    _tell(study, trial.number, record)
+    match record.state:
+        case "evaluated" | "duplicate":
+            names = study.metric_names
+            assert names is not None
+            study.tell(number, [record.values[name] for name in names])
+        case "infeasible":
+            study.tell(number, state=TrialState.PRUNED)
+        case "failed":
+            study.tell(number, state=TrialState.FAIL)
 
 
 def record_of(trial: FrozenTrial) -> Record | None:
@@ -126,28 +137,14 @@ def enqueue(study: optuna.Study, genotype: dict[str, Any], source: str) -> None:
     study.enqueue_trial(genotype, user_attrs={_SOURCE: source})
 
 
-def recover(study: optuna.Study, space: SearchSpace) -> int:
-    """Bring a study over a space in order whose process was killed.
+def undecided(study: optuna.Study) -> list[Trial]:
+    """The trials that were not told yet, by number: of a process that was killed.
 
-    A trial that has its record is told. One that has not is failed and its proposal enqueued again;
-    one that was killed while it was being proposed is failed.
-
-    Returns:
-        The number of proposals enqueued again.
+    Each goes on where it was: what it had chosen it chooses again, the rest is drawn as it would
+    have been.
     """
-    again = 0
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        record = record_of(trial)
-        if record is not None:
-            _tell(study, trial.number, record)
-            continue
-        proposal = trial.system_attrs.get("fixed_params") or trial.params
-        if proposal.keys() >= space.genes.keys():
-            # Before it is told: twice in the queue costs nothing, not at all loses the proposal.
-            enqueue(study, dict(proposal), source_of(trial))
-            again += 1
-        study.tell(trial.number, state=TrialState.FAIL)
-    return again
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return [Trial(study, trial._trial_id) for trial in running]
 
 
 def keep_measured(
@@ -250,18 +247,6 @@ def _with_measured(record: Record, measured: dict[str, MeasuredLatency]) -> Reco
         excess=record.excess | excess,
         state="infeasible" if over else record.state,
     )
-
-
-def _tell(study: optuna.Study, number: int, record: Record) -> None:
-    match record.state:
-        case "evaluated" | "duplicate":
-            names = study.metric_names
-            assert names is not None
-            study.tell(number, [record.values[name] for name in names])
-        case "infeasible":
-            study.tell(number, state=TrialState.PRUNED)
-        case "failed":
-            study.tell(number, state=TrialState.FAIL)
 
 
 def _name_metrics(study: optuna.Study, names: list[str]) -> None:

@@ -23,6 +23,7 @@ from sklearn.linear_model import BayesianRidge
 from nas.objectives.constrained_space import ConstrainedSpace
 from nas.objectives.objective import ACCURACY, Objective
 from nas.search.front import hypervolume, losses, non_dominated
+from nas.utilities.seeding import derived_seed
 from search_space import Architecture
 
 if TYPE_CHECKING:
@@ -49,8 +50,7 @@ class SurrogateSampler(BaseSampler):
 
     def __init__(self, constrained: ConstrainedSpace, *, seed: int) -> None:
         self._constrained = constrained
-        self._random, self._generator = random.Random(seed), np.random.default_rng(seed)
-        self._independent = RandomSampler(seed=seed)
+        self._seed = seed
         self._objectives = [o for o in constrained.objectives if o.searched]
         self._decoded: dict[int, Architecture] = {}
         self._features, self._costs = cache(self._features_of), cache(self._costs_of)
@@ -75,11 +75,12 @@ class SurrogateSampler(BaseSampler):
             self._decoded[t.number]: t.values[0] for t in trials if t.state == TrialState.COMPLETE
         }
         known = {self._decoded[t.number] for t in trials}
-        drawn = [self._constrained.sample(self._random) for _ in range(RANDOM)]
+        rng = random.Random(derived_seed("candidates", self._seed, trial.number))
+        drawn = [self._constrained.sample(rng) for _ in range(RANDOM)]
         if len(evaluated) < FIRST:
             chosen = next((a for a in drawn if a not in known), drawn[0])
         else:
-            chosen = self._most_promising(evaluated, known, drawn)
+            chosen = self._most_promising(evaluated, known, drawn, rng)
         return dict(self._constrained.space.genotype(chosen))
 
     def sample_independent(
@@ -90,13 +91,15 @@ class SurrogateSampler(BaseSampler):
         param_distribution: BaseDistribution,
     ) -> Any:
         """What is no gene of the space."""
-        return self._independent.sample_independent(study, trial, param_name, param_distribution)
+        sampler = RandomSampler(seed=derived_seed(param_name, self._seed, trial.number) % 2**32)
+        return sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def _most_promising(
         self,
         evaluated: Mapping[Architecture, float],
         known: Set[Architecture],
         drawn: Sequence[Architecture],
+        rng: random.Random,
     ) -> Architecture:
         """Of the candidates, the one that adds most by a function drawn from the posterior.
 
@@ -104,12 +107,13 @@ class SurrogateSampler(BaseSampler):
             evaluated: The accuracy of each architecture so far.
             known: All that were proposed: none of them again.
             drawn: Random architectures, which are candidates beside mutants of the front.
+            rng: Draws the mutants and the function.
         """
         values = np.array([[accuracy, *self._costs(a)] for a, accuracy in evaluated.items()])
         on_front = non_dominated(losses(values, self._objectives))
         front = [a for a, best in zip(evaluated, on_front, strict=True) if best]
         space = self._constrained.space
-        mutants = (space.mutate(self._random.choice(front), self._random) for _ in range(MUTANTS))
+        mutants = (space.mutate(rng.choice(front), rng) for _ in range(MUTANTS))
         candidates = [
             a
             for a in dict.fromkeys((*drawn, *mutants))
@@ -117,7 +121,7 @@ class SurrogateSampler(BaseSampler):
         ]
         if not candidates:
             return drawn[0]
-        accuracies = self._draw([*evaluated], values[:, 0], candidates)
+        accuracies = self._draw([*evaluated], values[:, 0], candidates, rng)
         promised = np.array(
             [[y, *self._costs(a)] for a, y in zip(candidates, accuracies, strict=True)]
         )
@@ -129,12 +133,13 @@ class SurrogateSampler(BaseSampler):
         evaluated: Sequence[Architecture],
         accuracies: NDArray[np.float64],
         candidates: Sequence[Architecture],
+        rng: random.Random,
     ) -> NDArray[np.float64]:
         """Accuracies of the candidates by one function drawn from the posterior."""
         features = np.array([self._features(a) for a in evaluated])
         origin, mean = features.mean(axis=0), accuracies.mean()
         model = BayesianRidge(fit_intercept=False).fit(features - origin, accuracies - mean)
-        weights = self._generator.multivariate_normal(
+        weights = np.random.default_rng(rng.getrandbits(64)).multivariate_normal(
             model.coef_, model.sigma_, method="eigh", check_valid="ignore"
         )
         drawn: NDArray[np.float64] = (

@@ -88,7 +88,7 @@ class Record:
         excess: By how much each limit is exceeded, relative to it; not positive where it is met.
         measured: Latencies that were measured, likewise; in the journal they stand apart.
         tried: What training alone gave, where it was on the short list; stands apart likewise.
-        seconds: From proposal to decision.
+        seconds: That its evaluation took; 0 where there was none.
         error: Why the evaluation failed, as in `nas.search.evaluation.Score`.
     """
 

@@ -91,7 +91,9 @@ def _workers(job: Job, store: Store) -> Iterator[Workers]:
         workers = InProcess(setup)
     else:
         with job.console.status("starting Ray") if job.console.is_terminal else nullcontext():
-            workers = RayWorkers(setup, count=job.execution.workers, cluster=job.cluster)
+            # More than a batch holds would have nothing to do.
+            count = min(job.execution.workers, job.config.search.batch)
+            workers = RayWorkers(setup, count=count, cluster=job.cluster)
     try:
         yield workers
     finally:

@@ -11,13 +11,25 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_runs import NANO, ROOT, SMALL, command, fake_table, finish, start, wait_for
+from small_runs import (
+    NANO,
+    ROOT,
+    SMALL,
+    FakeWorkers,
+    command,
+    fake_table,
+    finish,
+    start,
+    wait_for,
+)
 
+import nas.runs.steps.search
 import nas.search.workers
 from nas import open_run
 from nas.latency.conditions import LatencyConditions
@@ -27,6 +39,7 @@ from nas.latency.table import LatencyTable
 from nas.runs.folder import RunFolder
 from nas.runs.latency_tables import LatencyMethods
 from nas.search.evaluation import Score
+from nas.search.settings import SearchSettings
 from nas.search.study import load_study, records
 from nas.training.accuracy import SubnetEvaluator
 from nas.training.supernet import states
@@ -197,6 +210,24 @@ def test_a_run_in_which_every_evaluation_failed_says_so_and_names_no_best(
     )
     assert "python -m nas retrain" not in outcome.out
     assert not (out / "best").exists()
+
+
+def test_no_more_workers_are_started_than_a_batch_has_work_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: list[int] = []
+
+    def start_workers(setup: object, *, count: int, address: str | None) -> FakeWorkers:
+        started.append(count)
+        return FakeWorkers(count)
+
+    monkeypatch.setattr(nas.runs.steps.search, "RayWorkers", start_workers)
+    job = MagicMock()
+    job.config.search = SearchSettings(batch=3)
+    for job.execution.workers in (2, 20):
+        with nas.runs.steps.search._workers(job, MagicMock()):
+            pass
+    assert started == [2, 3]
 
 
 def test_a_run_leaves_logging_as_it_found_it(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,29 +1,29 @@
 import random
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 from optuna.trial import Trial, TrialState
-from small_runs import NANO, Killed, constrained_nano, fake_accuracy, fake_table
+from small_runs import NANO, constrained_nano, fake_accuracy, fake_table
 
 from nas.objectives.constrained_space import ConstrainedSpace
 from nas.objectives.objective import latency_name
 from nas.runs.config import SamplerName
 from nas.search.front import best, pareto_front
 from nas.search.study import (
-    decide,
     enqueue,
     keep_measured,
+    keep_record,
     keep_tried,
     load_study,
     open_study,
     record_of,
     records,
-    recover,
     settle,
     source_of,
+    tell,
+    undecided,
 )
 from nas.search.trials import MeasuredLatency, Record, Tried, trial_columns, trials_table
 from search_space import Architecture
@@ -70,6 +70,11 @@ def propose(study: optuna.Study) -> tuple[Trial, Architecture]:
     return trial, NANO.suggest(trial)
 
 
+def decide(study: optuna.Study, trial: Trial, decided: Record) -> None:
+    keep_record(trial, decided)
+    tell(study, trial.number, decided)
+
+
 def evaluate(study: optuna.Study, count: int) -> list[dict[str, Any]]:
     """Propose and decide so many trials; what was proposed."""
     proposed = []
@@ -109,7 +114,8 @@ def test_each_state_is_told_to_optuna_as_what_it_is(memory_path: Path) -> None:
         decide(study, trial, record(architecture, state=state, accuracy=accuracy, error="boom"))
     trials = reopened(memory_path).get_trials()
     assert [trial.state for trial in trials] == list(told.values())
-    assert trials[0].values == trials[1].values == [0.5, records(study)[0].costs["macs"]]
+    known = records(study)
+    assert [trials[n].values for n in (0, 1)] == [[0.5, known[n].costs["macs"]] for n in (0, 1)]
 
 
 def test_samplers_are_told_by_how_much_a_limit_is_exceeded(memory_path: Path) -> None:
@@ -376,71 +382,44 @@ def test_a_lock_that_a_killed_process_left_does_not_block(memory_path: Path) -> 
     assert len(records(reopened(memory_path))) == 2
 
 
-def test_a_trial_with_its_record_is_told(
-    memory_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    study = reopened(memory_path)
-    trial, architecture = propose(study)
-    with monkeypatch.context() as patch:
-        patch.setattr(study, "tell", killed)
-        with pytest.raises(Killed):
-            decide(study, trial, record(architecture))
-    assert states(study) == [TrialState.RUNNING]
-
-    study = reopened(memory_path)
-    assert recover(study, NANO) == 0
-    (told,) = study.get_trials()
-    assert told.state == TrialState.COMPLETE
-    macs = record(architecture).costs["macs"]
-    assert told.values == [fake_accuracy(architecture), macs]
-    assert record_of(told) == record(architecture)
-
-
 @pytest.mark.parametrize("source", ["sampler", "largest"])
-def test_a_trial_that_was_being_evaluated_is_failed_and_proposed_again(
+def test_a_trial_that_was_being_evaluated_goes_on_as_what_it_was(
     memory_path: Path, source: str
 ) -> None:
     study = reopened(memory_path)
     if source != "sampler":
         enqueue(study, NANO.genotype(NANO.scaled(1.0)), source)
     _, architecture = propose(study)
-
-    study = reopened(memory_path)
-    assert recover(study, NANO) == 1
-    assert states(study) == [TrialState.FAIL, TrialState.WAITING]
-    trial, again = propose(study)
-    assert again == architecture
-    assert source_of(trial) == source
-    assert records(study) == {}
-
-
-def test_a_trial_that_was_killed_over_and_over_is_still_proposed_again(memory_path: Path) -> None:
-    study = reopened(memory_path)
-    enqueue(study, NANO.genotype(NANO.scaled(1.0)), "largest")
-    for _ in range(3):
-        assert propose(study)[1] == NANO.scaled(1.0)
+    for _ in range(3):  # killed over and over
         study = reopened(memory_path)
-        assert recover(study, NANO) == 1
-    assert source_of(propose(study)[0]) == "largest"
+        (trial,) = undecided(study)
+        assert (trial.number, source_of(trial)) == (0, source)
+        assert NANO.suggest(trial) == architecture
+    decide(study, trial, record(architecture))
+    assert undecided(reopened(memory_path)) == []
+    assert states(study) == [TrialState.COMPLETE]
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("genes", [0, 1, 5])
-def test_a_trial_that_was_being_proposed_is_failed_and_not_proposed_again(
-    memory_path: Path, genes: int
+def test_a_trial_that_was_being_proposed_goes_on_to_choose_what_it_would_have_chosen(
+    memory_path: Path, sampler: SamplerName, genes: int
 ) -> None:
-    study = reopened(memory_path)
+    whole = reopened(memory_path / "whole", sampler=sampler)
+    evaluate(whole, 12)
+    expected = propose(whole)[1]
+
+    study = reopened(memory_path / "cut", sampler=sampler)
+    evaluate(study, 12)
     trial = study.ask()
     for gene, choices in list(NANO.genes.items())[:genes]:
         trial.suggest_categorical(gene, choices)
+    study = reopened(memory_path / "cut", sampler=sampler)
+    (trial,) = undecided(study)
+    assert NANO.suggest(trial) == expected
 
-    study = reopened(memory_path)
-    assert recover(study, NANO) == 0
-    assert states(study) == [TrialState.FAIL]
 
-
-def test_an_enqueued_proposal_that_was_being_taken_up_is_proposed_again_in_full(
-    memory_path: Path,
-) -> None:
+def test_an_enqueued_proposal_that_was_being_taken_up_goes_on_in_full(memory_path: Path) -> None:
     study = reopened(memory_path)
     enqueue(study, NANO.genotype(NANO.scaled(1.0)), "largest")
     trial = study.ask()
@@ -448,68 +427,56 @@ def test_an_enqueued_proposal_that_was_being_taken_up_is_proposed_again_in_full(
     trial.suggest_categorical(gene, choices)
 
     study = reopened(memory_path)
-    assert recover(study, NANO) == 1
-    trial, architecture = propose(study)
-    assert architecture == NANO.scaled(1.0)
+    (trial,) = undecided(study)
+    assert NANO.suggest(trial) == NANO.scaled(1.0)
     assert source_of(trial) == "largest"
 
 
-def test_a_recovery_that_is_killed_itself_loses_no_proposal(
-    memory_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_record_of_which_a_killed_process_had_written_a_part_is_written_without_complaint(
+    memory_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
     study = reopened(memory_path)
-    enqueue(study, NANO.genotype(NANO.scaled(1.0)), "largest")
-    propose(study)
-
-    for name in ("enqueue_trial", "tell"):
-        study = reopened(memory_path)
-        with monkeypatch.context() as patch, suppress(Killed):
-            patch.setattr(study, name, killed)
-            recover(study, NANO)
-
-    study = reopened(memory_path)
-    recover(study, NANO)
     trial, architecture = propose(study)
-    assert architecture == NANO.scaled(1.0)
-    assert source_of(trial) == "largest"
+    written = record(architecture)
+    name, excess = next(iter(written.excess.items()))
+    trial.set_constraint(name, excess)
+    study = reopened(memory_path)
+    (trial,) = undecided(study)
+    decide(study, trial, written)
+    assert records(study) == {0: written}
+    assert study.get_trials()[0].constraints == written.excess
+    assert not recwarn.list
 
 
-def killed(*args: object, **kwargs: object) -> None:
-    raise Killed
-
-
-def test_a_study_in_order_is_left_as_it_is(memory_path: Path) -> None:
+def test_a_study_in_order_has_nothing_undecided_and_is_left_as_it_is(memory_path: Path) -> None:
     study = reopened(memory_path)
     evaluate(study, 2)
     enqueue(study, NANO.genotype(NANO.scaled(1.0)), "largest")
     before = (memory_path / "study.journal").read_bytes()
-    assert recover(reopened(memory_path), NANO) == 0
-    after = (memory_path / "study.journal").read_bytes()
+    assert undecided(reopened(memory_path)) == []
     assert states(study) == [TrialState.COMPLETE, TrialState.COMPLETE, TrialState.WAITING]
-    assert after.startswith(before)
+    assert (memory_path / "study.journal").read_bytes().startswith(before)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_reopened_sampler_does_not_propose_its_first_trials_again(
+def test_a_reopened_sampler_proposes_what_it_would_have_proposed(
     memory_path: Path, sampler: SamplerName
 ) -> None:
-    first = evaluate(reopened(memory_path, sampler=sampler), 4)
-    second = evaluate(reopened(memory_path, sampler=sampler), 4)
-    assert not [proposal for proposal in second if proposal in first]
-
-
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_search_is_repeated_by_its_seed(memory_path: Path, sampler: SamplerName) -> None:
-    def both_halves(name: str, seed: int) -> list[dict[str, Any]]:
+    def proposed(name: str, *parts: int, seed: int) -> list[dict[str, Any]]:
         path = memory_path / name
-        first = evaluate(reopened(path, sampler=sampler, seed=seed), 4)
-        return first + evaluate(reopened(path, sampler=sampler, seed=seed), 3)
+        return [
+            proposal
+            for part in parts
+            for proposal in evaluate(reopened(path, sampler=sampler, seed=seed), part)
+        ]
 
-    assert both_halves("one", seed=3) == both_halves("two", seed=3)
-    assert both_halves("three", seed=4) != both_halves("four", seed=5)
+    whole = proposed("whole", 22, seed=3)
+    assert proposed("parts", 4, 9, 2, 7, seed=3) == whole
+    assert proposed("other", 22, seed=4) != whole
+    assert len({str(proposal) for proposal in whole}) > 11
 
 
-def test_seeds_and_lengths_that_are_neighbours_give_different_samplers(memory_path: Path) -> None:
+def test_neighbouring_seeds_and_numbers_give_different_draws(memory_path: Path) -> None:
     # Trial 1 of seed 0 must not be what trial 0 of seed 1 is.
     longer, other = memory_path / "longer", memory_path / "other"
     evaluate(reopened(longer, seed=0), 1)
