@@ -60,6 +60,25 @@ def test_rooms_that_are_functions_stay_so_whatever_is_imported() -> None:
     assert inspect.signature(nas.export) == inspect.signature(api.export)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"workers": 10**8}, "`workers` 100000000 is not between 0 and 1024"),
+        ({"loader_workers": -1}, "`loader_workers` -1 is not between 0 and 1024"),
+        ({"steps": 10**18}, "`steps` .* equal to 1000000000 "),
+        ({"trials": 10**12}, "`trials` .* equal to 1000000 "),
+        ({"threads": 10**9}, "`threads` .* equal to 1024 "),
+        ({"latency": "9ms", "latency_batch": 10**9}, "`batch_size` .* equal to 65536 "),
+    ],
+)
+def test_numbers_that_cannot_work_are_refused_with_the_bound(
+    tmp_path: Path, wrong: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(nas.InputError, match=told):
+        nas.search(**SMALL | wrong, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def keywords(function: Any) -> dict[str, inspect.Parameter]:
     """The arguments of a function that have a name."""
     parameters = inspect.signature(function).parameters
