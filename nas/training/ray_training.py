@@ -16,7 +16,7 @@ from nas.training.ranks import TorchRanks
 from nas.training.supernet import Progress, SupernetTask
 from nas.utilities.errors import InputError
 from nas.utilities.interrupt import Interrupted, StopRequest
-from nas.utilities.ray_cluster import Demand, RayCluster
+from nas.utilities.ray_cluster import Demand, RayCluster, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,9 @@ _SETTINGS = {
 }
 _LOOK_SECONDS = 0.2
 """Between two looks at what the processes have told."""
+
+_DESK_SECONDS = 120.0
+"""For an answer from the desk, whose process has to start."""
 
 
 class Desk:
@@ -104,10 +107,12 @@ def train_on_ray(
     try:
         from ray import train
         from ray.train.torch import TorchTrainer
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         for name in ("ray.train", "ray._private.worker"):
             logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails is told by us
-        desk = ray.remote(num_cpus=0)(Desk).remote()
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        desk = ray.remote(num_cpus=0, scheduling_strategy=here)(Desk).remote()
 
         class Deaths(train.UserCallback):
             """Tells of them at the desk."""
@@ -146,7 +151,14 @@ def train_on_ray(
             while going and not problem:
                 fitting.join(_LOOK_SECONDS)
                 going = fitting.is_alive()  # asked before the look, so that the last one sees all
-                progress, problem, at_work = ray.get(desk.look.remote(stop.requested))
+                try:
+                    looked = ray.get(desk.look.remote(stop.requested), timeout=_DESK_SECONDS)
+                except ray.exceptions.RayError as error:
+                    raise InputError(
+                        f"Ray was lost ({one_line(error)}); the same command goes on from the last "
+                        "saved state"
+                    ) from None
+                progress, problem, at_work = looked
                 if progress is not None and progress != seen:
                     seen = progress
                     on_progress(progress)

@@ -34,6 +34,12 @@ _TOLD_AFTER = 15.0
 _ANSWER_SECONDS = 5.0
 """For a cluster to answer at its address."""
 
+_BETWEEN_CALLS = 5.0
+"""Seconds between two calls to the head of a cluster that is worked with."""
+
+_GONE_AFTER = 20.0
+"""Seconds without an answer after which it is gone. Ray ends the process after 60."""
+
 _JOIN_SECONDS = 40.0
 """For a process to load Ray and join a cluster."""
 
@@ -110,6 +116,8 @@ class RayCluster:
     ) -> None:
         self.address, self.wait_seconds, self._tell = address, wait_seconds, tell
         self._joined = False
+        self._head = "", 0
+        self._called = self._answered = 0.0
         self._waits_since: float | None = None
         self._told = False
 
@@ -154,6 +162,9 @@ class RayCluster:
             _start_here(ray, cpus=demand.threads * demand.count, stored_bytes=stored_bytes)
         else:
             self._join(ray, self.address)
+        self._head = _host_and_port(ray.get_runtime_context().gcs_address)
+        self._answered = time.monotonic()
+        self._waits_since, self._told = None, False
         try:
             resources, room = _resources(ray, demand)
         except InputError:
@@ -174,6 +185,7 @@ class RayCluster:
             InputError: If the cluster is gone, or the step has had no worker for too long.
         """
         now = time.monotonic()
+        self._call_head(now)
         if served:
             self._waits_since, self._told = None, False
             return
@@ -189,9 +201,25 @@ class RayCluster:
             self._told = True
             self._tell(f"waiting for Ray: {missing} ({_free()}); for {limit} at most")
 
+    def _call_head(self, now: float) -> None:
+        """See every now and then that the head is there; Ray itself would wait, and then exit."""
+        if now - self._called < _BETWEEN_CALLS:
+            return
+        self._called = now
+        try:
+            socket.create_connection(self._head, timeout=_BETWEEN_CALLS).close()
+            self._answered = now
+        except OSError:
+            if now - self._answered > _GONE_AFTER:
+                raise InputError(
+                    "the head of the Ray cluster does not answer any more; the same command goes "
+                    "on when it is back"
+                ) from None
+
     def _join(self, ray: Any, address: str) -> None:
+        _see_that_it_answers(address)
         if not self._joined:
-            _see_that_it_answers(address)
+            _see_that_it_lets_join(address)
         _connect(ray, address)
         if not self._joined:
             self._joined = True
@@ -293,22 +321,28 @@ def _connect(ray: Any, address: str) -> None:
 
 
 def _see_that_it_answers(address: str) -> None:
-    """See that a cluster can be joined, by a process of its own that can be ended.
-
-    Ray tries for minutes where nothing, or something else, answers, and prints all along.
+    """See that something listens at an address; Ray would try for a minute.
 
     Raises:
-        InputError: If it cannot, with what would help.
+        InputError: If not, or if it is no address.
     """
-    if address != "auto":
-        host, _, port = address.rpartition(":")
-        if not host or not port.isdigit() or "/" in host:
-            raise InputError(f"`ray_address` {address!r} is neither auto nor HOST:PORT")
-        try:
-            place = host.strip("[]"), int(port)
-            socket.create_connection(place, timeout=_ANSWER_SECONDS).close()
-        except (OSError, OverflowError) as error:
-            raise InputError(f"`ray_address` {address!r} does not answer ({error})") from None
+    if address == "auto":
+        return
+    head = _host_and_port(address)
+    try:
+        socket.create_connection(head, timeout=_ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"`ray_address` {address!r} does not answer ({error})") from None
+
+
+def _see_that_it_lets_join(address: str) -> None:
+    """Join a cluster by a process of its own, which can be ended.
+
+    Ray tries for minutes where something else answers, or has another token, and prints all along.
+
+    Raises:
+        InputError: If it cannot be joined, with what would help.
+    """
     try:
         joined = subprocess.run(
             [sys.executable, "-c", _JOIN, address],
@@ -326,6 +360,18 @@ def _see_that_it_answers(address: str) -> None:
             raise InputError(f"`ray_address` {address!r}: {hint}")
     line = (joined.stderr.strip().splitlines() or [f"status {joined.returncode}"])[-1]
     raise InputError(f"`ray_address` {address!r} cannot be joined ({line[:300]})")
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    """The parts of an address.
+
+    Raises:
+        InputError: If it is none.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in host:
+        raise InputError(f"`ray_address` {address!r} is neither auto nor HOST:PORT")
+    return host.strip("[]"), int(port)
 
 
 def _resources(ray: Any, demand: Demand) -> tuple[Resources, int]:

@@ -5,7 +5,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,23 +77,15 @@ def machines() -> Iterator[Any]:
         cluster.shutdown()
 
 
-@contextmanager
-def machine(machines: Any, *, cpus: int) -> Iterator[Any]:
-    """One that joins, and leaves in the end if it is still there."""
-    node = machines.add_node(num_cpus=cpus, object_store_memory=80 << 20)
-    try:
-        yield node
-    finally:
-        if node in machines.worker_nodes:
-            machines.remove_node(node)
+@pytest.fixture(scope="module")
+def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("notes") / "notes.txt"
 
 
-@pytest.fixture
-def notes(tmp_path: Path) -> Path:
-    return tmp_path / "notes.txt"
-
-
-def workers_on(machines: Any, notes: Path, *, count: int, seconds: float = 0.3) -> RayWorkers:
+@pytest.fixture(scope="module")
+def workers(machines: Any, notes: Path) -> Iterator[RayWorkers]:
+    """Two workers on a cluster that has room for one; tests let another machine join."""
+    machines.add_node(num_cpus=1, object_store_memory=80 << 20)
     setup = NotingSetup(
         space=NANO,
         num_classes=10,
@@ -106,78 +97,73 @@ def workers_on(machines: Any, notes: Path, *, count: int, seconds: float = 0.3) 
         device="cpu",
         threads=1,
         notes=notes,
-        seconds=seconds,
+        seconds=0.5,
     )
-    return RayWorkers(setup, count=count, cluster=RayCluster(machines.address))
-
-
-def scores_of(
-    workers: RayWorkers, *, after_first: Callable[[], object] = lambda: None
-) -> dict[int, Score]:
-    """The scores of all candidates, submitted at once; something happens after the first."""
-    scores: dict[int, Score] = {}
-    try:
-        for ticket, candidate in enumerate(CANDIDATES):
-            workers.submit(ticket, candidate)
-        begin = time.monotonic()
-        while len(scores) < len(CANDIDATES):
-            assert time.monotonic() - begin < 90, f"only {sorted(scores)} came back"
-            if (done := workers.next_score(timeout=0.5)) is not None:
-                scores |= [done]
-                if len(scores) == 1:
-                    after_first()
-    finally:
-        workers.close()
-    return scores
+    workers = RayWorkers(setup, count=2, cluster=RayCluster(machines.address))
+    yield workers
+    workers.close()
 
 
 def processes(notes: Path) -> list[int]:
-    """Who was asked, in that order."""
-    return [int(line) for line in notes.read_text().splitlines()]
+    """Who was asked for an evaluation, in that order."""
+    return [int(line) for line in notes.read_text().splitlines()] if notes.exists() else []
 
 
-def test_what_a_lost_machine_was_at_is_done_by_others(machines: Any, notes: Path) -> None:
-    with machine(machines, cpus=1), machine(machines, cpus=1) as lost:
-        workers = workers_on(machines, notes, count=2)
-
-        def lose() -> None:
-            machines.remove_node(lost, allow_graceful=False)
-
-        assert scores_of(workers, after_first=lose) == EXPECTED
-
-
-def test_a_machine_that_joins_later_is_used(machines: Any, notes: Path) -> None:
-    with machine(machines, cpus=1):
-        workers = workers_on(machines, notes, count=2, seconds=2.0)
-        joined: list[Any] = []
-
-        def join() -> None:
-            joined.append(machines.add_node(num_cpus=1, object_store_memory=80 << 20))
-
-        assert scores_of(workers, after_first=join) == EXPECTED
-        machines.remove_node(joined[0])
-    assert len(set(processes(notes))) == 2
+def scores_with(
+    mischief: Callable[[], object], workers: RayWorkers, notes: Path, *, busy: int
+) -> dict[int, Score]:
+    """The scores of all candidates; something happens while so many processes evaluate."""
+    scores: dict[int, Score] = {}
+    before = len(processes(notes))
+    done = False
+    for ticket, candidate in enumerate(CANDIDATES):
+        workers.submit(ticket, candidate)
+    begin = time.monotonic()
+    while len(scores) < len(CANDIDATES):
+        assert time.monotonic() - begin < 90, f"only {sorted(scores)} came back"
+        if (score := workers.next_score(timeout=0.1)) is not None:
+            scores |= [score]
+        if not done and len(set(processes(notes)[before:])) >= busy:
+            mischief()
+            done = True
+    assert done
+    return scores
 
 
-def test_when_all_processes_are_killed_others_take_their_place(machines: Any, notes: Path) -> None:
-    with machine(machines, cpus=2):
-        workers = workers_on(machines, notes, count=2)
+def test_when_its_process_is_killed_an_evaluation_is_done_by_another(
+    workers: RayWorkers, notes: Path
+) -> None:
+    def kill() -> None:
+        os.kill(processes(notes)[-1], signal.SIGKILL)
 
-        def kill() -> None:
-            for process in set(processes(notes)):
-                os.kill(process, signal.SIGKILL)
-
-        assert scores_of(workers, after_first=kill) == EXPECTED
+    assert scores_with(kill, workers, notes, busy=1) == EXPECTED
 
 
-def test_an_evaluation_that_takes_too_long_is_given_to_another(
-    machines: Any, notes: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_evaluation_that_gives_no_answer_is_done_by_another(
+    workers: RayWorkers, notes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nas.search.ray_workers, "SHORTEST_LIMIT", 3.0)
-    with machine(machines, cpus=2):
-        workers = workers_on(machines, notes, count=2)
+    monkeypatch.setattr(nas.search.ray_workers, "TIMES_THE_MEDIAN", 2.0)
 
-        def stop() -> None:
-            os.kill(processes(notes)[-1], signal.SIGSTOP)
+    def stop() -> None:
+        os.kill(processes(notes)[-1], signal.SIGSTOP)
 
-        assert scores_of(workers, after_first=stop) == EXPECTED
+    assert scores_with(stop, workers, notes, busy=1) == EXPECTED
+
+
+def test_a_machine_that_joins_is_used_and_when_it_is_lost_others_do_what_it_was_at(
+    workers: RayWorkers, notes: Path, machines: Any
+) -> None:
+    joined = machines.add_node(num_cpus=1, object_store_memory=80 << 20)
+    begin, before, under_way = time.monotonic(), len(processes(notes)), 0
+    while under_way or len(set(processes(notes)[before:])) < 2:
+        assert time.monotonic() - begin < 60, "the machine that joined was given nothing"
+        while under_way < 2 and len(set(processes(notes)[before:])) < 2:
+            workers.submit(under_way, CANDIDATES[under_way])
+            under_way += 1
+        under_way -= workers.next_score(timeout=0.5) is not None
+
+    def lose() -> None:
+        machines.remove_node(joined, allow_graceful=False)
+
+    assert scores_with(lose, workers, notes, busy=2) == EXPECTED

@@ -3,6 +3,7 @@ import random
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,12 +14,16 @@ import torch
 from small_runs import NANO, ROOT, start, wait_for
 
 import nas.search.ray_workers
+import nas.utilities.ray_cluster
 from nas.data import load_data, materialise
 from nas.search.evaluation import ATTEMPTS, EvaluationSetup, Score, evaluate
+from nas.search.ray_tryout import halve_on_ray
 from nas.search.ray_workers import RayWorkers
 from nas.search.workers import InProcess, Workers
 from nas.training.accuracy import SubnetEvaluator
+from nas.training.ray_training import train_on_ray
 from nas.utilities.errors import InputError
+from nas.utilities.interrupt import StopRequest
 from nas.utilities.ray_cluster import Demand, RayCluster
 from search_space import Architecture
 from supernet import Store
@@ -302,3 +307,50 @@ def test_without_an_address_a_cluster_in_the_environment_is_left_alone(
         assert score_all(workers, CANDIDATES[:1]) == {100: expected[100]}
     finally:
         workers.close()
+
+
+class Hog:
+    """Takes what a cluster has."""
+
+    def ready(self) -> None: ...
+
+
+@pytest.fixture
+def busy(cluster: str) -> Iterator[RayCluster]:
+    """A cluster whose CPUs are taken by someone else, and that is not waited for for long."""
+    import ray
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    ray.init(cluster, namespace="others", log_to_driver=False)
+    hog = ray.remote(num_cpus=3)(Hog).options(name="hog", lifetime="detached").remote()
+    ray.get(hog.ready.remote())
+    ray.shutdown()
+    told: list[str] = []
+    waited = RayCluster(cluster, wait_seconds=1.0, tell=told.append)
+    yield waited
+    assert [line for line in told if line.startswith("waiting for Ray: ")], told
+    ray.init(cluster, namespace="others", log_to_driver=False)
+    ray.kill(ray.get_actor("hog"))
+    ray.shutdown()
+    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+@pytest.mark.slow
+def test_a_busy_cluster_is_waited_for_with_a_word_and_an_end_in_every_step(
+    busy: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nas.utilities.ray_cluster, "_TOLD_AFTER", 0.2)
+    given_up = r"^`ray_wait` 1 s: .* \(0 of 3 CPUs .* free\); the same command goes on"
+    workers = RayWorkers(small_setup(), count=2, cluster=busy)
+    with pytest.raises(InputError, match=given_up):
+        score_all(workers, CANDIDATES)
+    workers.close()
+    never = {"stop": StopRequest(), "cluster": busy}
+    listed = Namespace(settings=DEFAULT_TRYOUT, device="cpu")
+    with pytest.raises(InputError, match=given_up):
+        halve_on_ray(
+            listed, CANDIDATES, workers=2, threads=1, on_step=print, on_tried=print, **never
+        )
+    task = Namespace(state=tmp_path / "state", device="cpu")
+    with pytest.raises(InputError, match=given_up):
+        train_on_ray(task, count=2, threads=1, on_progress=print, **never)
