@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -36,12 +35,48 @@ _DESK_SECONDS = 120.0
 
 
 class Desk:
-    """Where the first rank tells how far it is, and hears whether to stop; a Ray actor."""
+    """Where Ray Train is at work and the first rank tells how far it is; a Ray actor.
+
+    It lives on the driver's machine. In a process of its own Ray Train can be ended at any time,
+    and leaves Ctrl-C to us.
+    """
 
     def __init__(self) -> None:
         self._progress: Progress | None = None
         self._problem = ""
         self._stop, self._at_work = False, False
+
+    def fit(self, task: SupernetTask, *, count: int, threads: int, gpus: float) -> None:
+        """Let the processes train until they are done."""
+        os.environ.update(_SETTINGS)
+        import ray
+        from ray import train
+        from ray.train.torch import TorchTrainer
+
+        desk = ray.get_runtime_context().current_actor
+
+        class Deaths(train.UserCallback):
+            """Tells of them at the desk."""
+
+            def after_exception(self, run_context: Any, worker_exceptions: Any) -> None:
+                ray.get(desk.leave.remote())
+
+        with tempfile.TemporaryDirectory() as scratch:
+            TorchTrainer(
+                _learn,
+                train_loop_config={"task": task, "desk": desk, "threads": threads},
+                scaling_config=train.ScalingConfig(
+                    num_workers=count,
+                    use_gpu=bool(gpus),
+                    resources_per_worker={"CPU": threads, "GPU": gpus},
+                ),
+                run_config=train.RunConfig(
+                    name="supernet",
+                    storage_path=scratch,
+                    failure_config=train.FailureConfig(max_failures=ATTEMPTS - 1),
+                    callbacks=[Deaths()],  # type: ignore[list-item]  # annotated as Train 1 was
+                ),
+            ).fit()
 
     def arrive(self) -> None:
         """The processes have started."""
@@ -92,90 +127,47 @@ def train_on_ray(
         InputError: If Ray has no room for all, or gives none for too long, if the training cannot
             go on, or if its processes died too often.
     """
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
     task.state.parent.mkdir(parents=True, exist_ok=True)
-    ray, resources = cluster.start(
-        Demand(
-            flag="train_workers",
-            count=count,
-            threads=threads,
-            device=task.device,
-            together=True,
-        )
+    demand = Demand(
+        flag="train_workers", count=count, threads=threads, device=task.device, together=True
     )
+    ray, resources = cluster.start(demand)
     try:
-        from ray import train
-        from ray.train.torch import TorchTrainer
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        for name in ("ray.train", "ray._private.worker"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # what fails is told by us
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        desk = ray.remote(num_cpus=0, scheduling_strategy=here)(Desk).remote()
-
-        class Deaths(train.UserCallback):
-            """Tells of them at the desk."""
-
-            def after_exception(self, run_context: Any, worker_exceptions: Any) -> None:
-                ray.get(desk.leave.remote())
-
-        failures: list[BaseException] = []
-        with tempfile.TemporaryDirectory() as scratch:
-            trainer = TorchTrainer(
-                _learn,
-                train_loop_config={"task": task, "desk": desk, "threads": threads},
-                scaling_config=train.ScalingConfig(
-                    num_workers=count,
-                    use_gpu=bool(resources.num_gpus),
-                    resources_per_worker={"CPU": threads, "GPU": resources.num_gpus},
-                ),
-                run_config=train.RunConfig(
-                    name="supernet",
-                    storage_path=scratch,
-                    failure_config=train.FailureConfig(max_failures=ATTEMPTS - 1),
-                    callbacks=[Deaths()],  # type: ignore[list-item]  # annotated as Train 1 was
-                ),
-            )
-
-            def fit() -> None:
-                try:
-                    trainer.fit()
-                except BaseException as error:
-                    failures.append(error)
-
-            # Not in the main thread, where Ray Train would take Ctrl-C for itself.
-            fitting = threading.Thread(target=fit, daemon=True)
-            fitting.start()
-            seen, problem, going = None, "", True
-            while going and not problem:
-                fitting.join(_LOOK_SECONDS)
-                going = fitting.is_alive()  # asked before the look, so that the last one sees all
-                try:
-                    looked = ray.get(desk.look.remote(stop.requested), timeout=_DESK_SECONDS)
-                except ray.exceptions.RayError as error:
-                    raise InputError(
-                        f"Ray was lost ({one_line(error)}); the same command goes on from the last "
-                        "saved state"
-                    ) from None
-                progress, problem, at_work = looked
-                if progress is not None and progress != seen:
-                    seen = progress
-                    on_progress(progress)
-                if going and not at_work:
-                    stop.check()
-                missing = f"the {count} processes that train have not started"
-                cluster.look(served=at_work or not going, missing=missing)
+        desk = ray.remote(num_cpus=0, max_concurrency=4, scheduling_strategy=here)(Desk).remote()
+        fitting = desk.fit.remote(task, count=count, threads=threads, gpus=resources.num_gpus)
+        seen, problem, going = None, "", True
+        while going and not problem:
+            done, _ = ray.wait([fitting], timeout=_LOOK_SECONDS)
+            going = not done  # asked before the look, so that the last one sees all
+            looked = ray.get(desk.look.remote(stop.requested), timeout=_DESK_SECONDS)
+            progress, problem, at_work = looked
+            if progress is not None and progress != seen:
+                seen = progress
+                on_progress(progress)
+            if going and not at_work:
+                stop.check()
+            missing = f"the {count} processes that train have not started"
+            cluster.look(served=at_work or not going, missing=missing)
+        if not problem:
+            ray.get(fitting)
+    except ray.exceptions.RayTaskError as error:
+        logger.error("training on Ray failed: %s", error)
+        raise InputError(
+            f"`train_workers` {count}: a process that trains died {ATTEMPTS} times, or its place "
+            "was lost; the same command, also with fewer of them, goes on from the last saved state"
+        ) from None
+    except ray.exceptions.RayError as error:
+        raise InputError(
+            f"`train_workers` {count}: Ray was lost ({one_line(error)}); the same command goes on "
+            "from the last saved state"
+        ) from None
     finally:
         ray.shutdown()
     if problem:
         raise InputError(problem)
-    if failures:
-        logger.error("training on Ray failed: %s", failures[0])
-        raise InputError(
-            f"`train_workers` {count}: a process that trains died {ATTEMPTS} times; with fewer of "
-            "them the same command goes on from the last saved state"
-        )
     if not task.checkpoint.exists():
         raise Interrupted
 

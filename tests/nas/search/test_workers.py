@@ -19,6 +19,7 @@ from nas.data import load_data, materialise
 from nas.search.evaluation import ATTEMPTS, EvaluationSetup, Score, evaluate
 from nas.search.ray_tryout import halve_on_ray
 from nas.search.ray_workers import RayWorkers
+from nas.search.settings import DEFAULT_TRYOUT
 from nas.search.workers import InProcess, Workers
 from nas.training.accuracy import SubnetEvaluator
 from nas.training.ray_training import train_on_ray
