@@ -99,6 +99,16 @@ def test_without_ray_optuna_plotly_and_pandas_a_machine_can_train_and_evaluate(m
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "module", ["nas.search.ray_workers", "nas.search.ray_tryout", "nas.training.ray_training"]
+)
+def test_a_machine_of_a_cluster_needs_only_what_the_page_on_clusters_names(module: str) -> None:
+    absent = "fvcore", "onnx", "onnxruntime", "onnxscript", "optuna", "pandas", "plotly", "rich"
+    program = f"import sys\nsys.modules |= dict.fromkeys({(*absent, 'sklearn')})\nimport {module}"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+
+
 def test_the_command_line_shows_its_help_without_loading_torch() -> None:
     program = (
         "import sys; from nas.cli import _parser; _parser(); assert 'torch' not in sys.modules"
