@@ -98,8 +98,10 @@ class RayWorkers:
         """The ticket and score of an evaluation that is done; None if none was in that time.
 
         Raises:
-            InputError: If no actor starts, or none has a place on the cluster for too long.
+            InputError: If the cluster is gone, no actor starts, or none has a place for too long.
         """
+        there = bool(self._idle or self._running)
+        self._cluster.look(served=there, missing=f"none of {self.capacity} workers has started")
         self._hand_out()
         if (late := self._late()) is not None:
             limit = format_seconds(self._limit)
@@ -109,8 +111,6 @@ class RayWorkers:
             return self._finish(done[0])
         if done:
             self._welcome(done[0])
-        there = bool(self._idle or self._running)
-        self._cluster.look(served=there, missing=f"none of {self.capacity} workers has started")
         return None
 
     def close(self) -> None:

@@ -40,7 +40,7 @@ _BETWEEN_CALLS = 5.0
 _GONE_AFTER = 20.0
 """Seconds without an answer after which it is gone. Ray ends the process after 60."""
 
-_JOIN_SECONDS = 40.0
+_JOIN_SECONDS = 60.0
 """For a process to load Ray and join a cluster."""
 
 _JOIN = """
@@ -316,6 +316,7 @@ def _connect(ray: Any, address: str) -> None:
                 logging_level=logging.ERROR,
             )
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        ray.shutdown()
         why = one_line(error)
         raise InputError(f"`ray_address` {address!r} cannot be joined ({why})") from None
 
