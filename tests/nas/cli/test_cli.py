@@ -450,6 +450,7 @@ BAD_INPUT: list[tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...]]]
     (nothing, (*SEARCH, "--proxy-size", "16"), ("--proxy-size", "32")),
     (nothing, (*SEARCH, "--seed", str(10**30)), ("--seed",)),
     (nothing, (*SEARCH, "--ray-address", "auto"), ("--ray-address", "--workers 0", "one training")),
+    (nothing, (*SEARCH, "--ray-wait", "soon"), ("--ray-wait", "'soon'", "5min")),
     (nothing, (*SEARCH, "--train-workers", "0"), ("--train-workers", "0")),
     (nothing, (*SEARCH, "--train-workers", "3"), ("--train-workers 3", "batch of 8 images")),
     (
