@@ -6,8 +6,12 @@ import logging
 import statistics
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+
+import torch
+from numpy.typing import NDArray
 
 from nas.search.evaluation import ATTEMPTS, EvaluationSetup, Score, evaluate
 from nas.utilities.errors import InputError
@@ -30,8 +34,9 @@ ENOUGH_TO_COMPARE = 5
 class EvaluationActor:
     """A process of its own that evaluates; lives in a Ray worker."""
 
-    def __init__(self, setup: EvaluationSetup) -> None:
-        self._evaluator = setup.evaluator()
+    def __init__(self, setup: EvaluationSetup, arrays: Mapping[str, NDArray[Any]]) -> None:
+        weights = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        self._evaluator = replace(setup, weights=weights).evaluator()
 
     def evaluate(self, architecture_json: str) -> Score:
         """Score an architecture."""
@@ -51,6 +56,8 @@ class _Evaluation:
 
 class RayWorkers:
     """Evaluates on Ray actors: weights and images go into the object store once.
+
+    Actors of one machine share its copy of the weights, unless they compute on GPUs.
 
     An actor gets an evaluation only when it is ready: one that has no place on the cluster yet
     holds nothing up, and is used as soon as it has one. An actor that dies, or takes far longer
@@ -77,10 +84,11 @@ class RayWorkers:
         self._actor_class = self._ray.remote(**vars(resources), max_restarts=0)(EvaluationActor)
         if resources.num_gpus:
             # An actor sees its own GPU alone, whatever its number is here.
-            weights = {name: tensor.cpu() for name, tensor in setup.weights.items()}
-            setup = replace(setup, device="cuda", weights=weights)
+            setup = replace(setup, device="cuda")
+        # What comes out of the object store as an array is shared; a tensor would be a copy.
+        arrays = {name: tensor.cpu().numpy() for name, tensor in setup.weights.items()}
+        self._setup = self._ray.put(replace(setup, weights={})), self._ray.put(arrays)
         self._first_limit = max(SHORTEST_LIMIT, float(len(setup.labels)))
-        self._setup = self._ray.put(setup)
         self._seconds: list[float] = []
         self._failed_starts = 0
         self._waiting: deque[_Evaluation] = deque()
@@ -134,7 +142,7 @@ class RayWorkers:
         return None
 
     def _start_actor(self) -> None:
-        actor = self._actor_class.remote(self._setup)
+        actor = self._actor_class.remote(*self._setup)
         self._starting[actor.__ray_ready__.remote()] = actor
 
     def _welcome(self, reference: Any) -> None:

@@ -66,7 +66,7 @@ _HINTS = {
 }
 """What would help, by a part of what Ray says."""
 
-_LONGEST_FOLDER = 39
+_LONGEST_FOLDER = 35
 """Characters of a folder that leave room for the names of Ray's sockets in it."""
 
 

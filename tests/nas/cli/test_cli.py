@@ -523,6 +523,7 @@ BAD_INPUT: list[tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...]]]
     ),
     (nothing, (*SEARCH, "--data", "\udcff"), ("\\udcff", "UTF-8")),
     (nothing, (*SEARCH, "--ray-address", "auto"), ("--ray-address", "--workers 0", "one training")),
+    (nothing, (*SEARCH, "--ray-wait", "soon"), ("--ray-wait", "'soon'", "5min")),
     (nothing, (*SEARCH, "--train-workers", "0"), ("--train-workers", "0")),
     (nothing, (*SEARCH, "--train-workers", "3"), ("--train-workers 3", "batch of 8 images")),
     (

@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections import namedtuple
 from pathlib import Path
 
@@ -46,6 +47,25 @@ def test_an_address_where_something_else_listens_is_given_up(
         address = f"127.0.0.1:{other.getsockname()[1]}"
         with pytest.raises(InputError, match=r"does not answer as Ray does$"):
             RayCluster(address).check([ONE])
+
+
+def test_a_step_ends_when_the_head_of_its_cluster_does_not_answer_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(nas.utilities.ray_cluster, "_BETWEEN_CALLS", 0.01)
+    monkeypatch.setattr(nas.utilities.ray_cluster, "_GONE_AFTER", 0.5)
+    cluster = RayCluster()
+    with socket.socket() as head:
+        head.bind(("127.0.0.1", 0))
+        head.listen()
+        cluster._head = head.getsockname()
+        cluster.look(served=True, missing="nothing")
+        time.sleep(0.7)
+        cluster.look(served=True, missing="nothing")
+    cluster.look(served=True, missing="nothing")  # it may come back
+    time.sleep(0.7)
+    with pytest.raises(InputError, match=r"does not answer any more; the same command goes on"):
+        cluster.look(served=True, missing="nothing")
 
 
 def test_a_long_temporary_folder_is_passed_over_for_a_shorter_one(
