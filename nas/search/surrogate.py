@@ -5,6 +5,7 @@ closed forms. So only accuracy is modelled, by a linear function of the genes wi
 posterior (Bayesian ridge regression), which smooths the noise of single evaluations. For every
 proposal one function is drawn from the posterior (Thompson sampling), and of candidates that meet
 the limits the one is proposed that would add most to the hypervolume, were that function the truth.
+So the proposals of a batch, which know the same evaluations, differ; and none is made twice.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class SurrogateSampler(BaseSampler):
 
     Args:
         constrained: Whose architectures are proposed; none over a limit.
-        seed: Of the candidates, and of the functions that are drawn.
+        seed: Of the candidates, and of the functions that are drawn; with the trial's number.
     """
 
     def __init__(self, constrained: ConstrainedSpace, *, seed: int) -> None:
