@@ -16,12 +16,11 @@ from nas.utilities.seeding import preserved_global_generators
 from nas.utilities.units import format_seconds
 from supernet import Network
 
-STEP = 1.0
-"""Times as long as a training step of the largest subnet alone takes one of the supernet, the
-teacher's included: as measured on two CPU cores in `tiny` and `base`."""
-
-TYPICAL = 0.5
-"""Share of the time of the largest subnet that one takes which the search proposes."""
+SUPERNET, EVALUATION, TRYOUT = 2.0, 0.9, 1.5
+"""Times as long as a pass of the largest subnet in this process: a step of the supernet, the
+teacher's included, by a training step; an evaluation by a forward pass of its images; a step of the
+tryout by a training step. As measured in `tiny` and `base` on two CPU cores, of which a worker has
+one; the smaller networks that are proposed, and Ray's start, are in them."""
 
 _TIMED = 3  # calls, or fewer
 _SECONDS = 3.0  # in all
@@ -55,10 +54,12 @@ def expected_time(job: Job) -> str:
     helpers = job.execution.loader_workers
     loaded = loading / helpers if helpers else 0.0
     beside = 0.0 if helpers else loading
-    training = config.steps * max(loaded, STEP * stepping / job.execution.train_workers + beside)
-    searching = config.trials * TYPICAL * passing * len(job.labels) / len(labels) / workers
+    training = config.steps * max(
+        loaded, SUPERNET * stepping / job.execution.train_workers + beside
+    )
+    searching = config.trials * EVALUATION * passing * len(job.labels) / len(labels) / workers
     steps = planned_steps(config.tryout, min(config.short_list, config.trials))
-    trying = steps * max(loaded, TYPICAL * stepping + beside) / workers if steps else 0.0
+    trying = steps * max(loaded, TRYOUT * stepping + beside) / workers if steps else 0.0
     parts = {"training": training, "search": searching, "short list": trying}
     told = ", ".join(f"{name} {format_seconds(seconds)}" for name, seconds in parts.items())
     return f"expected time: {format_seconds(sum(parts.values()))} ({told})"
