@@ -17,7 +17,6 @@ from nas.report.pages import next_commands, write_report
 from nas.report.run_summary import RunSummary
 from nas.report.summary import summary_table
 from nas.runs.config import RunConfig
-from nas.runs.expected import expected_time
 from nas.runs.folder import RunFolder, logging_to
 from nas.runs.job import Execution, Job
 from nas.runs.latency_tables import MEASURED_HERE, LatencyMethods, run_tables
@@ -121,8 +120,6 @@ def run(
             stop=stop,
             console=console,
         )
-        if not folder.checkpoint.exists():
-            console.print(expected_time(job))
         train(job)
         store = trained_store(folder, device=config.device)
         ended = search(job, store)

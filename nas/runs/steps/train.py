@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 
 from rich.console import Console
 
+from nas.runs.expected import expected_time
 from nas.runs.job import Job
 from nas.training.ray_training import train_on_ray
 from nas.training.supernet import Progress, SupernetTask, states
@@ -45,6 +46,7 @@ def train(job: Job) -> None:
         store = None
         weights = count_shared_weights(job.constrained.space, num_classes=job.data.num_classes)
     check_room(job.folder.path, _bytes_written(job, weights))
+    job.console.print(expected_time(job))
     job.console.print(
         f"supernet: {weights / 1e6:.1f} M shared weights, trained at "
         f"{job.config.proxy_size} px; costs are counted at {job.config.image_size} px",

@@ -217,7 +217,7 @@ def test_no_more_workers_are_started_than_a_batch_has_work_for(
 ) -> None:
     started: list[int] = []
 
-    def start_workers(setup: object, *, count: int, address: str | None) -> FakeWorkers:
+    def start_workers(setup: object, *, count: int, cluster: object) -> FakeWorkers:
         started.append(count)
         return FakeWorkers(count)
 
