@@ -1,16 +1,10 @@
 """Ctrl-C, SIGTERM and SIGHUP: a stop that waits for a safe place."""
 
-import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
-
-logger = logging.getLogger(__name__)
-
-_set_handler = signal.signal
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that ask for a stop: Ctrl-C; Slurm, Docker and systemd; a terminal that was closed."""
@@ -60,9 +54,7 @@ class StopRequest:
 def stop_on_signals() -> Iterator[StopRequest]:
     """Turn the first signal of `STOPPING` into a request; a second one does what it did before.
 
-    An `Interrupted` that leaves the block knows the signal. What fails after a request leaves it as
-    `Interrupted`, too: terminals and schedulers send the signal to all processes, and what is
-    missed then is one of those that have heeded it.
+    An `Interrupted` that leaves the block knows the signal.
     """
     request, received = StopRequest(), signal.SIGINT
 
@@ -77,11 +69,6 @@ def stop_on_signals() -> Iterator[StopRequest]:
     except Interrupted as interrupted:
         interrupted.signum = received
         raise
-    except Exception as error:
-        if not request.requested:
-            raise
-        logger.warning("failed after a stop was requested: %s", error)
-        raise Interrupted(received) from error
     finally:
         restore()
 
@@ -102,29 +89,22 @@ def ended_by_signals() -> Iterator[None]:
 
 @contextmanager
 def handlers_kept(*signals: signal.Signals) -> Iterator[None]:
-    """Let nothing in the block replace signal handlers, as Ray's start would.
+    """Put signal handlers back that the block replaces, as Ray's start does.
 
     Args:
         signals: Of which; those of `STOPPING` if none are given.
     """
-    kept = signals or STOPPING
-
-    def refuse(signalnum: int, handler: Any) -> Any:
-        if signalnum in kept:
-            return signal.getsignal(signalnum)
-        return _set_handler(signalnum, handler)
-
-    signal.signal = refuse
+    restore = _handled(None, signals or STOPPING)
     try:
         yield
     finally:
-        signal.signal = _set_handler
+        restore()
 
 
 def _handled(
-    handler: Callable[[int, FrameType | None], None], signals: tuple[signal.Signals, ...]
+    handler: Callable[[int, FrameType | None], None] | None, signals: tuple[signal.Signals, ...]
 ) -> Callable[[], None]:
-    """Handle signals; how to put the former handlers back.
+    """Handle signals, if a handler is given; how to put the former handlers back.
 
     What is ignored stays so: under `nohup`, SIGHUP. Outside the main thread nothing is handled.
     """
@@ -133,11 +113,12 @@ def _handled(
     previous = {number: signal.getsignal(number) for number in signals}
     if previous.get(signal.SIGHUP) == signal.SIG_IGN:
         del previous[signal.SIGHUP]
-    for number in previous:
-        _set_handler(number, handler)
+    if handler is not None:
+        for number in previous:
+            signal.signal(number, handler)
 
     def restore() -> None:
         for number, before in previous.items():
-            _set_handler(number, before)
+            signal.signal(number, before)
 
     return restore

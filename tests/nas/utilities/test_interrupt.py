@@ -83,24 +83,6 @@ def test_handlers_that_others_replace_are_put_back(
     assert now() == handlers
 
 
-def test_a_stop_is_heeded_where_handlers_are_kept(handlers: dict[signal.Signals, object]) -> None:
-    with pytest.raises(Interrupted), stop_on_signals() as stop, handlers_kept():
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.raise_signal(signal.SIGTERM)
-        assert stop.requested
-        assert now() == handlers  # a second one does what it did before
-        stop.check()
-
-
-def test_what_fails_after_a_stop_was_requested_is_its_consequence() -> None:
-    with pytest.raises(Interrupted) as caught, stop_on_signals():
-        signal.raise_signal(signal.SIGTERM)
-        raise ConnectionError("the other process is gone")
-    assert caught.value.signum == signal.SIGTERM
-    with pytest.raises(ConnectionError), stop_on_signals():
-        raise ConnectionError("nobody asked for a stop")
-
-
 def test_other_threads_handle_nothing(handlers: dict[signal.Signals, object]) -> None:
     def run() -> None:
         with stop_on_signals(), ended_by_signals(), handlers_kept():
