@@ -48,6 +48,11 @@ def main(
             stream.reconfigure(errors="replace")
     try:
         _check_text(sys.argv[1:])
+        for argument in sys.argv[1:]:
+            if argument.startswith("--") and argument.endswith(
+                "=--"
+            ):  # argparse makes a list of it
+                raise InputError(f"{argument}: '--' is no value")
         options = _parser().parse_args([*command, *_with_negative_values(sys.argv[1:])])
         action: Callable[[argparse.Namespace], None] = options.action
         options.command_line = f"{program} {shlex.join(sys.argv[1:])}"

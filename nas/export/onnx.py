@@ -70,6 +70,8 @@ def write_onnx(exported: Path, out: str | Path | None, *, image_size: int | None
     except ValueError as error:
         raise InputError(str(error)) from None
     size = image_size or about.image_size
+    if size < 32:
+        raise InputError(f"`image_size` {size} is below 32")
     cost = total_cost(network.architecture, image_size=size, num_classes=about.num_classes)
     check_memory(f"`image_size` {size}", cost.memory_bytes(), "cpu")
     images = torch.randn(3, about.in_chans, size, size, generator=torch.Generator().manual_seed(0))
