@@ -48,11 +48,6 @@ def main(
             stream.reconfigure(errors="replace")
     try:
         _check_text(sys.argv[1:])
-        for argument in sys.argv[1:]:
-            if argument.startswith("--") and argument.endswith(
-                "=--"
-            ):  # argparse makes a list of it
-                raise InputError(f"{argument}: '--' is no value")
         options = _parser().parse_args([*command, *_with_negative_values(sys.argv[1:])])
         action: Callable[[argparse.Namespace], None] = options.action
         options.command_line = f"{program} {shlex.join(sys.argv[1:])}"
@@ -91,16 +86,19 @@ def _refused(message: str) -> int:
 
 
 def _check_text(arguments: Sequence[str]) -> None:
-    """See that what was typed can be written down again, in logs and in JSON.
+    """See that what was typed can be parsed, and written down again in logs and in JSON.
 
     Raises:
-        InputError: If it is not in UTF-8.
+        InputError: If it is not in UTF-8, or `--` is the value of a flag.
     """
     for argument in arguments:
         try:
             argument.encode()
         except UnicodeEncodeError:
             raise InputError(f"{argument!a} is no text in UTF-8") from None
+        # Of such a value argparse would make an empty list.
+        if argument.startswith("--") and argument.endswith("=--"):
+            raise InputError(f"{argument}: '--' is no value")
 
 
 def _with_negative_values(arguments: Sequence[str]) -> list[str]:

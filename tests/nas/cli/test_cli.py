@@ -833,3 +833,8 @@ def test_a_signal_before_there_is_anything_to_save_ends_in_one_line(
     outcome = command(*SEARCH)
     by = "" if sent == signal.SIGINT else f" by {sent.name}"
     assert (outcome.status, outcome.out, outcome.err) == (128 + sent, "", f"stopped{by}\n")
+
+
+def test_two_hyphens_are_no_value_of_a_flag(tmp_path: Path) -> None:
+    outcome = command("search", "--budget", "1G", "--trials=--", "--out", tmp_path / "run")
+    assert (outcome.status, outcome.err) == (2, "error: --trials=--: '--' is no value\n")
