@@ -1,5 +1,6 @@
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image
 
 from nas.data import Data, load_data
+from nas.data.dataset import Role
 from nas.data.manifest import Manifest, content_digest
 from nas.utilities.errors import InputError
 
@@ -82,7 +84,9 @@ def _rename(root: Path) -> None:
         (_rename, "1 renamed (ant/5.png to bee/five.png)"),
     ],
 )
-def test_whatever_becomes_of_an_image_is_told(root: Path, change, told: str) -> None:  # type: ignore[no-untyped-def]
+def test_whatever_becomes_of_an_image_is_told(
+    root: Path, change: Callable[[Path], None], told: str
+) -> None:
     before = manifest(root)
     data = load(root)
     change(root)
@@ -134,8 +138,8 @@ def test_an_image_in_two_splits_is_a_leak_under_whatever_name(root: Path, tmp_pa
     assert manifest(root).leaks(root) == []
 
 
-def _paths(data: Data, role: str) -> list[str]:
-    split = Manifest.of(data).splits[role]  # type: ignore[index]
+def _paths(data: Data, role: Role) -> list[str]:
+    split = Manifest.of(data).splits[role]
     return [file.path for files in split.files.values() for file in files]
 
 
