@@ -207,10 +207,8 @@ class Search:
         )
 
     def _record(self, trial: Trial, architecture: Architecture, state: State) -> Record:
-        costs, predicted = (
-            self.constrained.costs(architecture),
-            self.constrained.predict(architecture),
-        )
+        costs = self.constrained.costs(architecture)
+        predicted = self.constrained.predict(architecture)
         return Record(
             state=state,
             architecture=architecture.model_dump(mode="json"),
