@@ -9,9 +9,9 @@ test split; a random architecture under the budget is the median of a truth set 
     python -m benchmarks.value table --truth results/reference/fidelity/tiny-300M.csv --out ...
 
 `ours` takes the best of a finished run. `asha` is what who has Ray and Optuna writes without us:
-Optuna proposes architectures of the same space, Ray Tune trains two at a time from nothing, each on
-a thread of its own, and stops the worse ones early (ASHA), for as many seconds of the clock as our
-command took on the same two cores. It has the recipe of our tryout, in the same small batches.
+Optuna proposes architectures of the same space, Ray Tune trains two at a time (`--cpus`) from
+nothing, each on a thread of its own, and stops the worse ones early (ASHA), for as many seconds of
+the clock as our command took on as many cores. It has the recipe of our tryout, in the same small batches.
 `given` are the largest default and the published designs within the budget. Lists are worked off
 as `benchmarks/alone.py` says: rows that are there are not made again.
 """
@@ -49,7 +49,6 @@ BATCH = 16
 RUNGS = TryoutSettings(first_rung=40, reduction=3, rungs=4, lr=5e-4)
 """Of the rival: 40, 120, 360 and 1,080 steps of 16 images; the rate is our tryout's."""
 
-CPUS = 2
 REPORTS = "reports.jsonl"
 
 
@@ -91,7 +90,7 @@ def asha(options: argparse.Namespace) -> Architecture:
             device="cpu",
         )
         tryout.folder.mkdir()
-        ray.init(num_cpus=CPUS, include_dashboard=False, log_to_driver=False)
+        ray.init(num_cpus=options.cpus, include_dashboard=False, log_to_driver=False)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         tune.Tuner(
             tune.with_parameters(_train, tryout=tryout, space=space, budget=budget),
@@ -108,7 +107,7 @@ def asha(options: argparse.Namespace) -> Architecture:
                     reduction_factor=RUNGS.reduction,
                 ),
                 num_samples=-1,
-                max_concurrent_trials=CPUS,
+                max_concurrent_trials=options.cpus,
                 time_budget_s=options.seconds,
                 reuse_actors=True,
             ),
@@ -203,6 +202,7 @@ def main() -> None:
     parser.add_argument("--budget", default="300MFLOPs")
     parser.add_argument("--seconds", type=float, help="of `asha`")
     parser.add_argument("--seed", type=int, default=0, help="of `asha`")
+    parser.add_argument("--cpus", type=int, default=2, help="of `asha`: trainings at a time")
     parser.add_argument("--seeds", type=int, default=3, help="of the training of each choice")
     parser.add_argument("--steps", type=int, default=540)
     parser.add_argument("--truth", type=Path, help="of `table`")

@@ -47,9 +47,13 @@ def expected_time(job: Job) -> str:
     def step() -> None:
         with autocast(pixels.device):
             scores = network.train()(pixels)
-        F.cross_entropy(scores.float(), labels).backward()
+        loss = F.cross_entropy(scores.float(), labels)
+        loss.backward()
         network.zero_grad()
+        loss.item()  # what was asked of a GPU is done
 
+    if pixels.device.type != "cpu":
+        step()  # the first call loads the kernels, for as long as hundreds of others take
     stepping, passing = _seconds(step), _seconds(forward)
     helpers = job.execution.loader_workers
     loaded = loading / helpers if helpers else 0.0
