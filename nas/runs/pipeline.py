@@ -88,7 +88,7 @@ def run(
     demands = execution.demands(config)
     if demands and not folder.checkpoint.exists():
         cluster.check(demands, stored_bytes=shared_bytes(config, data))
-    with folder.claimed_for(config), logging_to(folder):
+    with folder.claimed_for(config), logging_to(folder), cluster:
         logger.info("%s", command)
         console.print(f"run folder: {folder.path}", soft_wrap=True)
         leaks = keep_data(folder, data)

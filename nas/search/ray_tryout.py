@@ -5,19 +5,26 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from nas.search.evaluation import ATTEMPTS
 from nas.search.trials import Tried
 from nas.search.tryout import OnStep, OnTried, Tryout
+from nas.training.loop import CHECKPOINT_SECONDS
 from nas.utilities.errors import InputError
 from nas.utilities.interrupt import StopRequest
 from nas.utilities.ray_cluster import Demand, RayCluster
 from search_space import Architecture
 
 logger = logging.getLogger(__name__)
+
+SILENT_SECONDS = 10 * CHECKPOINT_SECONDS
+"""After which a training that has saved nothing is taken for one that hangs."""
+
+_BETWEEN_LOOKS = 5.0
 
 _SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
@@ -38,6 +45,8 @@ def halve_on_ray(
     on_tried: OnTried,
 ) -> None:
     """Let Ray Tune train the candidates, several at a time.
+
+    A training that dies, or hangs for `SILENT_SECONDS`, is tried `ATTEMPTS` times.
 
     A candidate goes on to the next rung if it is among the best of those that came to the end of
     this one so far. So which of them are trained how long may depend on the number of workers; what
@@ -75,13 +84,19 @@ def halve_on_ray(
         """Hands on what the workers report."""
 
         problem = ""
+        watch = _Watch(tryout)
 
         def on_step_begin(self, iteration: int, trials: Any, **info: Any) -> None:
-            there = any(trial.status == "RUNNING" for trial in trials)
+            running = [trial for trial in trials if trial.status == "RUNNING"]
+            missing = "no candidate of the short list has a worker"
             try:
-                cluster.look(served=there, missing="no candidate of the short list has a worker")
+                cluster.look(served=bool(running), missing=missing)
             except InputError as error:
                 self.problem = self.problem or str(error)
+            at_work = {candidates[trial.config["place"]]: trial for trial in running}
+            for candidate in self.watch.hanging(at_work):
+                logger.warning("the training of %s hangs; its worker is ended", candidate.hash)
+                ray.kill(at_work[candidate].temporary_state.ray_actor)
 
         def on_trial_result(
             self, iteration: int, trials: Any, trial: Any, result: Mapping[str, Any], **info: Any
@@ -144,10 +159,38 @@ def halve_on_ray(
                 ),
             ).fit()
     finally:
-        ray.shutdown()
+        cluster.leave()
     stop.check()
     if told.problem:
         raise InputError(told.problem)
+
+
+class _Watch:
+    """Looks for trainings that save nothing any more."""
+
+    def __init__(self, tryout: Tryout) -> None:
+        self._tryout = tryout
+        self._looked = 0.0
+        self._seen: dict[Architecture, tuple[int, float]] = {}
+
+    def hanging(self, at_work: Collection[Architecture]) -> list[Architecture]:
+        """Those of the candidates at work that have been silent too long, each told once."""
+        now = time.monotonic()
+        if now - self._looked < _BETWEEN_LOOKS:
+            return []
+        self._looked = now
+        self._seen = {known: seen for known, seen in self._seen.items() if known in at_work}
+        late = []
+        for candidate in at_work:
+            saved = self._tryout.last_saved(candidate)
+            before, since = self._seen.get(candidate, (saved, now))
+            if saved != before:
+                since = now
+            elif now - since > SILENT_SECONDS:
+                late.append(candidate)
+                since = now
+            self._seen[candidate] = saved, since
+        return late
 
 
 def _climb(config: Mapping[str, Any], tryout: Tryout, candidates: Sequence[Architecture]) -> None:

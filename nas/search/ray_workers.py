@@ -123,7 +123,8 @@ class RayWorkers:
 
     def close(self) -> None:
         """Stop the actors and leave Ray."""
-        self._ray.shutdown()
+        running = (evaluation.actor for evaluation in self._running.values())
+        self._cluster.leave([*self._starting.values(), *running, *self._idle])
 
     @property
     def _limit(self) -> float:

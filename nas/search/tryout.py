@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +87,17 @@ class Tryout:
     def has_begun(self, architecture: Architecture) -> bool:
         """Whether a candidate has entered, in whatever process."""
         return self._path(architecture).exists()
+
+    def last_saved(self, architecture: Architecture) -> int:
+        """When a file of a candidate was last written, in nanoseconds of its disk's clock.
+
+        While it is trained that is at least every `CHECKPOINT_SECONDS`, or every step if steps take
+        longer.
+        """
+        files = self.folder.glob(f"*{architecture.hash}*.safetensors")
+        with suppress(FileNotFoundError):  # a state is removed at the end of its rung
+            return max((file.stat().st_mtime_ns for file in files), default=0)
+        return 0
 
     def climb(
         self, architecture: Architecture, rung: int, *, stop: StopRequest, on_step: OnStep

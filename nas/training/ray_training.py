@@ -132,11 +132,11 @@ def train_on_ray(
         flag="train_workers", count=count, threads=threads, device=task.device, together=True
     )
     ray, resources = cluster.start(demand)
-    try:
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        desk = ray.remote(num_cpus=0, max_concurrency=4, scheduling_strategy=here)(Desk).remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    desk = ray.remote(num_cpus=0, max_concurrency=4, scheduling_strategy=here)(Desk).remote()
+    try:
         fitting = desk.fit.remote(task, count=count, threads=threads, gpus=resources.num_gpus)
         seen, problem, going = None, "", True
         while going and not problem:
@@ -165,7 +165,7 @@ def train_on_ray(
             "from the last saved state"
         ) from None
     finally:
-        ray.shutdown()
+        cluster.leave([desk])
     if problem:
         raise InputError(problem)
     if not task.checkpoint.exists():

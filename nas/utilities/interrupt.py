@@ -101,6 +101,20 @@ def handlers_kept(*signals: signal.Signals) -> Iterator[None]:
         restore()
 
 
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Let signals of `STOPPING` come only at the end of the block, and never to what it starts.
+
+    A terminal, Slurm or systemd sends a signal to all processes. Those that were started here are
+    then still there for this one to save with, and it ends them itself.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _handled(
     handler: Callable[[int, FrameType | None], None] | None, signals: tuple[signal.Signals, ...]
 ) -> Callable[[], None]:

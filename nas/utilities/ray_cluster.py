@@ -20,7 +20,7 @@ import torch
 
 from nas.utilities.devices import usable_cpus
 from nas.utilities.errors import InputError
-from nas.utilities.interrupt import handlers_kept
+from nas.utilities.interrupt import handlers_kept, held_back
 from nas.utilities.units import format_seconds
 
 logger = logging.getLogger(__name__)
@@ -98,8 +98,23 @@ class Resources:
     num_gpus: float
 
 
+@dataclass(frozen=True)
+class _Size:
+    """Of a Ray of this machine: what is asked of it."""
+
+    cpus: int
+    stored_bytes: int
+
+    def grown(self, other: _Size) -> _Size:
+        """Large enough for both."""
+        return _Size(max(self.cpus, other.cpus), max(self.stored_bytes, other.stored_bytes))
+
+
 class RayCluster:
     """The Ray that the steps of a run work with, one after the other.
+
+    A Ray of this machine is started by the first step that needs one and stays for the others,
+    until `close`, or the end of a `with`; a cluster is joined and left by each.
 
     Args:
         address: Of a running cluster (`auto`, `HOST:PORT`); None starts Ray on this machine.
@@ -116,10 +131,18 @@ class RayCluster:
     ) -> None:
         self.address, self.wait_seconds, self._tell = address, wait_seconds, tell
         self._joined = False
-        self._head = "", 0
+        self._most = _Size(usable_cpus(), 0)
+        self._here: _Size | None = None
+        self._head, self._gone = ("", 0), False
         self._called = self._answered = 0.0
         self._waits_since: float | None = None
         self._told = False
+
+    def __enter__(self) -> RayCluster:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     def check(self, demands: Sequence[Demand], *, stored_bytes: int = 0) -> None:
         """See, before anything expensive, that Ray will be there for a run.
@@ -135,6 +158,9 @@ class RayCluster:
         if self.address is None:
             _temporary_folder()
             _check_room(stored_bytes)
+            self._most = self._most.grown(
+                _Size(max(demand.threads * demand.count for demand in demands), stored_bytes)
+            )
             return
         ray = _import_ray(here=False)
         self._join(ray, self.address)
@@ -152,27 +178,53 @@ class RayCluster:
             stored_bytes: What they share through Ray's object store.
 
         Returns:
-            The module `ray`, whose `shutdown` ends it, and what each worker takes.
+            The module `ray`, and what each worker takes; `leave` is for when the step is done.
 
         Raises:
             InputError: As `check`.
         """
         ray = _import_ray(here=self.address is None)
         if self.address is None:
-            _start_here(ray, cpus=demand.threads * demand.count, stored_bytes=stored_bytes)
+            self._most = self._most.grown(_Size(demand.threads * demand.count, stored_bytes))
+            if self._here != self._most:
+                self.close()
+                _start_here(ray, self._most)
+                self._here = self._most
         else:
             self._join(ray, self.address)
         self._head = _host_and_port(ray.get_runtime_context().gcs_address)
-        self._answered = time.monotonic()
+        self._answered, self._gone = time.monotonic(), False
         self._waits_since, self._told = None, False
         try:
             resources, room = _resources(ray, demand)
         except InputError:
-            ray.shutdown()
+            self.leave()
             raise
         if room < demand.count:
             self._tell(f"Ray has room for {room} of {demand.count} workers; more may join later")
         return ray, resources
+
+    def leave(self, actors: Sequence[Any] = ()) -> None:
+        """Be done with Ray for now: a cluster is left, a Ray of this machine stays.
+
+        Args:
+            actors: That the step has started; they end.
+        """
+        import ray
+
+        if self.address is not None:
+            ray.shutdown()
+        elif not self._gone:
+            for actor in actors:
+                ray.kill(actor)
+
+    def close(self) -> None:
+        """End a Ray of this machine, if one was started."""
+        if self._here is not None:
+            import ray
+
+            self._here = None
+            ray.shutdown()
 
     def look(self, *, served: bool, missing: str) -> None:
         """To be called by a step again and again while it works with Ray.
@@ -211,6 +263,7 @@ class RayCluster:
             self._answered = now
         except OSError:
             if now - self._answered > _GONE_AFTER:
+                self._gone = True
                 raise InputError(
                     "the head of the Ray cluster does not answer any more; the same command goes "
                     "on when it is back"
@@ -239,16 +292,16 @@ def _import_ray(*, here: bool) -> Any:
     return ray
 
 
-def _start_here(ray: Any, *, cpus: int, stored_bytes: int) -> None:
+def _start_here(ray: Any, size: _Size) -> None:
     if not os.access(Path("~").expanduser(), os.W_OK):
         # Ray would keep the token of its own cluster there.
         os.environ.setdefault("RAY_AUTH_TOKEN", uuid.uuid4().hex)
     try:
-        with handlers_kept():
+        with held_back(), handlers_kept():
             ray.init(
                 address="local",  # whatever cluster RAY_ADDRESS may name
-                num_cpus=max(cpus, usable_cpus()),
-                object_store_memory=_store_bytes(stored_bytes),
+                num_cpus=size.cpus,
+                object_store_memory=_store_bytes(size.stored_bytes),
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,

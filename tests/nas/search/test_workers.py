@@ -351,11 +351,12 @@ def test_without_an_address_a_cluster_in_the_environment_is_left_alone(
     cluster: str, monkeypatch: pytest.MonkeyPatch, expected: dict[int, Score]
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", cluster)
-    workers = RayWorkers(small_setup(), count=1, cluster=RayCluster())
-    try:
-        assert score_all(workers, CANDIDATES[:1]) == {100: expected[100]}
-    finally:
-        workers.close()
+    with RayCluster() as here:
+        workers = RayWorkers(small_setup(), count=1, cluster=here)
+        try:
+            assert score_all(workers, CANDIDATES[:1]) == {100: expected[100]}
+        finally:
+            workers.close()
 
 
 class Hog:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 
@@ -13,6 +14,7 @@ from nas.utilities.interrupt import (
     Interrupted,
     ended_by_signals,
     handlers_kept,
+    held_back,
     stop_on_signals,
 )
 
@@ -81,6 +83,25 @@ def test_handlers_that_others_replace_are_put_back(
     with handlers_kept():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     assert now() == handlers
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_a_signal_that_is_held_back_comes_afterwards_and_not_to_what_was_started(
+    number: signal.Signals,
+) -> None:
+    with pytest.raises(Interrupted) as caught, stop_on_signals() as stop:
+        with held_back():
+            child = subprocess.Popen(["sleep", "60"])
+            send(number)
+            child.send_signal(number)
+            with pytest.raises(subprocess.TimeoutExpired):
+                child.wait(timeout=0.1)
+            assert not stop.requested
+        assert stop.requested
+        child.kill()
+        assert child.wait() == -signal.SIGKILL
+        stop.check()
+    assert caught.value.signum == number
 
 
 def test_other_threads_handle_nothing(handlers: dict[signal.Signals, object]) -> None:
