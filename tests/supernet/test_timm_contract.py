@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import timm
 import torch
-from timm.models import FeatureInfo
+from timm.models import FeatureInfo, group_parameters
+from timm.optim import create_optimizer_v2
 from torch import Tensor
 
 from search_space import DESIGNS, PublishedDesign, map_sizes
-from supernet import Network
+from supernet import Network, parameter_groups
 
 SIZE = 64
 
@@ -249,3 +250,88 @@ def test_symbolic_traces_give_what_the_model_gives(model: Network, name: str) ->
     traced = timm.models.create_feature_extractor(model.train(), {"head": "scores"})
     traced(images())["scores"].mean().backward()
     assert all(parameter.grad is not None for parameter in traced.parameters())
+
+
+@every_kind
+def test_layers_are_the_stem_each_block_and_the_head(model: Network, name: str) -> None:
+    layers = group_parameters(model, model.group_matcher())
+    blocks = [
+        (stage, block)
+        for stage, spec in enumerate(model.architecture.stages)
+        for block in range(spec.depth)
+    ]
+    assert len(layers) == 1 + len(blocks) + 1
+    assert all(part.startswith("stem.") for part in layers[0])
+    assert set(layers[len(layers) - 1]) == {"head.weight", "head.bias"}
+    for layer, (stage, block) in enumerate(blocks, start=1):
+        expected = {f"stages.{stage}.blocks.{block}."}
+        expected |= {f"stages.{stage}.entry."} if block == 0 else set()
+        last = block == model.architecture.stages[stage].depth - 1
+        expected |= {f"stages.{stage}.norm."} if last else set()
+        for part in layers[layer]:
+            assert part.startswith(tuple(expected)), (layer, part)
+    assert sum(map(len, layers.values())) == len(list(model.parameters()))
+    coarse = group_parameters(model, model.group_matcher(coarse=True))
+    assert len(coarse) == 1 + len(model.architecture.stages) + 1
+
+
+def test_timm_decays_learning_rates_layer_by_layer() -> None:
+    with torch.device("meta"):
+        model = timm.create_model("lit_ti")
+    optimizer = create_optimizer_v2(model, "adamw", lr=1.0, layer_decay=0.5)
+    scales = {
+        id(parameter): group["lr_scale"]
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    assert scales[id(model.head.weight)] == 1
+    assert scales[id(model.stages[3].blocks[-1].feed_forward.fc1.weight)] == 0.5
+    assert scales[id(model.stem.proj.weight)] == 0.5 ** (3 + 4 + 6 + 3 + 1)
+
+
+@pytest.mark.parametrize("name", ["lit_ti"])
+def test_parameter_groups_keep_what_modules_say_of_their_parameters(
+    model: Network, name: str
+) -> None:
+    names = {id(parameter): part for part, parameter in model.named_parameters()}
+    undecayed = model.no_weight_decay()
+    model.head.bias.requires_grad_(False)
+
+    def rates(key: str, **options: Any) -> dict[str, float]:
+        found = {}
+        for group in parameter_groups(model, weight_decay=0.05, **options):
+            for parameter in group["params"]:
+                part = names[id(parameter)]
+                assert group["weight_decay"] == (0.0 if part in undecayed else 0.05)
+                found[part] = group[key]
+        return found
+
+    scales = rates("lr_scale")
+    assert scales == {
+        part: 0.01 if ".offset." in part else 1.0 for part in scales if part != "head.bias"
+    }
+    assert len(scales) == len(names) - 1
+    assert rates("lr", lr=0.5) == {part: 0.5 * scale for part, scale in scales.items()}
+    decayed = rates("lr_scale", layer_decay=0.5)
+    assert decayed["head.weight"] == 1
+    offset = "stages.3.entry.deformable.offset.weight"
+    assert decayed[offset] == pytest.approx(0.01 * decayed["stages.3.blocks.0.norm1.weight"])
+    torch.optim.AdamW(parameter_groups(model, weight_decay=0.05, lr=1e-3))
+    create_optimizer_v2(parameter_groups(model, weight_decay=0.05), "lamb", lr=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["shunted_t", "lit_ti", "pslt_tiny", "psvit_1d_ti"])
+def test_gradient_checkpointing_changes_no_gradient_and_no_running_statistic(
+    model: Network, name: str
+) -> None:
+    trained = []
+    for enable in (False, True):
+        one = copy.deepcopy(model).train()
+        one.set_grad_checkpointing(enable)
+        one(images()).square().sum().backward()
+        gradients = {part: parameter.grad for part, parameter in one.named_parameters()}
+        trained.append((gradients, dict(one.named_buffers())))
+    torch.testing.assert_close(*trained)
+    counts = [b for part, b in trained[1][1].items() if part.endswith("num_batches_tracked")]
+    assert all(int(count) == 1 for count in counts)
