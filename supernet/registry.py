@@ -78,6 +78,8 @@ def _exported_cfg(
         mean=about.mean,
         std=about.std,
         crop_pct=about.crop_pct,
+        crop_mode=about.crop_mode,
+        interpolation=about.interpolation,
         label_names=about.class_names,
     )
 
