@@ -2,17 +2,20 @@
 
 import copy
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
+from samples import NANO, randomise
 from timm.models import FeatureInfo, group_parameters
+from timm.models._manipulate import adapt_input_conv
 from timm.optim import create_optimizer_v2
 from torch import Tensor
 
 from search_space import DESIGNS, PublishedDesign, map_sizes
-from supernet import Network, parameter_groups
+from supernet import ExportedNetwork, Network, parameter_groups, save_exported
 
 SIZE = 64
 
@@ -335,3 +338,66 @@ def test_gradient_checkpointing_changes_no_gradient_and_no_running_statistic(
     torch.testing.assert_close(*trained)
     counts = [b for part, b in trained[1][1].items() if part.endswith("num_batches_tracked")]
     assert all(int(count) == 1 for count in counts)
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Path:
+    """The folder of an exported network with random weights, of three channels and four classes."""
+    network = Network(NANO.scaled(0.0), num_classes=4)
+    randomise(network.state_dict())
+    about = ExportedNetwork(
+        num_classes=4,
+        image_size=48,
+        mean=(0.1, 0.2, 0.3),
+        std=(0.4, 0.5, 0.6),
+        class_names=("a", "b", "c", "d"),
+        crop_pct=0.9,
+    )
+    (tmp_path / "best").mkdir()
+    save_exported(tmp_path / "best", network, about)
+    return tmp_path / "best"
+
+
+@pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "pickled"])
+def test_what_timm_saves_stands_alone_and_timm_loads_it(
+    export: Path, tmp_path: Path, safe: bool
+) -> None:
+    model = timm.create_model("subnet", architecture=export, pretrained=True).eval()
+    timm.models.save_for_hf(model, str(tmp_path / "hub"), safe_serialization=safe)
+    export.rename(tmp_path / "elsewhere")
+    name = f"local-dir:{tmp_path / 'hub'}"
+    again = timm.create_model(name, pretrained=True).eval()
+    assert again.architecture == model.architecture
+    torch.testing.assert_close(again(images()), model(images()), rtol=0, atol=0)
+    assert timm.data.resolve_model_data_config(again) == timm.data.resolve_model_data_config(model)
+    assert tuple(again.pretrained_cfg["label_names"]) == ("a", "b", "c", "d")
+    other = timm.create_model(name, pretrained=True, num_classes=2).eval()
+    torch.testing.assert_close(
+        other.forward_features(images()), model.forward_features(images()), rtol=0, atol=0
+    )
+    assert other(images()).shape == (2, 2)
+    backbone = timm.create_model(name, pretrained=True, features_only=True).eval()
+    torch.testing.assert_close(
+        backbone(images()), model.forward_intermediates(images(), intermediates_only=True)
+    )
+
+
+def test_timm_saves_and_loads_designs(tmp_path: Path, models: dict[str, Network]) -> None:
+    model = timm.create_model("psvit_2d_ti", num_classes=3).eval()
+    timm.models.save_for_hf(model, str(tmp_path), safe_serialization=True)
+    again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    torch.testing.assert_close(again(images()), model(images()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_weights_are_adapted_to_other_channels_as_timm_does(export: Path, channels: int) -> None:
+    model = timm.create_model("subnet", architecture=export, pretrained=True)
+    other = timm.create_model("subnet", architecture=export, pretrained=True, in_chans=channels)
+    given, found = model.state_dict(), other.state_dict()
+    first = model.pretrained_cfg["first_conv"] + ".weight"
+    torch.testing.assert_close(found.pop(first), adapt_input_conv(channels, given.pop(first)))
+    torch.testing.assert_close(found, given, rtol=0, atol=0)
+    config = timm.data.resolve_model_data_config(other)
+    assert config["input_size"] == (channels, 48, 48)
+    assert config["mean"] == pytest.approx((0.2,) * channels)
+    assert other(images(channels=channels)).shape == (2, 4)
