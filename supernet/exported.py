@@ -2,9 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
-from pydantic import PositiveFloat, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -28,6 +28,9 @@ class ExportedNetwork(Spec):
         mean: Of each channel, for pixels from 0 to 1.
         std: Likewise.
         class_names: Names of the classes, in the order of the outputs.
+        crop_pct: Share of the shorter side that the crop of evaluation keeps.
+        crop_mode: Where that crop lies.
+        interpolation: How images are resized before it.
     """
 
     num_classes: Classes
@@ -36,6 +39,9 @@ class ExportedNetwork(Spec):
     std: tuple[PositiveFloat, ...]
     class_names: tuple[str, ...]
     in_chans: Channels = 3
+    crop_pct: float = Field(default=1.0, gt=0, le=1)
+    crop_mode: Literal["center"] = "center"
+    interpolation: Literal["bicubic"] = "bicubic"
 
     @model_validator(mode="after")
     def _numbers_agree(self) -> Self:

@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from timm.layers.format import Format, nhwc_to
 from timm.models._features import feature_take_indices
+from timm.models._manipulate import MATCH_PREV_GROUP
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
-from torch.utils.checkpoint import checkpoint
 
 from search_space import (
     Architecture,
@@ -16,9 +17,9 @@ from search_space import (
 )
 from supernet.blocks import fast_paths
 from supernet.blocks.block import Block, build_block
+from supernet.blocks.checkpointing import checkpointed
 from supernet.blocks.initial_weights import init_module
 from supernet.blocks.layers import MapConv
-from supernet.blocks.layout import to_channels_first
 from supernet.blocks.local_global import AttentionMaps
 from supernet.blocks.norms import BranchNorm
 from supernet.blocks.parameter_settings import ParameterSetting, parameter_settings
@@ -51,16 +52,18 @@ class NetworkStage(nn.Module):
         )
         self.norm = nn.LayerNorm(stage.width, eps=norm_eps) if stage.norm else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, inputs) → (B, H', W', C)."""
+    def forward(self, x: Tensor, outputs: list[Tensor] | None = None) -> Tensor:
+        """(B, H, W, inputs) → (B, H', W', C); what each block gives joins `outputs`, if given."""
         for module in self.entry.values():
             x = module(x)
         maps: AttentionMaps | None = None
         for block in self.blocks:
             if self.grad_checkpointing and self.training:
-                x, maps = checkpoint(block, x, maps, use_reentrant=False)
+                x, maps = checkpointed(block, x, maps)
             else:
                 x, maps = block(x, maps)
+            if outputs is not None:
+                outputs.append(x)
         x = self.norm(x)
         return x
 
@@ -81,15 +84,21 @@ class ExpandedFeatures(nn.Module):
 class Network(nn.Module):
     """The network that an architecture describes.
 
-    Beside `forward` it has what timm asks of its models: `forward_features`, `forward_head`,
-    `forward_intermediates`, `reset_classifier`, `set_grad_checkpointing`, `no_weight_decay`.
+    Beside `forward` it has what timm asks of its models. The levels that `feature_info` and
+    `forward_intermediates` speak of are the stages that hold a map or, where there is one such
+    stage alone, its blocks.
 
     Args:
         architecture: What to build; its canonical form is built.
         num_classes: Outputs of the classifier; 0 for none.
         in_chans: Channels of the image.
         drop_path_rate: Stochastic depth of the last block; earlier ones rise to it linearly.
+        global_pool: What the classifier reads, as in `reset_classifier`; by default what the
+            architecture's head says.
         draw: Whether to draw the weights; else they are whatever memory holds.
+
+    Raises:
+        ValueError: If there is no such pooling.
     """
 
     def __init__(
@@ -99,6 +108,7 @@ class Network(nn.Module):
         num_classes: int = 1000,
         in_chans: int = 3,
         drop_path_rate: float = 0.0,
+        global_pool: str | None = None,
         draw: bool = True,
     ) -> None:
         super().__init__()
@@ -107,23 +117,26 @@ class Network(nn.Module):
         # timm reads these: input size, mean, standard deviation and the like.
         self.pretrained_cfg: dict[str, Any] = {}
         self.default_cfg: dict[str, Any] = self.pretrained_cfg
+        self._model_args = {}
         self.num_classes, self.in_chans = num_classes, in_chans
+        self.has_class_token = architecture.head.reads_class_token
+        self.num_prefix_tokens = int(self.has_class_token)
+        self.output_fmt = None if self.has_class_token else "NHWC"
+        self.global_pool = "token" if self.has_class_token else "avg"
+        if global_pool is not None:
+            self._set_global_pool(global_pool)
         stem, stages = architecture.stem, architecture.stages
         self.stem = build_stem(stem, in_chans, stages[0].width)
         depth = sum(stage.depth for stage in stages)
         rates = iter([drop_path_rate * i / max(depth - 1, 1) for i in range(depth)])
-        self.stages = nn.ModuleList()
-        self.feature_info: list[dict[str, Any]] = []
+        self.stages = nn.Sequential()
         inputs = stem.width_of(stages[0].width)
-        reduction = stem.stride
-        for index, stage in enumerate(stages):
+        for stage in stages:
             drop_paths = [next(rates) for _ in range(stage.depth)]
             self.stages.append(NetworkStage(stage, inputs, architecture.norm_eps, drop_paths))
             inputs = stage.width
-            reduction *= 2 if index else 1
-            self.feature_info.append(
-                {"num_chs": inputs, "reduction": reduction, "module": f"stages.{index}"}
-            )
+        self.levels_are_blocks = _levels_are_blocks(architecture)
+        self.feature_info = feature_levels(architecture)
         expansion = architecture.head.expanded
         self.expand = ExpandedFeatures(inputs, expansion) if expansion else nn.Identity()
         self.num_features = self.head_hidden_size = expansion or inputs
@@ -132,17 +145,25 @@ class Network(nn.Module):
             self.init_weights()
 
     def forward_features(self, image: Tensor) -> Tensor:
-        """(B, in_chans, H, W) → the last stage's map (B, H', W', C)."""
-        x = self.stem(image)
-        for stage in self.stages:
-            x = stage(x)
+        """(B, in_chans, H, W) → the last map (B, H', W', C).
+
+        With a class token: the last tokens (B, 1 + N, C), of which it is the first.
+        """
+        return self._last_features(self.stages(self.stem(image)))
+
+    def _last_features(self, x: Tensor) -> Tensor:
         x = self.expand(x)
-        assert isinstance(x, Tensor)
-        return x
+        return x.squeeze(1) if self.has_class_token else x
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """The last stage's map (B, H', W', C) → class scores (B, num_classes)."""
-        x = x[:, 0, 0] if self.architecture.head.reads_class_token else x.mean(dim=(1, 2))
+        """What `forward_features` gives → class scores (B, num_classes).
+
+        Without pooling: (B, H', W', num_classes), or (B, 1 + N, num_classes) of tokens.
+        """
+        if self.global_pool == "token":
+            x = x[:, 0]
+        elif self.global_pool == "avg":
+            x = x[:, 1:].mean(dim=1) if self.has_class_token else x.mean(dim=(1, 2))
         if not pre_logits:
             x = self.head(x)
         return x
@@ -170,48 +191,94 @@ class Network(nn.Module):
         self,
         x: Tensor,
         indices: int | list[int] | None = None,
+        return_prefix_tokens: bool = False,
         norm: bool = False,
         stop_early: bool = False,
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
-    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """The maps of the stages, as timm asks for them.
+        output_dict: bool = False,
+    ) -> Any:
+        """The maps of the levels, as timm asks for them.
 
         Args:
             x: Images (B, in_chans, H, W).
-            indices: Stages to take: the last so many, or these.
-            norm: Has no effect: the norm that closes a stage, where there is one, is part of it.
-            stop_early: Leave out the stages behind the last one taken.
-            output_fmt: `NCHW` alone.
-            intermediates_only: Return the maps alone.
+            indices: Levels to take: the last so many, or these; all by default.
+            return_prefix_tokens: Give pairs of a map and its class token (B, 1, C), or (B, 0, C)
+                before that joins. Has no effect on a network without one.
+            norm: Close the output of a block by the norm of its stage. A stage closes itself.
+            stop_early: Leave out the stages behind the last level taken.
+            output_fmt: `NCHW`, `NHWC` or `NLC`.
+            intermediates_only: Leave the last features out.
+            output_dict: Return `image_features`, `image_intermediates` and, where they are asked
+                for, `image_intermediates_prefix` by these names.
 
         Returns:
-            The maps (B, C, H', W'), a class token left out; before them the output of
-            `forward_features` unless `intermediates_only`.
+            The output of `forward_features`, or of the last stage that was run, and the maps, from
+            which a class token is left out.
 
         Raises:
-            ValueError: If a stage that is taken holds a sequence pooled in one dimension.
+            ValueError: If there is no such format.
         """
-        if output_fmt != "NCHW":
-            raise ValueError(f"output_fmt={output_fmt!r}; legal: 'NCHW'")
-        taken, last = feature_take_indices(len(self.stages), indices)
-        maps: list[Tensor] = []
+        if output_fmt not in ("NCHW", "NHWC", "NLC"):
+            raise ValueError(f"output_fmt={str(output_fmt)!r}; legal: 'NCHW', 'NHWC', 'NLC'")
+        taken, last = feature_take_indices(len(self.feature_info), indices)
+        levels: list[tuple[Tensor, Tensor]] = []
         x = self.stem(x)
         size = x.shape[1:3]
-        for index, (stage, spec) in enumerate(
-            zip(self.stages, self.architecture.stages, strict=False)
-        ):
-            if index > last and (stop_early or intermediates_only):
+        for stage, spec in zip(self.stages, self.architecture.stages, strict=False):
+            if len(levels) > last and (stop_early or intermediates_only):
                 break
-            x = stage(x)
+            assert isinstance(stage, NetworkStage)
+            outputs: list[Tensor] = []
+            x = stage(x, outputs if self.levels_are_blocks else None)
+            if spec.pools_sequence:
+                continue
             if spec.pooling:
                 size = torch.Size(-(-side // 2) for side in size)
-            if index in taken:
-                if spec.pools_sequence:
-                    raise ValueError(f"stage {index} holds a sequence, which is no map")
-                tokens = x[:, 0, 1:].unflatten(1, size) if spec.class_token else x
-                maps.append(to_channels_first(tokens))
-        return maps if intermediates_only else (self.expand(x), maps)
+            if self.levels_are_blocks and norm:
+                outputs = [stage.norm(output) for output in outputs]
+            first = int(spec.class_token)  # what stands before the tokens of the map
+            levels += [
+                (y.flatten(1, 2)[:, first:].unflatten(1, size), y[:, 0, :first])
+                for y in outputs or [x]
+            ]
+        else:
+            x = self._last_features(x)
+        maps = [nhwc_to(levels[level][0], Format(output_fmt)) for level in taken]
+        prefixes = [levels[level][1] for level in taken]
+        pairs = return_prefix_tokens and self.has_class_token
+        if output_dict:
+            named: dict[str, Any] = {} if intermediates_only else {"image_features": x}
+            named["image_intermediates"] = maps
+            return {**named, "image_intermediates_prefix": prefixes} if pairs else named
+        found = list(zip(maps, prefixes, strict=True)) if pairs else maps
+        return found if intermediates_only else (x, found)
+
+    def get_intermediate_layers(
+        self,
+        x: Tensor,
+        n: int | list[int] = 1,
+        reshape: bool = False,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+    ) -> Any:
+        """Levels by the interface of DINO: the last `n`, or these.
+
+        Args:
+            x: Images (B, in_chans, H, W).
+            n: Levels to take.
+            reshape: Give maps (B, C, H', W'), not tokens (B, N, C).
+            return_prefix_tokens: As in `forward_intermediates`.
+            norm: Likewise.
+        """
+        return self.forward_intermediates(
+            x,
+            n,
+            return_prefix_tokens=return_prefix_tokens,
+            norm=norm,
+            output_fmt="NCHW" if reshape else "NLC",
+            intermediates_only=True,
+        )
 
     def prune_intermediate_layers(
         self,
@@ -219,13 +286,37 @@ class Network(nn.Module):
         prune_norm: bool = False,
         prune_head: bool = True,
     ) -> list[int]:
-        """Drop the stages behind the last one taken, and the classifier; the stages taken."""
-        taken, last = feature_take_indices(len(self.stages), indices)
-        self.stages = self.stages[: last + 1]
+        """Drop what lies behind the last level taken, and the classifier; the levels taken.
+
+        The norm of a stage whose blocks are the levels is dropped where `prune_norm` says so.
+        """
+        taken, last = feature_take_indices(len(self.feature_info), indices)
+        if self.levels_are_blocks:
+            self.stages = self.stages[:1]
+            stage = self.stages[0]
+            assert isinstance(stage, NetworkStage)
+            stage.blocks = stage.blocks[: last + 1]
+            if prune_norm:
+                stage.norm = nn.Identity()
+        else:
+            self.stages = self.stages[: last + 1]
         if prune_head:
             self.expand = nn.Identity()
-            self.reset_classifier(0)
+            self.reset_classifier(0, "")
         return taken
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """How timm groups parameters into layers, from the image to the scores.
+
+        The stem; each block in order, the first of a stage with the pooling before it, the last
+        with the norm behind it; the head. With `coarse`: stages in the place of blocks.
+        """
+        blocks = [
+            (r"^stages\.(\d+)\.blocks\.(\d+)", None),
+            (r"^stages\.(\d+)\.entry", (0,)),
+            (r"^stages\.(\d+)\.norm", MATCH_PREV_GROUP),
+        ]
+        return {"stem": r"^stem", "blocks": r"^stages\.(\d+)" if coarse else blocks}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Compute each block's activations anew in the backward pass instead of keeping them."""
@@ -246,18 +337,68 @@ class Network(nn.Module):
         return self.head
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifier by a fresh one for that many classes, or by none for 0."""
+        """Replace the classifier by a fresh one for that many classes, or by none for 0.
+
+        Args:
+            num_classes: How many.
+            global_pool: What it reads from now on: `avg`, the mean of the map; `token`, the class
+                token, where there is one; or each token of the map, if empty.
+
+        Raises:
+            ValueError: If there is no such pooling.
+        """
         if global_pool is not None:
-            raise ValueError(f"global_pool={global_pool!r}: the architecture's head pools")
+            self._set_global_pool(global_pool)
         self.num_classes = num_classes
-        self.head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-        init_module(self.head)
+        head = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        init_module(head)
+        self.head = head.to(next(self.parameters()))
+
+    def _set_global_pool(self, global_pool: str) -> None:
+        legal = ("token", "avg", "") if self.has_class_token else ("avg", "")
+        if global_pool not in legal:
+            raise ValueError(f"global_pool={global_pool!r}; legal: {', '.join(map(repr, legal))}")
+        self.global_pool = global_pool
+
+    @property
+    def _model_args(self) -> dict[str, Any]:
+        """What timm creates the like again with: the architecture itself, not the file it is in."""
+        return self._given_to_timm
+
+    @_model_args.setter
+    def _model_args(self, given: dict[str, Any]) -> None:
+        if "architecture" in given:
+            given = {**given, "architecture": self.architecture.model_dump(mode="json")}
+        self._given_to_timm = given
 
     @torch.no_grad()
     def init_weights(self) -> None:
         """Draw the weights anew, in place, from torch's global generator."""
         for module in self.modules():
             init_module(module)
+
+
+def feature_levels(architecture: Architecture) -> list[dict[str, Any]]:
+    """The levels of a network as timm's `feature_info` has them.
+
+    Of each its channels, how often its side goes into the image's, and its module's name.
+    """
+    levels: list[dict[str, Any]] = []
+    reduction = architecture.stem.stride
+    for index, stage in enumerate(architecture.stages):
+        if stage.pools_sequence:
+            continue
+        reduction *= 2 if index else 1
+        names = [f"stages.{index}"]
+        if _levels_are_blocks(architecture):
+            names = [f"stages.{index}.blocks.{block}" for block in range(stage.depth)]
+        facts = {"num_chs": stage.width, "reduction": reduction}
+        levels += [{**facts, "module": name} for name in names]
+    return levels
+
+
+def _levels_are_blocks(architecture: Architecture) -> bool:
+    return sum(not stage.pools_sequence for stage in architecture.stages) == 1
 
 
 class _WithoutInit(TorchFunctionMode):

@@ -1,113 +1,232 @@
 """The networks as timm models: `timm.create_model("subnet", architecture=FILE)`."""
 
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from timm.models import register_model
-from timm.models._features import FeatureGetterNet
+from timm.layers import is_scriptable
+from timm.models import (
+    build_model_with_cfg,
+    generate_default_cfgs,
+    register_model,
+    register_notrace_module,
+    resolve_pretrained_cfg,
+)
+from timm.models._pretrained import PretrainedCfg
+from torch import nn
 
-from search_space import DESIGNS, Architecture
-from supernet.exported import describe_exported, load_exported
-from supernet.network import Network
+from search_space import DESIGNS, Architecture, map_sizes
+from search_space.operators import Size
+from supernet.blocks.block import Block, WholeBlock
+from supernet.blocks.stems import FIRST_CONVOLUTIONS
+from supernet.exported import (
+    ARCHITECTURE,
+    WEIGHTS,
+    ExportedNetwork,
+    describe_exported,
+    load_exported,
+)
+from supernet.network import Network, feature_levels
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+TAKEN = ("num_classes", "in_chans", "drop_path_rate", "global_pool", "img_size")
+"""Arguments of a model."""
 
-# What timm passes to every entry point and only its own builder reads.
-_OF_TIMM = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
+NEUTRAL: dict[str, float] = {
+    **{f"{part}drop_rate": 0.0 for part in ("", "pos_", "patch_", "proj_", "attn_")},
+    "drop_block_rate": 0.0,
+    "bn_momentum": 0.1,
+    "bn_eps": 1e-5,
+    "dynamic_img_size": True,
+    "strict_img_size": False,
+}
+"""Arguments of timm's other models, and the one value at which they change nothing here."""
+
+_OF_THE_BUILDER = (
+    *("pretrained_cfg_overlay", "pretrained_model_args", "cache_dir"),
+    *("features_only", "out_indices", "feature_cls", "feature_cfg"),
+)
+"""What timm's builder reads itself."""
+
+
+def _default_cfg(architecture: Architecture, **changes: Any) -> PretrainedCfg:
+    """What timm is told of an architecture: its images are ImageNet's unless something else is."""
+    cfg = PretrainedCfg(
+        crop_pct=0.9,
+        first_conv=f"stem.{FIRST_CONVOLUTIONS[type(architecture.stem)]}",
+        classifier="head",
+    )
+    cfg = replace(cfg, **changes)
+    return replace(cfg, pool_size=_pool_size(architecture, cfg.input_size[1:]))
+
+
+def _pool_size(architecture: Architecture, image_size: Sequence[int]) -> Size | None:
+    """Height and width of the map that the head pools; None of a sequence."""
+    is_map = not architecture.head.reads_class_token
+    return map_sizes(image_size, architecture)[-1] if is_map else None
+
+
+def _exported_cfg(
+    architecture: Architecture, about: ExportedNetwork, weights: Path
+) -> PretrainedCfg:
+    return _default_cfg(
+        architecture,
+        file=str(weights),
+        input_size=(about.in_chans, about.image_size, about.image_size),
+        num_classes=about.num_classes,
+        mean=about.mean,
+        std=about.std,
+        crop_pct=about.crop_pct,
+        crop_mode=about.crop_mode,
+        interpolation=about.interpolation,
+        label_names=about.class_names,
+    )
+
+
+# Read by `register_model`.
+default_cfgs = generate_default_cfgs(
+    {design.timm_name: _default_cfg(design.architecture, license="mit") for design in DESIGNS}
+)
 
 
 @register_model
 def subnet(
     pretrained: bool = False,
     *,
-    architecture: Architecture | str | Path,
-    num_classes: int | None = None,
-    in_chans: int | None = None,
-    drop_path_rate: float = 0.0,
-    img_size: int | tuple[int, int] | None = None,
-    features_only: bool = False,
-    out_indices: tuple[int, ...] | int | None = None,
+    architecture: Architecture | Mapping[str, Any] | str | Path,
+    pretrained_cfg: Any = None,
     **kwargs: Any,
-) -> Network | FeatureGetterNet:
+) -> nn.Module:
     """The network of an architecture, as a timm model.
 
     Args:
-        pretrained: Load the `weights.safetensors` beside the architecture file.
-        architecture: The architecture, its JSON file, or the folder that holds it.
-        num_classes: Outputs of the classifier. By default those of the weights beside the file, or
-            1000 where there are none. Another number than that of loaded weights gives a fresh
-            classifier.
-        in_chans: Channels of the image; by default those of the weights beside the file, or 3.
-        drop_path_rate: Stochastic depth of the last block.
-        img_size: Side of the images, or (height, width), for timm's data configuration; by default
-            that of the weights beside the file, or 224. The network takes images of any size.
-        features_only: Give the maps of the stages, instead of class scores.
-        out_indices: Which stages; by default all that hold a map.
-        kwargs: Nothing else is taken but what timm itself adds.
+        pretrained: Load the `weights.safetensors` beside the architecture file. For another number
+            of classes the classifier is a fresh one; for another of channels the first convolution
+            is adapted as timm does it.
+        architecture: The architecture, its JSON file, the folder that holds it, or what its JSON
+            says.
+        pretrained_cfg: What is known of other weights than those beside the file.
+        kwargs: `num_classes`, `in_chans`, `drop_path_rate`, `global_pool`; `img_size`, for the data
+            configuration (the network takes images of any size); `features_only` and what goes with
+            it. Classes, channels and images are by default those of the weights beside the file,
+            or ImageNet's.
 
     Raises:
         ArchitectureError: If the architecture cannot be read.
-        TypeError: If an argument is unknown.
+        TypeError: If an argument is unknown, or its value cannot be had.
         ValueError: If the weights are missing or of another architecture.
     """
-    if unknown := set(kwargs) - set(_OF_TIMM):
-        raise TypeError(f"subnet() takes no argument {sorted(unknown)[0]!r}")
-    about = None
-    if not isinstance(architecture, Architecture):
+    missing = "pretrained=True needs the architecture's file, which has weights beside"
+    if isinstance(architecture, Mapping):
+        architecture = Architecture.from_json(json.dumps(architecture))
+    elif not isinstance(architecture, Architecture):
         file = Path(architecture)
-        file = file / "architecture.json" if file.is_dir() else file
+        file = file / ARCHITECTURE if file.is_dir() else file
         architecture, about = Architecture.load(file), describe_exported(file)
-        if pretrained and about is None:
-            raise ValueError(f"{file.parent}: pretrained=True, but no weights.safetensors here")
-    elif pretrained:
-        raise ValueError("pretrained=True needs the architecture's file, which has weights beside")
-    if num_classes is None:
-        num_classes = about.num_classes if about else 1000
-    if in_chans is None:
-        in_chans = about.in_chans if about else 3
-    model = Network(
-        architecture, num_classes=num_classes, in_chans=in_chans, drop_path_rate=drop_path_rate
-    )
-    if pretrained:
-        loaded, about = load_exported(file)
-        if in_chans != about.in_chans:
-            raise ValueError(
-                f"in_chans={in_chans}: the weights in {file.parent} are for {about.in_chans}"
-            )
-        weights = loaded.state_dict()
-        keeps_head = num_classes == about.num_classes
-        if not keeps_head:
-            weights = {k: v for k, v in weights.items() if not k.startswith("head.")}
-        model.load_state_dict(weights, strict=keeps_head)
-    size = img_size or (about.image_size if about else 224)
-    height, width = (size, size) if isinstance(size, int) else size
-    model.pretrained_cfg = model.default_cfg = {
-        "architecture": "subnet",
-        "input_size": (model.in_chans, height, width),
-        "fixed_input_size": False,
-        "num_classes": model.num_classes,
-        "mean": about.mean if about else IMAGENET_MEAN,
-        "std": about.std if about else IMAGENET_STD,
-        "crop_pct": 1.0 if about else 0.9,
-        "interpolation": "bicubic",
-        "classifier": "head",
+        if about is not None:
+            pretrained_cfg = _exported_cfg(architecture, about, file.parent / WEIGHTS)
+            if pretrained:
+                load_exported(file)  # refuses what doesn't fit
+        missing = f"{file.parent}: pretrained=True, but no {WEIGHTS} here"
+    cfg = pretrained_cfg or _default_cfg(architecture)
+    return _create("subnet", architecture, pretrained, cfg, missing, kwargs)
+
+
+def _create(
+    name: str,
+    architecture: Architecture,
+    pretrained: bool,
+    pretrained_cfg: Any,
+    missing: str,
+    kwargs: Mapping[str, Any],
+) -> nn.Module:
+    """The model of that name; `missing` says what is wrong where there are no weights."""
+    kwargs = {key: value for key, value in kwargs.items() if value is not None}
+    _check_arguments(name, kwargs)
+    cfg = resolve_pretrained_cfg(name, pretrained_cfg, kwargs.pop("pretrained_cfg_overlay", None))
+    if pretrained and not (cfg.has_weights or cfg.state_dict):
+        raise ValueError(missing)
+    feature_cfg = {
+        "feature_cls": "getter",
+        "out_indices": tuple(range(len(feature_levels(architecture)))),
+        "flatten_sequential": True,
+        **kwargs.pop("feature_cfg", {}),
     }
-    if features_only:
-        if out_indices is None:
-            stages = model.architecture.stages
-            out_indices = tuple(i for i, s in enumerate(stages) if not s.pools_sequence)
-        return FeatureGetterNet(model, out_indices=out_indices)
-    if out_indices is not None:
-        raise TypeError("subnet() takes out_indices only with features_only=True")
+
+    def build(*, img_size: object = None, **settings: Any) -> Network:
+        network = Network(architecture, **settings)
+        _keep_parts_whole(network)
+        return network
+
+    model: nn.Module = build_model_with_cfg(
+        build,
+        name,
+        pretrained,
+        pretrained_cfg=cfg.to_dict(),
+        feature_cfg=feature_cfg,
+        **{key: value for key, value in kwargs.items() if key not in NEUTRAL},
+    )
+    _describe(model, architecture, kwargs.get("img_size"))
     return model
 
 
+def _check_arguments(name: str, kwargs: Mapping[str, Any]) -> None:
+    """Refuse what is unknown or cannot be had.
+
+    Raises:
+        TypeError: If there is such an argument.
+    """
+    for key, value in kwargs.items():
+        if key in NEUTRAL:
+            if value != NEUTRAL[key]:
+                raise TypeError(f"{name}() takes {key}={NEUTRAL[key]} alone, not {value!r}")
+        elif key not in TAKEN and key not in _OF_THE_BUILDER:
+            raise TypeError(f"{name}() takes no argument {key!r}")
+    if "out_indices" in kwargs and not kwargs.get("features_only"):
+        raise TypeError(f"{name}() takes out_indices only with features_only=True")
+    if is_scriptable():
+        raise TypeError(f"{name}() cannot be scripted: compile or trace it, or export it to ONNX")
+
+
+def _keep_parts_whole(network: Network) -> None:
+    """Symbolic traces call the parts of blocks and don't look into them.
+
+    What they compute depends on the size of the map, which such a trace doesn't know.
+    """
+    for module in network.modules():
+        is_part = type(module).__module__.startswith("supernet.blocks.")
+        if is_part and not isinstance(module, Block | WholeBlock):
+            register_notrace_module(type(module))
+
+
+def _describe(model: Any, architecture: Architecture, img_size: int | Sequence[int] | None) -> None:
+    """Let a model's configuration speak of the images and classes that this very model is for."""
+    cfg: dict[str, Any] = dict(model.pretrained_cfg)
+    size = (img_size, img_size) if isinstance(img_size, int) else img_size
+    height, width = size or cfg["input_size"][1:]
+    cfg["input_size"] = (model.in_chans, height, width)
+    cfg["pool_size"] = _pool_size(architecture, (height, width))
+    for key in ("mean", "std"):
+        values = tuple(cfg[key])
+        if len(values) != model.in_chans:  # as timm's scripts have it
+            values = (sum(values) / len(values),) * model.in_chans
+        cfg[key] = values
+    if "num_classes" in cfg and cfg["num_classes"] != model.num_classes:
+        cfg["num_classes"] = model.num_classes
+        cfg.pop("label_names", None)
+    model.pretrained_cfg = model.default_cfg = cfg
+
+
 def _register_design(name: str, architecture: Architecture) -> None:
-    def create(pretrained: bool = False, **kwargs: Any) -> Network | FeatureGetterNet:
-        if pretrained:
-            raise ValueError(f"{name} has no pretrained weights")
-        model: Network | FeatureGetterNet = subnet(architecture=architecture, **kwargs)
-        return model
+    def create(
+        pretrained: bool = False,
+        *,
+        pretrained_cfg: Any = None,
+        **kwargs: Any,
+    ) -> nn.Module:
+        missing = f"{name} has no pretrained weights"
+        return _create(name, architecture, pretrained, pretrained_cfg, missing, kwargs)
 
     create.__name__ = create.__qualname__ = name
     create.__module__ = __name__

@@ -89,6 +89,13 @@ STEMS: dict[type, Callable[[Any, int, int], nn.Module]] = {
 """Makes the module of a stem, by its spec, for images of so many channels, before a first stage of
 that width."""
 
+FIRST_CONVOLUTIONS: dict[type, str] = {
+    ConvStem: "convs.0",
+    PatchStem: "proj",
+    HalfStem: "convs.0",
+}
+"""The name within the module of the convolution that sees the image, by the stem's spec."""
+
 
 def build_stem(stem: Stem, in_chans: int, width: int) -> nn.Module:
     """The module of a stem: (B, in_chans, H, W) → (B, H/stride, W/stride, width).

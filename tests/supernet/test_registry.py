@@ -14,7 +14,6 @@ from search_space import (
     Architecture,
     ArchitectureError,
     PublishedDesign,
-    map_sizes,
     total_cost,
 )
 from supernet import ExportedNetwork, Network, save_exported
@@ -90,47 +89,6 @@ def test_published_designs_are_timm_models(design: PublishedDesign) -> None:
         timm.create_model(design.timm_name, pretrained=True)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("design", DESIGNS, ids=lambda design: design.name)
-def test_published_designs_give_the_maps_of_their_stages(design: PublishedDesign) -> None:
-    sizes = map_sizes((96, 128), design.architecture)
-    stages = design.architecture.stages
-    sequences = [stage.pooling == "max_pool_1d" for stage in stages]
-    with torch.device("meta"):
-        model = timm.create_model(design.timm_name, features_only=True, in_chans=1)
-        maps = model(torch.zeros(2, 1, 96, 128))
-        last = timm.create_model(design.timm_name, features_only=True, out_indices=(0,))
-    kept = [index for index, sequence in enumerate(sequences) if not sequence]
-    assert model.feature_info.channels() == [stages[index].width for index in kept]
-    for index, features in zip(kept, maps, strict=True):
-        reduction = model.feature_info.reduction()[kept.index(index)]
-        size = (-(-96 // reduction), -(-128 // reduction))
-        assert features.shape == (2, stages[index].width, *size)
-        if not stages[index].class_token:
-            assert size == sizes[index]
-    assert len(last.model.stages) == 1  # the others are not there to be trained
-    if any(sequences):
-        with pytest.raises(ValueError, match="is no map"), torch.device("meta"):
-            model = timm.create_model(design.timm_name)
-            model.forward_intermediates(torch.zeros(1, 3, 64, 64))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["shunted_t", "lit_ti", "pslt_tiny", "psvit_1d_ti", "lw_plg_vit_r"]
-)
-def test_gradient_checkpointing_changes_no_gradient(name: str) -> None:
-    torch.manual_seed(0)
-    model = timm.create_model(name, num_classes=6).train()
-    gradients = []
-    for enable in (False, True):
-        model.set_grad_checkpointing(enable)
-        model.zero_grad()
-        model(IMAGES).square().sum().backward()
-        gradients.append({n: p.grad.clone() for n, p in model.named_parameters()})
-    torch.testing.assert_close(*gradients)
-
-
 @pytest.mark.parametrize("design", DESIGNS, ids=lambda design: design.name)
 def test_positions_are_not_decayed_and_offsets_train_slowly(design: PublishedDesign) -> None:
     with torch.device("meta"):
@@ -201,11 +159,6 @@ def test_classes_channels_and_stochastic_depth_can_be_chosen(bare: Path) -> None
     assert model.stages[-1].blocks[-1].drop_path2.drop_prob == 0.2
 
 
-def test_pretrained_weights_for_other_channels_are_refused_in_words(folder: Path) -> None:
-    with pytest.raises(ValueError, match="in_chans"):
-        timm.create_model("subnet", architecture=folder, pretrained=True, in_chans=1)
-
-
 def test_pretrained_without_weights_is_refused(bare: Path) -> None:
     with pytest.raises(ValueError, match=r"pretrained=True, but no weights\.safetensors"):
         timm.create_model("subnet", architecture=bare, pretrained=True)
@@ -214,14 +167,54 @@ def test_pretrained_without_weights_is_refused(bare: Path) -> None:
 
 
 def test_unknown_arguments_are_refused_by_name() -> None:
-    with pytest.raises(TypeError, match="takes no argument 'global_pool'"):
-        timm.create_model("subnet", architecture=ARCHITECTURE, global_pool="avg")
-    with pytest.raises(TypeError, match="takes no argument 'img_sizes'"):
+    with pytest.raises(TypeError, match=r"subnet\(\) takes no argument 'norm_layer'"):
+        timm.create_model("subnet", architecture=ARCHITECTURE, norm_layer="layernorm")
+    with pytest.raises(TypeError, match=r"shunted_t\(\) takes no argument 'img_sizes'"):
         timm.create_model("shunted_t", img_sizes=224)
     with pytest.raises(TypeError, match="out_indices only with features_only"):
         timm.create_model("shunted_t", out_indices=(1,))
     with pytest.raises(TypeError, match="architecture"):
         timm.create_model("subnet")
+
+
+def test_arguments_that_timms_scripts_give_are_taken_where_they_change_nothing() -> None:
+    model = timm.create_model(
+        "subnet",
+        architecture=ARCHITECTURE,
+        num_classes=None,
+        drop_rate=0.0,
+        drop_path_rate=None,
+        drop_block_rate=None,
+        global_pool="avg",
+        bn_momentum=None,
+        bn_eps=None,
+        scriptable=False,
+        checkpoint_path="",
+    )
+    assert (model.num_classes, model.global_pool) == (1000, "avg")
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "legal"),
+    [("drop_rate", 0.1, "0.0"), ("bn_momentum", 0.01, "0.1"), ("bn_eps", 1e-3, "1e-05")],
+)
+def test_what_a_network_cannot_do_is_refused_by_name(
+    argument: str, value: float, legal: str
+) -> None:
+    with pytest.raises(TypeError, match=rf"takes {argument}={legal} alone, not {value}"):
+        timm.create_model("subnet", architecture=ARCHITECTURE, **{argument: value})
+
+
+def test_poolings_that_a_network_lacks_are_refused_with_those_that_it_has() -> None:
+    with pytest.raises(ValueError, match=r"global_pool='token'; legal: 'avg', ''"):
+        timm.create_model("subnet", architecture=ARCHITECTURE, global_pool="token")
+    with pytest.raises(ValueError, match=r"global_pool='max'; legal: 'token', 'avg', ''"):
+        timm.create_model("deit_ti", global_pool="max")
+
+
+def test_a_network_cannot_be_scripted_and_says_so() -> None:
+    with pytest.raises(TypeError, match="cannot be scripted: compile or trace it"):
+        timm.create_model("subnet", architecture=ARCHITECTURE, scriptable=True)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
