@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from nas.data import Augment, OwnDataset
     from nas.export.onnx import OnnxFile
+    from nas.export.pretrained import Pretrained
     from nas.latency.conditions import DtypeName, RuntimeName
     from nas.latency.table import LatencyTable
     from nas.runs.retraining import Retrained
@@ -263,6 +264,22 @@ def export(
     if format != "onnx":
         raise InputError(f"`format` {format!r}; legal: 'onnx'")
     return write_onnx(Path(network), out, image_size=image_size)
+
+
+def convert(file: str | Path, *, design: str, out: str | Path) -> Pretrained:
+    """Write the network of an authors' checkpoint into a folder, as an export of ours.
+
+    Args:
+        file: The checkpoint, as torch or safetensors writes it.
+        design: Of which published design it is, by the paper's name or timm's: `"shunted_t"`.
+        out: The folder.
+
+    Raises:
+        InputError: If the design is unknown, or the file cannot be read or is of another design.
+    """
+    from nas.runs.conversion import convert
+
+    return convert(file, design=design, out=out)
 
 
 def _console(progress: bool) -> Console:

@@ -156,7 +156,7 @@ def _create(
     def build(*, img_size: object = None, **settings: Any) -> Network:
         network = Network(architecture, **settings)
         _keep_parts_whole(network)
-        network.register_load_state_dict_pre_hook(take_authors_names)
+        network.register_load_state_dict_pre_hook(take_authors_names)  # type: ignore[no-untyped-call]
         return network
 
     model: nn.Module = build_model_with_cfg(

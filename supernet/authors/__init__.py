@@ -5,10 +5,11 @@ it by that.
 """
 
 from supernet.authors.checkpoint import (
+    LAYOUTS,
     checkpoint_filter_fn,
     converted,
     read_checkpoint,
     take_authors_names,
 )
 
-__all__ = ["checkpoint_filter_fn", "converted", "read_checkpoint", "take_authors_names"]
+__all__ = ["LAYOUTS", "checkpoint_filter_fn", "converted", "read_checkpoint", "take_authors_names"]

@@ -40,16 +40,15 @@ def read_checkpoint(file: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: If the file cannot be read, or holds no tensors by name.
     """
+    if not file.is_file():
+        raise ValueError(f"{file}: no such file")
     try:
         state = load_state_dict(str(file))
-    except FileNotFoundError:
-        raise ValueError(f"{file}: no such file") from None
     except (
         *(OSError, SafetensorError, pickle.UnpicklingError, RuntimeError),
         *(EOFError, KeyError, ValueError, AttributeError, TypeError),
     ) as error:
-        # What timm and torch say goes on for lines.
-        why = (str(error).splitlines() or [type(error).__name__])[0]
+        why = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
         raise ValueError(f"{file}: no checkpoint that can be read ({why})") from None
     tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
     if not tensors or len(tensors) < len(state):

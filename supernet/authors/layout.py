@@ -64,7 +64,12 @@ def relative_positions(side: int) -> Take:
     As timm resizes Swin's.
     """
     places = (2 * side - 1) ** 2
-    return lambda table: resize_rel_pos_bias_table(table, (side, side), (places, table.shape[1]))
+
+    def take(table: Tensor) -> Tensor:
+        resized: Tensor = resize_rel_pos_bias_table(table, (side, side), (places, table.shape[1]))
+        return resized
+
+    return take
 
 
 def positions(ours: str, stage: Stage, theirs: str) -> Iterator[Part]:
@@ -76,7 +81,8 @@ def positions(ours: str, stage: Stage, theirs: str) -> Iterator[Part]:
     size, first = [stage.position] * 2, int(stage.class_token)
 
     def take(table: Tensor) -> Tensor:
-        return resample_abs_pos_embed(table[:, first:], size, num_prefix_tokens=0)
+        resized: Tensor = resample_abs_pos_embed(table[:, first:], size, num_prefix_tokens=0)
+        return resized
 
     yield Part(f"{ours}.entry.position.table", theirs, take)
     if stage.class_token:
