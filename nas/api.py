@@ -36,6 +36,7 @@ def search(
     runtime: RuntimeName = "eager",
     data: str | Path | OwnDataset = "digits",
     space: str | SearchSpace = "base",
+    init: str | Path | None = None,
     image_size: int = 224,
     proxy_size: int | None = None,
     quick: bool = False,
@@ -77,6 +78,8 @@ def search(
         data: `"digits"`, `"fashion-mnist"`, a folder of class folders, a timm dataset, or your own
             torch datasets as a `nas.OwnDataset`.
         space: A preset's name, a JSON file, or a `SearchSpace`.
+        init: An export, or an authors' checkpoint, of a design that is a member of the space: the
+            supernet begins with its weights.
         image_size: Pixels at which MACs and latency count.
         proxy_size: Pixels of training and evaluation; 64 for `digits` and where there is no GPU,
             else the image size.

@@ -8,10 +8,11 @@ from pathlib import Path
 from torch import Tensor
 
 from nas.utilities.errors import InputError
-from search_space import DESIGNS, ArchitectureError, PublishedDesign
-from supernet import Network, load_exported
+from search_space import DESIGNS, ArchitectureError, PublishedDesign, SearchSpace
+from supernet import Network, count_shared_weights, load_exported
 from supernet.authors import LAYOUTS, converted, read_checkpoint
 from supernet.network import skeleton
+from supernet.store import lent_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,18 @@ class Pretrained:
             digest.update(name.encode())
             digest.update(tensor.contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
+
+    def told(self, space: SearchSpace, num_classes: int) -> str:
+        """What the supernet of a space begins with, in a sentence."""
+        lent = lent_weights(self.network, num_classes)
+        trained = lent.keys() & dict(self.network.named_parameters()).keys()
+        count = sum(lent[name].numel() for name in trained)
+        shared = count_shared_weights(space, num_classes=num_classes)
+        without = "" if "head.weight" in lent else ", without its classifier of other classes"
+        return (
+            f"the supernet begins with the weights of {self.name}{without}: {len(lent)} tensors, "
+            f"{count / 1e6:.2f} M of {shared / 1e6:.2f} M shared weights; the others are drawn"
+        )
 
 
 def read_pretrained(path: str | Path) -> Pretrained:

@@ -38,7 +38,12 @@ Layout = Callable[[Architecture], Iterator[Part]]
 
 def piece(index: int, of: int, *, dim: int = 0) -> Take:
     """Takes one of several equal pieces along a dimension, such as the keys of a `qkv`."""
-    return lambda tensor: tensor.unflatten(dim, (of, -1)).select(dim, index)
+
+    def take(tensor: Tensor) -> Tensor:
+        pieces: Tensor = tensor.unflatten(dim, (of, -1))
+        return pieces.select(dim, index)
+
+    return take
 
 
 def reversed_axes(*sizes: int, dim: int = 0) -> Take:

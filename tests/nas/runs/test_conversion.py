@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from authors_checkpoints import checkpoint, filled, image
+from authors_checkpoints import checkpoint, filled
 from small_runs import command
 
 from nas.export.pretrained import read_pretrained
@@ -39,10 +39,8 @@ def test_a_converted_checkpoint_is_an_export_like_any_other(file: Path, converte
     assert about.class_names[:2] == ("n01440764", "n01443537")
     created = timm.create_model("subnet", architecture=converted, pretrained=True).eval()
     by_file = timm.create_model("pslt_tiny", checkpoint_path=str(file)).eval()
-    with torch.no_grad():
-        scores = by_file(image(96))
-        assert torch.equal(created(image(96)), scores)
-        torch.testing.assert_close(network(image(96)), scores)  # memory lies otherwise
+    for other in (created.state_dict(), by_file.state_dict()):
+        assert all(torch.equal(other[name], t) for name, t in network.state_dict().items())
 
 
 def test_the_card_says_whose_weights_they_are(converted: Path) -> None:
