@@ -8,8 +8,8 @@ from pathlib import Path
 from torch import Tensor
 
 from nas.utilities.errors import InputError
-from search_space import DESIGNS, ArchitectureError, PublishedDesign, SearchSpace
-from supernet import Network, count_shared_weights, load_exported
+from search_space import DESIGNS, ArchitectureError, PublishedDesign
+from supernet import Network, load_exported
 from supernet.authors import LAYOUTS, converted, read_checkpoint
 from supernet.network import skeleton
 from supernet.store import lent_weights
@@ -36,16 +36,15 @@ class Pretrained:
             digest.update(tensor.contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
-    def told(self, space: SearchSpace, num_classes: int) -> str:
-        """What the supernet of a space begins with, in a sentence."""
+    def told(self, num_classes: int) -> str:
+        """What a supernet for so many classes begins with, in a sentence."""
         lent = lent_weights(self.network, num_classes)
-        trained = lent.keys() & dict(self.network.named_parameters()).keys()
-        count = sum(lent[name].numel() for name in trained)
-        shared = count_shared_weights(space, num_classes=num_classes)
+        parameters = dict(self.network.named_parameters())
+        count = sum(lent[name].numel() for name in lent.keys() & parameters.keys())
         without = "" if "head.weight" in lent else ", without its classifier of other classes"
         return (
-            f"the supernet begins with the weights of {self.name}{without}: {len(lent)} tensors, "
-            f"{count / 1e6:.2f} M of {shared / 1e6:.2f} M shared weights; the others are drawn"
+            f"the supernet begins with the weights of {self.name}{without}: {count:,} parameters, "
+            f"{len(lent)} tensors; its other weights are drawn"
         )
 
 

@@ -103,7 +103,7 @@ def run(
         constrained = constrained.with_tables(tables, measured=filter(is_here, tables))
         notes = [*constrained.check(), *data.notes, *leaks]
         if init is not None:
-            notes.append(init.told(config.space, data.num_classes))
+            notes.append(init.told(data.num_classes))
         for note in notes:
             console.print(note, style="dim")
         images, labels = materialise(

@@ -56,7 +56,7 @@ def reversed_axes(*sizes: int, dim: int = 0) -> Take:
     last = len(sizes)
 
     def take(tensor: Tensor) -> Tensor:
-        axes = tensor.movedim(dim, 0).unflatten(0, (*sizes, -1))
+        axes: Tensor = tensor.movedim(dim, 0).unflatten(0, (*sizes, -1))
         order = (*range(last, -1, -1), *range(last + 1, axes.ndim))
         return axes.permute(order).flatten(0, last).movedim(0, dim)
 
