@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from nas.data import Augment, OwnDataset
     from nas.export.onnx import OnnxFile
+    from nas.export.pretrained import Pretrained
     from nas.latency.conditions import DtypeName, RuntimeName
     from nas.latency.table import LatencyTable
     from nas.runs.retraining import Retrained
@@ -35,6 +36,7 @@ def search(
     runtime: RuntimeName = "eager",
     data: str | Path | OwnDataset = "digits",
     space: str | SearchSpace = "base",
+    init: str | Path | None = None,
     image_size: int = 224,
     proxy_size: int | None = None,
     quick: bool = False,
@@ -76,6 +78,8 @@ def search(
         data: `"digits"`, `"fashion-mnist"`, a folder of class folders, a timm dataset, or your own
             torch datasets as a `nas.OwnDataset`.
         space: A preset's name, a JSON file, or a `SearchSpace`.
+        init: An export, or an authors' checkpoint, of a design that is a member of the space: the
+            supernet begins with its weights.
         image_size: Pixels at which MACs and latency count.
         proxy_size: Pixels of training and evaluation; 64 for `digits` and where there is no GPU,
             else the image size.
@@ -263,6 +267,22 @@ def export(
     if format != "onnx":
         raise InputError(f"`format` {format!r}; legal: 'onnx'")
     return write_onnx(Path(network), out, image_size=image_size)
+
+
+def convert(file: str | Path, *, design: str, out: str | Path) -> Pretrained:
+    """Write the network of an authors' checkpoint into a folder, as an export of ours.
+
+    Args:
+        file: The checkpoint, as torch or safetensors writes it.
+        design: Of which published design it is, by the paper's name or timm's: `"shunted_t"`.
+        out: The folder.
+
+    Raises:
+        InputError: If the design is unknown, or the file cannot be read or is of another design.
+    """
+    from nas.runs.conversion import convert
+
+    return convert(file, design=design, out=out)
 
 
 def _console(progress: bool) -> Console:

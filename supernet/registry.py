@@ -19,6 +19,7 @@ from torch import nn
 
 from search_space import DESIGNS, Architecture, map_sizes
 from search_space.operators import Size
+from supernet.authors import checkpoint_filter_fn, take_authors_names
 from supernet.blocks.block import Block, WholeBlock
 from supernet.blocks.stems import FIRST_CONVOLUTIONS
 from supernet.exported import (
@@ -157,6 +158,7 @@ def _create(
     def build(*, img_size: object = None, **settings: Any) -> Network:
         network = Network(architecture, **settings)
         _keep_parts_whole(network)
+        network.register_load_state_dict_pre_hook(take_authors_names)  # type: ignore[no-untyped-call]
         return network
 
     model: nn.Module = build_model_with_cfg(
@@ -164,6 +166,7 @@ def _create(
         name,
         pretrained,
         pretrained_cfg=cfg.to_dict(),
+        pretrained_filter_fn=checkpoint_filter_fn,
         feature_cfg=feature_cfg,
         **{key: value for key, value in kwargs.items() if key not in NEUTRAL},
     )
@@ -225,7 +228,10 @@ def _register_design(name: str, architecture: Architecture) -> None:
         pretrained_cfg: Any = None,
         **kwargs: Any,
     ) -> nn.Module:
-        missing = f"{name} has no pretrained weights"
+        missing = (
+            f"{name} has no pretrained weights but those of its authors that you have: "
+            "pretrained_cfg_overlay=dict(file=FILE)"
+        )
         return _create(name, architecture, pretrained, pretrained_cfg, missing, kwargs)
 
     create.__name__ = create.__qualname__ = name

@@ -117,6 +117,17 @@ class Store:
         )
         return network.requires_grad_(True).eval()
 
+    def begin_with(self, network: Network) -> None:
+        """Overwrite what the network's architecture uses of the store by the network's weights.
+
+        Raises:
+            KeyError: If the architecture has a parameter that the store lacks.
+            ValueError: If it has one that is larger than the store's.
+        """
+        views = self.subnet(network.architecture).state_dict()
+        for name, tensor in lent_weights(network, self.num_classes).items():
+            views[name].copy_(tensor)
+
     def state_dict(self) -> dict[str, Tensor]:
         """Every weight and buffer by name: the tensors themselves, not copies."""
         return {**self.parameters, **self.buffers}
@@ -168,6 +179,16 @@ class Store:
                     f"{name} was not drawn: no corner of space {self.space.name!r} covers it, or "
                     "its module says nothing of its initial weights"
                 )
+
+
+def lent_weights(network: Network, num_classes: int) -> dict[str, Tensor]:
+    """The tensors of a network that one for so many classes can begin with.
+
+    They are all, but for a classifier of another number of classes.
+    """
+    same_task = network.num_classes == num_classes
+    state = network.state_dict()
+    return {name: t for name, t in state.items() if same_task or not name.startswith("head.")}
 
 
 def count_shared_weights(space: SearchSpace, *, num_classes: int, in_chans: int = 3) -> int:

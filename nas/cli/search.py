@@ -68,6 +68,12 @@ def add(commands: Commands) -> None:
         "--space", default="base", help=f"{', '.join(PRESETS)}, or the JSON file of a space"
     )
     task.add_argument(
+        "--init",
+        metavar="FILE",
+        help="an export, or an authors' checkpoint, of a design that is a member of the space: the "
+        "supernet begins with its weights",
+    )
+    task.add_argument(
         "--image-size", type=size, default=224, help="pixels at which costs and latency count"
     )
     task.add_argument(

@@ -7,10 +7,17 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas.objectives.objective import LatencyColumns, Objective
 from nas.report.run_summary import RunSummary, latency_text, percent
+
+if TYPE_CHECKING:
+    from search_space import PublishedDesign
+    from supernet import ExportedNetwork
+
+IMAGENET_CLASSES = 1000
+"""Of ImageNet, on which the papers measure."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +135,50 @@ nor search has seen.
 {_table([{"setting": key, "value": value} for key, value in recipe.items()])}
 
 {_use(proxy_size, class_names, mean, std, crop)}"""
+
+
+def converted_card(
+    design: PublishedDesign,
+    *,
+    file: str,
+    digest: str,
+    params: int,
+    macs: int,
+    stages: Sequence[Mapping[str, object]],
+    about: ExportedNetwork,
+) -> str:
+    """Markdown for the network of a published design with its authors' weights.
+
+    Args:
+        design: Which.
+        file: The name of the checkpoint that they come from.
+        digest: Of the weights.
+        params: Parameters of the network.
+        macs: Its multiply-adds for one image.
+        stages: The stages, a row each.
+        about: What the weights were trained for.
+    """
+    figures = [
+        {"": "parameters", "value": f"{params:,}"},
+        {"": f"multiply-adds at {about.image_size} px", "value": f"{macs:,}"},
+    ]
+    if design.paper_top1 is not None and about.num_classes == IMAGENET_CLASSES:
+        told = f"{design.paper_top1:g} %, as printed; not measured here"
+        figures.append({"": "ImageNet top-1 accuracy", "value": told})
+    return f"""\
+# {_inline(design.name)}
+
+An image classifier with {about.num_classes} classes, of {design.paper}, architecture
+`{design.architecture.hash}`. The weights (digest `{digest}`) are those of the checkpoint
+{_inline(file)}, converted to this network's names and layouts; nothing was trained.
+
+{_table(figures)}
+
+## Architecture
+
+{_table(stages)}
+
+{_use(about.image_size, about.class_names, about.mean, about.std)}"""
 
 
 def _cost_row(objective: Objective, trial: Mapping[Any, Any], run: RunSummary) -> dict[str, object]:

@@ -69,6 +69,7 @@ class RunConfig(SupernetTraining):
         runtime: What runs the network that is timed.
         data: Where images come from: a name, or a folder's absolute path.
         space: The search space.
+        init: Digest of the network whose weights the supernet begins with; None if all are drawn.
         image_size: Side in pixels at which MACs and latency are counted.
         proxy_size: Side in pixels of training and evaluation.
         device: Where networks are trained, evaluated and timed.
@@ -94,6 +95,7 @@ class RunConfig(SupernetTraining):
     runtime: RuntimeName = "eager"
     data: str = "digits"
     space: SearchSpace
+    init: str | None = None
     image_size: Pixels = 224
     proxy_size: Pixels = 64
     device: str = "cpu"

@@ -14,6 +14,7 @@ import torch
 from pydantic import ValidationError
 
 from nas.data import Data, OwnDataset, load_data
+from nas.export.pretrained import Pretrained, read_pretrained
 from nas.latency.conditions import LatencyConditions
 from nas.latency.runtimes import check_runtime
 from nas.latency.table import LatencyTable
@@ -64,11 +65,13 @@ class Configured:
         config: What its results depend on.
         data: To train and evaluate on.
         tables: Latency tables that were given, by device.
+        init: What the supernet begins with; None if all its weights are drawn.
     """
 
     config: RunConfig
     data: Data
     tables: Mapping[str, LatencyTable]
+    init: Pretrained | None = None
 
 
 def configure(
@@ -80,6 +83,7 @@ def configure(
     runtime: str = "eager",
     data: str | Path | OwnDataset = "digits",
     space: str | SearchSpace = "base",
+    init: str | Path | None = None,
     image_size: int = 224,
     proxy_size: int | None = None,
     quick: bool = False,
@@ -107,6 +111,8 @@ def configure(
         runtime: What runs the network that is timed.
         data: A name or a folder that `load_data` knows, or the user's own datasets.
         space: A preset's name, a JSON file, or a space.
+        init: An export, or an authors' checkpoint, of a member of the space, whose weights the
+            supernet begins with.
         image_size: Pixels at which MACs and latency count.
         proxy_size: Pixels of training and evaluation; 64 for `digits` and where there is no GPU,
             else the image size.
@@ -135,6 +141,7 @@ def configure(
     if steps is not None and epochs is not None:
         raise InputError("`steps` and `epochs` say the same thing; give one of them")
     searched = space if isinstance(space, SearchSpace) else space_named(space)
+    pretrained = member_of(searched, init) if init is not None else None
     device = check_device(device) if device is not None else default_device()
     conditions = {"batch_size": latency_batch, "dtype": latency_dtype, "runtime": runtime}
     limits_ms = latency_limits(latency, device)
@@ -186,6 +193,7 @@ def configure(
         runtime=runtime,
         data=data_identity(source),
         space=searched,
+        init=pretrained.digest if pretrained else None,
         image_size=image_size,
         proxy_size=proxy_size,
         seed=seed,
@@ -205,7 +213,7 @@ def configure(
         threads=threads,
     )
     check_run(config, loaded)
-    return Configured(config=config, data=loaded, tables=tables)
+    return Configured(config=config, data=loaded, tables=tables, init=pretrained)
 
 
 def checked_config(**fields: Any) -> RunConfig:
@@ -252,6 +260,28 @@ def space_named(name: str) -> SearchSpace:
         except ArchitectureError as error:
             raise InputError(f"`space` {error}") from None
     raise InputError(f"`space` {name!r} is unknown; {', '.join(PRESETS)}, or a JSON file")
+
+
+def member_of(space: SearchSpace, path: str | Path) -> Pretrained:
+    """The network of an export or a checkpoint, which is a member of a space.
+
+    Raises:
+        InputError: If it cannot be read, or is none.
+    """
+    try:
+        pretrained = read_pretrained(path)
+        space.genotype(pretrained.network.architecture)
+    except InputError as error:
+        raise InputError(f"`init` {error}") from None
+    except ArchitectureError as error:
+        raise InputError(
+            f"`init` {path}: {pretrained.name} is no member of the space: {error}"
+        ) from None
+    if pretrained.network.in_chans != 3:
+        raise InputError(
+            f"`init` {path}: takes images of {pretrained.network.in_chans} channels; legal: 3"
+        )
+    return pretrained
 
 
 def default_device() -> str:

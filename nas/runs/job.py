@@ -12,6 +12,7 @@ from rich.console import Console
 from torch import Tensor
 
 from nas.data import Data
+from nas.export.pretrained import Pretrained
 from nas.objectives.constrained_space import ConstrainedSpace
 from nas.runs.config import RunConfig
 from nas.runs.folder import RunFolder
@@ -103,6 +104,7 @@ class Job:
         folder: Where they go, held by this process.
         constrained: The space under the limits.
         data: To train and evaluate on.
+        init: What the supernet begins with; None if all its weights are drawn.
         images: Of the search split, uint8 (N, 3, S, S).
         labels: Likewise, int64 (N,).
         execution: How the work is spread.
@@ -115,6 +117,7 @@ class Job:
     folder: RunFolder
     constrained: ConstrainedSpace
     data: Data
+    init: Pretrained | None
     images: Tensor
     labels: Tensor
     execution: Execution

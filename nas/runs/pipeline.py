@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from rich.console import Console
 
 from nas.data import Data, materialise
+from nas.export.pretrained import Pretrained
 from nas.latency.table import LatencyTable
 from nas.objectives.constrained_space import ConstrainedSpace
 from nas.report.pages import next_commands, write_report
@@ -50,6 +51,7 @@ def run(
     console: Console,
     tables: Mapping[str, LatencyTable],
     methods: LatencyMethods = MEASURED_HERE,
+    init: Pretrained | None = None,
 ) -> None:
     """Train, search, export and report, or go on with what is left of it.
 
@@ -63,6 +65,7 @@ def run(
         console: Where progress is shown.
         tables: Latency tables that the user gave, by device; others are measured.
         methods: How latency is found.
+        init: What the supernet begins with; None if all its weights are drawn.
 
     Raises:
         InputError: If the limits are out of reach, or the folder is not this configuration's.
@@ -99,6 +102,8 @@ def run(
         )
         constrained = constrained.with_tables(tables, measured=filter(is_here, tables))
         notes = [*constrained.check(), *data.notes, *leaks]
+        if init is not None:
+            notes.append(init.told(data.num_classes))
         for note in notes:
             console.print(note, style="dim")
         images, labels = materialise(
@@ -113,6 +118,7 @@ def run(
             folder=folder,
             constrained=constrained,
             data=data,
+            init=init,
             images=images,
             labels=labels,
             execution=execution,

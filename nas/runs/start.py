@@ -83,6 +83,7 @@ def start(
             config,
             folder,
             data=configured.data,
+            init=configured.init,
             command=command,
             execution=Execution(
                 workers=workers,

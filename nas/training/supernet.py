@@ -70,6 +70,7 @@ class SupernetTask:
         device: Where.
         state: Where the state is kept until the end.
         checkpoint: Where the final weights go.
+        init: The network of a member of the space, whose weights the store begins with.
         loader_workers: Processes that load images, of each process that trains.
         checkpoint_seconds: Time between two savings of the state.
     """
@@ -82,18 +83,21 @@ class SupernetTask:
     device: str
     state: Path
     checkpoint: Path
+    init: Network | None = None
     loader_workers: int = 0
     checkpoint_seconds: float = CHECKPOINT_SECONDS
 
     def new_store(self) -> Store:
         """The weights to begin with."""
-        space = self.constrained.space
-        return Store(
-            space,
+        store = Store(
+            self.constrained.space,
             num_classes=self.data.num_classes,
             device=self.device,
             seed=self.settings.seed,
         )
+        if self.init is not None:
+            store.begin_with(self.init)
+        return store
 
     def train(
         self,

@@ -283,6 +283,28 @@ class TestSubnets:
         assert all(tensor.is_contiguous() for tensor in extracted.state_dict().values())
         assert all(p.requires_grad and p.grad is None for p in extracted.parameters())
 
+    def test_a_store_begins_with_the_weights_of_a_network(self, nano: Store) -> None:
+        given = Network(NANO.scaled(0.5), num_classes=TASK.num_classes)
+        randomise(given.state_dict(), seed=1)
+        before = {name: tensor.clone() for name, tensor in nano.state_dict().items()}
+        nano.begin_with(given.eval())
+        torch.testing.assert_close(outputs(nano.extract(NANO.scaled(0.5))), outputs(given))
+        # All that lies beyond the prefixes is as it was.
+        used = {name: tuple(map(slice, t.shape)) for name, t in given.state_dict().items()}
+        for name, tensor in nano.state_dict().items():
+            if name in used:
+                before[name][used[name]] = given.state_dict()[name]
+            assert torch.equal(tensor, before[name]), name
+
+    def test_a_classifier_of_other_classes_is_left_out(self, nano: Store) -> None:
+        drawn = nano.parameters["head.weight"].clone()
+        nano.begin_with(Network(NANO.scaled(0.5), num_classes=TASK.num_classes + 1))
+        assert torch.equal(nano.parameters["head.weight"], drawn)
+
+    def test_a_store_begins_with_no_network_of_another_space(self, nano: Store) -> None:
+        with pytest.raises((KeyError, ValueError)):
+            nano.begin_with(Network(TINY.scaled(1.0), num_classes=TASK.num_classes))
+
     def test_an_architecture_of_another_space_is_refused(self, nano: Store) -> None:
         with pytest.raises((KeyError, ValueError)):
             nano.subnet(DESIGNS[0].architecture)

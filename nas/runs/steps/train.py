@@ -37,6 +37,7 @@ def train(job: Job) -> None:
         device=job.config.device,
         state=job.folder.training_state.resolve(),
         checkpoint=job.folder.checkpoint.resolve(),
+        init=job.init.network if job.init else None,
         loader_workers=job.execution.loader_workers,
     )
     if job.execution.train_workers == 1:
