@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from small_runs import ROOT, SMALL, finish, start, wait_for
+from small_runs import ROOT, SMALL, Fork, wait_for
 
 from nas.runs.folder import RunFolder
 from nas.training.checkpoint import load_checkpoint
@@ -29,11 +29,10 @@ def test_a_run_that_two_processes_train_is_stopped_and_goes_on_to_its_end(tmp_pa
     folder = RunFolder(tmp_path / "run")
     flags = ("--steps", "50", "--trials", "1", "--train-workers", "2", "--out", folder.path)
     arguments = (ROOT / "run_search.py", *SMALL, *flags)
-    process = start(*arguments)
-    assert process.stdout is not None
+    process = Fork(*arguments)
     wait_for("training the supernet ", process.stdout)
     process.send_signal(signal.SIGINT)
-    status, out, err = finish(process)
+    status, out, err = process.finish()
     assert (status, "Traceback" in err) == (130, False)
     assert "To go on" in out
     assert not folder.checkpoint.exists()
@@ -42,7 +41,7 @@ def test_a_run_that_two_processes_train_is_stopped_and_goes_on_to_its_end(tmp_pa
     assert 0 < done < 50
     assert of_teacher.exists()
 
-    status, out, err = finish(start(*arguments))
+    status, out, err = Fork(*arguments).finish()
     assert status == 0, err
     assert "Traceback" not in err
     assert "training the teacher" not in out
@@ -109,7 +108,7 @@ def test_a_process_that_dies_is_restarted_from_the_last_state_and_given_up_after
     folder = RunFolder(tmp_path / "run")
     flags = ("--strategy", "deadly", "--steps", "8", "--trials", "1", "--out", folder.path)
     arguments = ("-c", COMMAND, tmp_path, "search", *SMALL, *flags, "--train-workers")
-    status, out, err = finish(start(*arguments, "2"))
+    status, out, err = Fork(*arguments, "2").finish()
     assert status == 2, (out, err)
     (line,) = err.splitlines()
     assert line.startswith("error: --train-workers 2: a process that trains died 3 times")
@@ -120,7 +119,7 @@ def test_a_process_that_dies_is_restarted_from_the_last_state_and_given_up_after
     assert not folder.checkpoint.exists()
 
     # As the line says, fewer go on from there.
-    status, out, err = finish(start(*arguments, "1"))
+    status, out, err = Fork(*arguments, "1").finish()
     assert status == 0, err
     assert "Traceback" not in err
     assert "training the supernet 6/8" in out
