@@ -10,8 +10,8 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterable, Mapping
-from multiprocessing.connection import Connection
 from contextlib import redirect_stderr, redirect_stdout
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -94,7 +94,7 @@ class Fork:
         self._process.start()
         told.close()
         complained.close()
-        self.stdout, self.stderr = (open(os.dup(pipe.fileno())) for pipe in (out, err))
+        self.stdout, self.stderr = (os.fdopen(os.dup(pipe.fileno())) for pipe in (out, err))
 
     @property
     def pid(self) -> int:
@@ -122,7 +122,7 @@ def _be_forked(
         os.dup2(pipe.fileno(), number)
         pipe.close()
     # Those of the server are of other files.
-    sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, closefd=False) for number in (1, 2))
     os.chdir(ROOT)
     os.environ.clear()
     os.environ.update(environment)

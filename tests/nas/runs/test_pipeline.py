@@ -615,17 +615,27 @@ def test_what_is_too_slow_leaves_the_short_list_before_it_is_trained(tmp_path: P
     assert (tried["latency_cpu_measured_ms"] == 20.0).all()
 
 
+TRYING_FOUR = (
+    *(ROOT / "run_search.py", *SMALL, "--short-list", "4", "--steps", "36", "--trials", "6"),
+)
+
+
+@pytest.fixture(scope="module")
+def killed_in_tryout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was killed in its tryout."""
+    folder = tmp_path_factory.mktemp("killed") / "run"
+    stopped(Fork(*TRYING_FOUR, "--out", folder), "trying 4 alone ", signal.SIGKILL)
+    return folder
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("workers", "sent"), [("0", signal.SIGKILL), ("2", signal.SIGTERM)])
-def test_a_tryout_that_is_stopped_goes_on_where_it_was(
-    tmp_path: Path, sent: signal.Signals, workers: str
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_tryout_that_is_killed_and_stopped_goes_on_where_it_was(
+    killed_in_tryout: Path, tmp_path: Path, workers: str
 ) -> None:
-    arguments = (
-        *(ROOT / "run_search.py", *SMALL, "--short-list", "4", "--steps", "36", "--trials", "6"),
-        *("--workers", workers, "--out", tmp_path / "run"),
-    )
-    folder = RunFolder(tmp_path / "run")
-    stopped(Fork(*arguments), "trying 4 alone ", sent)
+    folder = RunFolder(shutil.copytree(killed_in_tryout, tmp_path / "run"))
+    arguments = (*TRYING_FOUR, "--workers", workers, "--out", folder.path)
+    stopped(Fork(*arguments), "trying 4 alone ", signal.SIGTERM)
     assert not folder.best.exists()
     done = Fork(*arguments).finish()
     assert done.status == 0, done.err

@@ -57,18 +57,22 @@ def test_a_run_that_two_processes_train_is_stopped_and_goes_on_to_its_end(tmp_pa
 DEADLY = """
 import os
 import signal
+import time
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from torch import distributed
 
+from nas.runs.folder import RunFolder
 from nas.runs.steps import train
+from nas.training.checkpoint import load_checkpoint
 from nas.training.strategies import STRATEGIES, Blockwise
 
 # A state after every step.
 train.SupernetTask = partial(train.SupernetTask, checkpoint_seconds=-1.0)
 NOTES = Path(__file__).with_suffix(".txt")
+STATE = RunFolder(Path(__file__).with_name("run")).training_state
 DEATHS = (2, 4, 5)
 
 class Deadly(Blockwise):
@@ -81,6 +85,8 @@ class Deadly(Blockwise):
             with NOTES.open("a") as notes:
                 notes.write(f"{step} died\\n" if die else f"{step}\\n")
             if die:
+                while load_checkpoint(STATE).step < step:  # the first rank is saving
+                    time.sleep(0.05)
                 os.kill(os.getpid(), signal.SIGKILL)
         return super().plan(course, step)
 
