@@ -1,6 +1,7 @@
 """Trainings of a supernet by one process and by two that `multiprocessing` starts.
 
-Those import this module by its name, which they could not do with a file of tests.
+Those import this module by its name, which they could not do with a file of tests. They are forked
+from the server of `small_runs`.
 """
 
 from collections.abc import Iterator

@@ -1,14 +1,17 @@
 """Small runs, and how the suites of this folder start them."""
 
 import io
+import multiprocessing
 import os
 import random
+import runpy
 import signal
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -61,10 +64,78 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        env=_environment(),
         # Signals reach a test that runs under nohup or in the background as they reach a user.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(
+    ["nas.runs.start", "nas.runs.retraining", "nas.search.surrogate", "sklearn.datasets"]
+)
+
+
+class Fork:
+    """A process like that of `start`, without the seconds that it takes to import torch.
+
+    It is forked from a server that has imported everything. Its errors must fit into a pipe.
+    """
+
+    def __init__(self, *arguments: str | Path) -> None:
+        out, told = _FORKS.Pipe(duplex=False)
+        err, complained = _FORKS.Pipe(duplex=False)
+        given = list(map(str, arguments)), _environment(), (told, complained)
+        self._process = _FORKS.Process(target=_be_forked, args=given)
+        self._process.start()
+        told.close()
+        complained.close()
+        self.stdout, self.stderr = (os.fdopen(os.dup(pipe.fileno())) for pipe in (out, err))
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        assert self._process.pid is not None
+        return self._process.pid
+
+    def send_signal(self, sent: signal.Signals) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, sent)
+
+    def finish(self) -> Outcome:
+        """Wait for it to end."""
+        with self.stdout, self.stderr:
+            out, err = self.stdout.read(), self.stderr.read()
+        self._process.join(timeout=600)
+        assert self._process.exitcode is not None
+        return Outcome(self._process.exitcode, out, err)
+
+
+def _be_forked(
+    arguments: list[str], environment: dict[str, str], pipes: tuple[Connection, Connection]
+) -> None:
+    for number, pipe in enumerate(pipes, start=1):
+        os.dup2(pipe.fileno(), number)
+        pipe.close()
+    # Those of the server are of other files.
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, closefd=False) for number in (1, 2))
+    os.chdir(ROOT)
+    os.environ.clear()
+    os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if arguments[0] == "-c":
+        sys.argv = ["-c", *arguments[2:]]
+        exec(arguments[1], {"__name__": "__main__"})
+    elif arguments[0] == "-m":
+        sys.argv = arguments[1:]
+        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = arguments
+        runpy.run_path(arguments[0], run_name="__main__")
 
 
 def finish(process: subprocess.Popen[str]) -> Outcome:

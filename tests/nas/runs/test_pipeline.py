@@ -6,7 +6,6 @@ import resource
 import shlex
 import shutil
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +21,7 @@ from small_runs import (
     ROOT,
     SMALL,
     FakeWorkers,
+    Fork,
     command,
     fake_table,
     finish,
@@ -513,12 +513,11 @@ def test_memory_and_a_measured_latency_are_objectives_together(tmp_path: Path) -
 LONG = (ROOT / "run_search.py", *SMALL, "--steps", "40", "--trials", "24")
 
 
-def stopped(process: subprocess.Popen[str], line: str, sent: signal.Signals) -> str:
+def stopped(process: Fork, line: str, sent: signal.Signals) -> str:
     """Send a signal as soon as a line is printed; all that was printed."""
-    assert process.stdout is not None
     read = wait_for(line, process.stdout)
     process.send_signal(sent)
-    status, out, err = finish(process)
+    status, out, err = process.finish()
     assert "Traceback" not in err
     assert status == (-9 if sent == signal.SIGKILL else 128 + sent)
     return read + out
@@ -532,7 +531,7 @@ def test_a_run_that_is_stopped_in_training_and_in_search_comes_to_the_same_end(
     folder = RunFolder(tmp_path / "run")
     arguments = (*LONG, "--out", folder.path)
 
-    out = stopped(start(*arguments), "training the supernet 1/", sent)
+    out = stopped(Fork(*arguments), "training the supernet 1/", sent)
     assert "training the teacher 1/" in out
     assert not folder.checkpoint.exists()
     kept = [state.exists() for state in states(folder.training_state)]
@@ -541,13 +540,13 @@ def test_a_run_that_is_stopped_in_training_and_in_search_comes_to_the_same_end(
         assert "To go on" in out
         assert f"python run_search.py {' '.join(map(str, arguments[1:]))}" in out
 
-    out = stopped(start(*arguments), "searching ", sent)
+    out = stopped(Fork(*arguments), "searching ", sent)
     assert "training the teacher" not in out
     assert ("To go on" in out) == (sent != signal.SIGKILL)
     before = [r.hash for r in records(load_study(folder.journal)).values()]
     assert len(before) > 0
 
-    done = finish(start(*arguments))
+    done = Fork(*arguments).finish()
     assert done.status == 0, done.err
     assert "trained already" in done.out
     after = records(load_study(folder.journal))
@@ -561,11 +560,11 @@ def test_a_run_that_is_stopped_in_training_and_in_search_comes_to_the_same_end(
 @pytest.mark.slow
 def test_retraining_that_is_stopped_goes_on_where_it_was(copy: Path) -> None:
     arguments = ("-m", "nas", "retrain", copy, "--steps", "24", "--batch-size", "8")
-    out = stopped(start(*arguments), "from scratch 1/", signal.SIGHUP)
+    out = stopped(Fork(*arguments), "from scratch 1/", signal.SIGHUP)
     assert f"python -m nas {' '.join(map(str, arguments[2:]))}" in out
     (state,) = (copy / "retrain").iterdir()
     assert state.name.endswith(".safetensors")
-    done = finish(start(*arguments))
+    done = Fork(*arguments).finish()
     assert done.status == 0, done.err
     assert (copy / "retrain" / "1" / "metrics.json").exists()
     assert "from scratch 1/24" not in done.out
@@ -616,19 +615,29 @@ def test_what_is_too_slow_leaves_the_short_list_before_it_is_trained(tmp_path: P
     assert (tried["latency_cpu_measured_ms"] == 20.0).all()
 
 
+TRYING_FOUR = (
+    *(ROOT / "run_search.py", *SMALL, "--short-list", "4", "--steps", "36", "--trials", "6"),
+)
+
+
+@pytest.fixture(scope="module")
+def killed_in_tryout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was killed in its tryout."""
+    folder = tmp_path_factory.mktemp("killed") / "run"
+    stopped(Fork(*TRYING_FOUR, "--out", folder), "trying 4 alone ", signal.SIGKILL)
+    return folder
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("workers", "sent"), [("0", signal.SIGKILL), ("2", signal.SIGTERM)])
-def test_a_tryout_that_is_stopped_goes_on_where_it_was(
-    tmp_path: Path, sent: signal.Signals, workers: str
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_tryout_that_is_killed_and_stopped_goes_on_where_it_was(
+    killed_in_tryout: Path, tmp_path: Path, workers: str
 ) -> None:
-    arguments = (
-        *(ROOT / "run_search.py", *SMALL, "--short-list", "4", "--steps", "36", "--trials", "6"),
-        *("--workers", workers, "--out", tmp_path / "run"),
-    )
-    folder = RunFolder(tmp_path / "run")
-    stopped(start(*arguments), "trying 4 alone ", sent)
+    folder = RunFolder(shutil.copytree(killed_in_tryout, tmp_path / "run"))
+    arguments = (*TRYING_FOUR, "--workers", workers, "--out", folder.path)
+    stopped(Fork(*arguments), "trying 4 alone ", signal.SIGTERM)
     assert not folder.best.exists()
-    done = finish(start(*arguments))
+    done = Fork(*arguments).finish()
     assert done.status == 0, done.err
     trials = pd.read_csv(folder.path / "trials.csv")
     assert len(trials[trials["state"] == "evaluated"].dropna(subset="tried")) == 4
@@ -677,13 +686,12 @@ def test_a_disk_that_is_full_in_the_middle_is_one_line_and_the_run_goes_on_later
     tmp_path: Path,
 ) -> None:
     arguments = (ROOT / "run_search.py", *SMALL_RUN[1:], "--out", tmp_path / "run")
-    process = start(*arguments)
-    assert process.stdout is not None
+    process = Fork(*arguments)
     wait_for("training the supernet", process.stdout)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, 0))  # no file grows any more
-    status, out, err = finish(process)
+    status, out, err = process.finish()
     assert status == 2
     assert re.fullmatch(r"error: .*run.*: .*File too large.*\n", err)
     assert "Traceback" not in out
-    done = finish(start(*arguments))
+    done = Fork(*arguments).finish()
     assert done.status == 0, done.err

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from small_runs import ROOT, SMALL, finish, start, wait_for
+from small_runs import ROOT, SMALL, Fork, wait_for
 
 from nas.runs.folder import RunFolder
 from nas.training.checkpoint import load_checkpoint
@@ -29,11 +29,10 @@ def test_a_run_that_two_processes_train_is_stopped_and_goes_on_to_its_end(tmp_pa
     folder = RunFolder(tmp_path / "run")
     flags = ("--steps", "50", "--trials", "1", "--train-workers", "2", "--out", folder.path)
     arguments = (ROOT / "run_search.py", *SMALL, *flags)
-    process = start(*arguments)
-    assert process.stdout is not None
+    process = Fork(*arguments)
     wait_for("training the supernet ", process.stdout)
     process.send_signal(signal.SIGINT)
-    status, out, err = finish(process)
+    status, out, err = process.finish()
     assert (status, "Traceback" in err) == (130, False)
     assert "To go on" in out
     assert not folder.checkpoint.exists()
@@ -42,7 +41,7 @@ def test_a_run_that_two_processes_train_is_stopped_and_goes_on_to_its_end(tmp_pa
     assert 0 < done < 50
     assert of_teacher.exists()
 
-    status, out, err = finish(start(*arguments))
+    status, out, err = Fork(*arguments).finish()
     assert status == 0, err
     assert "Traceback" not in err
     assert "training the teacher" not in out
@@ -58,18 +57,22 @@ def test_a_run_that_two_processes_train_is_stopped_and_goes_on_to_its_end(tmp_pa
 DEADLY = """
 import os
 import signal
+import time
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from torch import distributed
 
+from nas.runs.folder import RunFolder
 from nas.runs.steps import train
+from nas.training.checkpoint import load_checkpoint
 from nas.training.strategies import STRATEGIES, Blockwise
 
 # A state after every step.
 train.SupernetTask = partial(train.SupernetTask, checkpoint_seconds=-1.0)
 NOTES = Path(__file__).with_suffix(".txt")
+STATE = RunFolder(Path(__file__).with_name("run")).training_state
 DEATHS = (2, 4, 5)
 
 class Deadly(Blockwise):
@@ -82,6 +85,8 @@ class Deadly(Blockwise):
             with NOTES.open("a") as notes:
                 notes.write(f"{step} died\\n" if die else f"{step}\\n")
             if die:
+                while load_checkpoint(STATE).step < step:  # the first rank is saving
+                    time.sleep(0.05)
                 os.kill(os.getpid(), signal.SIGKILL)
         return super().plan(course, step)
 
@@ -109,7 +114,7 @@ def test_a_process_that_dies_is_restarted_from_the_last_state_and_given_up_after
     folder = RunFolder(tmp_path / "run")
     flags = ("--strategy", "deadly", "--steps", "8", "--trials", "1", "--out", folder.path)
     arguments = ("-c", COMMAND, tmp_path, "search", *SMALL, *flags, "--train-workers")
-    status, out, err = finish(start(*arguments, "2"))
+    status, out, err = Fork(*arguments, "2").finish()
     assert status == 2, (out, err)
     (line,) = err.splitlines()
     assert line.startswith("error: --train-workers 2: a process that trains died 3 times")
@@ -120,7 +125,7 @@ def test_a_process_that_dies_is_restarted_from_the_last_state_and_given_up_after
     assert not folder.checkpoint.exists()
 
     # As the line says, fewer go on from there.
-    status, out, err = finish(start(*arguments, "1"))
+    status, out, err = Fork(*arguments, "1").finish()
     assert status == 0, err
     assert "Traceback" not in err
     assert "training the supernet 6/8" in out

@@ -20,7 +20,7 @@ from supernet import Store
 def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which two processes have gone through all cases; starting them takes long."""
     folder = tmp_path_factory.mktemp("together")
-    multiprocessing.spawn(be_a_rank, (folder,), nprocs=2)
+    multiprocessing.start_processes(be_a_rank, (folder,), nprocs=2, start_method="forkserver")
     return folder
 
 
