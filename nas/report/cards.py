@@ -178,7 +178,7 @@ An image classifier with {about.num_classes} classes, of {design.paper}, archite
 
 {_table(stages)}
 
-{_use(about.image_size, about.class_names, about.mean, about.std)}"""
+{_use(about.image_size, about.class_names, about.mean, about.std, about.crop_pct)}"""
 
 
 def _cost_row(objective: Objective, trial: Mapping[Any, Any], run: RunSummary) -> dict[str, object]:
