@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from nas.data import Augment, OwnDataset
-    from nas.export.onnx import OnnxFile
+    from nas.export.file import Format
     from nas.export.pretrained import Pretrained
     from nas.latency.conditions import DtypeName, RuntimeName
     from nas.latency.table import LatencyTable
+    from nas.runs.deployment import Deployment
     from nas.runs.retraining import Retrained
     from nas.runs.run import Run
     from search_space import SearchSpace
@@ -245,28 +246,43 @@ def profile(
 def export(
     network: str | Path,
     *,
-    format: Literal["onnx"] = "onnx",
-    image_size: int | None = None,
+    format: Format = "onnx",
+    image_size: int | tuple[int, int] | None = None,
+    flexible: bool = False,
+    batch: int | None = None,
+    dtype: Literal["float32", "float16"] = "float32",
+    pixels: bool = False,
+    softmax: bool = False,
+    opset: int | None = None,
+    data: str | None = None,
     out: str | Path | None = None,
-) -> OnnxFile:
-    """Write an exported network as one file for other runtimes, and compare its output.
+) -> Deployment:
+    """Write an exported network as one file for other runtimes, compare its output, and time it.
 
     Args:
         network: A folder with architecture and weights: `best`, `front/<n>` or `retrain/<n>` of a
             run.
-        format: Of the file.
-        image_size: Pixels of the images that the file takes; by default those of the training.
-        out: The file, whose name ends in `.onnx`; by default `model.onnx` in the folder.
+        format: `"onnx"`; `"torch-export"`, for `torch.export.load`; `"safetensors"`, weights alone.
+        image_size: Pixels of the images that the file takes, or (height, width); by default those
+            of the training.
+        flexible: Take any multiples of 32 as height and width; not for networks with windows.
+        batch: Images that the file takes at a time; None for any number.
+        dtype: Of weights and scores.
+        pixels: Take uint8 pixels from 0 to 255, and normalise them in the file.
+        softmax: Give probabilities.
+        opset: Version of ONNX's operators.
+        data: Images to compare on, named as in `search`; by default those of the network's run.
+        out: The file; by default `model.onnx`, `model.pt2` or `model.safetensors` in the folder.
 
     Raises:
         InputError: If something of it is wrong, or the file's output is not that of torch.
     """
-    from nas.export.onnx import write_onnx
-    from nas.utilities.errors import InputError
+    asked = dict(locals())
+    from nas.runs.deployment import deploy
 
-    if format != "onnx":
-        raise InputError(f"`format` {format!r}; legal: 'onnx'")
-    return write_onnx(Path(network), out, image_size=image_size)
+    if isinstance(image_size, int):
+        asked["image_size"] = image_size, image_size
+    return deploy(**asked)
 
 
 def convert(file: str | Path, *, design: str, out: str | Path) -> Pretrained:

@@ -1,91 +1,22 @@
 """Networks as ONNX files."""
 
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import shorten
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nas.utilities.devices import check_memory
 from nas.utilities.errors import InputError
-from nas.utilities.files import replacing
-from search_space import total_cost
-from supernet import ExportedNetwork, load_exported
 
 INPUT, OUTPUT = "images", "scores"
 """Names in the file."""
 
-LARGEST_DIFFERENCE = 1e-3
-"""Relative difference to torch's output above which a file is wrong rather than rounded."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OnnxFile:
-    """A file that was written.
-
-    Attributes:
-        path: Where it is.
-        image_size: Side in pixels of the images that it takes, any number of them.
-        about: Channels, normalisation and classes.
-        difference: Largest difference of its output to torch's, relative to the largest output;
-            None where onnxruntime is not installed.
-    """
-
-    path: Path
-    image_size: int
-    about: ExportedNetwork
-    difference: float | None
-
-
-def write_onnx(exported: Path, out: str | Path | None, *, image_size: int | None) -> OnnxFile:
-    """Write the network of an exported or retrained folder as one ONNX file.
-
-    Mean, standard deviation and names of the classes are kept in its metadata, as JSON.
-
-    Args:
-        exported: The folder, or its `architecture.json`.
-        out: The file, which is never seen half-written and whose name ends in `.onnx`; None for
-            `model.onnx` in the folder.
-        image_size: Pixels of the images that the file takes; None for those of the training.
-
-    Raises:
-        ArchitectureError: If the architecture cannot be read.
-        InputError: If the weights cannot be read, the file cannot be written, the packages are
-            missing, a block cannot be exported, or the file's output is not that of torch.
-    """
-    folder = exported if exported.is_dir() else exported.parent
-    out = Path(out) if out is not None else folder / "model.onnx"
-    if out.is_dir():
-        raise InputError(f"`out` {out} is a folder; give the name of a file")
-    if out.suffix != ".onnx":  # so that no file of a run is written over
-        raise InputError(f"`out` {out}: the name must end in .onnx")
-    check_onnx_installed("export to ONNX")
-    try:
-        network, about = load_exported(exported)
-    except ValueError as error:
-        raise InputError(str(error)) from None
-    size = image_size or about.image_size
-    if size < 32:
-        raise InputError(f"`image_size` {size} is below 32")
-    cost = total_cost(network.architecture, image_size=size, num_classes=about.num_classes)
-    check_memory(f"`image_size` {size}", cost.memory_bytes(), "cpu")
-    images = torch.randn(3, about.in_chans, size, size, generator=torch.Generator().manual_seed(0))
-    metadata = {name: json.dumps(value) for name, value in vars(about).items()}
-    metadata["image_size"] = json.dumps(size)
-    difference = None
-    try:
-        with replacing(out) as temporary:
-            export_onnx(network, images[:2], temporary, any_batch=True, metadata=metadata)
-            if find_spec("onnxruntime"):
-                difference = onnx_difference(temporary, network, images)
-    except OSError as error:
-        raise InputError(f"`out` {out}: cannot be written ({error.strerror})") from None
-    return OnnxFile(path=out, image_size=size, about=about, difference=difference)
+SMALLEST_OPSET, LARGEST_OPSET = 18, 23
+"""Versions of ONNX's operators that torch's exporter writes."""
 
 
 def check_onnx_installed(needed_by: str, *packages: str) -> None:
@@ -105,17 +36,21 @@ def export_onnx(
     path: Path,
     *,
     any_batch: bool,
+    any_size: bool = False,
     tidy: bool = True,
+    opset: int | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a network as one ONNX file that holds its weights, for images of one size.
+    """Write a network as one ONNX file that holds its weights.
 
     Args:
         network: In eval mode, on the CPU.
-        images: Any images (B, C, S, S), for size, data type and batch.
+        images: Any images (B, C, H, W), for size, data type and batch.
         path: Of the file.
         any_batch: Let the file take any number of images, instead of B; B must be above 1.
+        any_size: Let it take other multiples of 32 for height and width, too.
         tidy: Fold constants and fuse what belongs together.
+        opset: Version of the operators; None for the exporter's own.
         metadata: To be kept in the file, by name.
 
     Raises:
@@ -124,24 +59,16 @@ def export_onnx(
     check_onnx_installed("export to ONNX")
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-    network(images)  # what blocks compute once and keep must be made of real tensors
-    try:
-        program = torch.export.export(
-            network,
-            (images,),
-            dynamic_shapes=({0: torch.export.Dim("batch")},) if any_batch else None,
-        )
-    except Exception as error:  # of many kinds, from every part of the tracer
-        raise InputError(
-            f"ONNX: the network can't be traced: {shorten(str(error), 300)}"
-        ) from error
+    program = traced(network, images, any_batch=any_batch, any_size=any_size)
+    names = ({0: "batch"} if any_batch else {}) | ({2: "height", 3: "width"} if any_size else {})
     try:
         written = torch.onnx.export(
             program,
             dynamo=True,
             input_names=[INPUT],
             output_names=[OUTPUT],
-            dynamic_shapes=({0: "batch"},) if any_batch else None,
+            dynamic_shapes=(names,) if names else None,
+            opset_version=opset,
             optimize=tidy,
             verbose=False,
         )
@@ -153,25 +80,43 @@ def export_onnx(
     written.save(path, external_data=False)
 
 
-def onnx_difference(path: Path, network: nn.Module, images: Tensor) -> float:
-    """The largest difference of a file's output to torch's, relative to the largest output.
-
-    Needs onnxruntime.
+def traced(
+    network: nn.Module, images: Tensor, *, any_batch: bool, any_size: bool
+) -> torch.export.ExportedProgram:
+    """The graph of a network; arguments as in `export_onnx`.
 
     Raises:
-        InputError: If it is above `LARGEST_DIFFERENCE`.
+        InputError: If it cannot be traced.
     """
+    network(images)  # what blocks compute once and keep must be made of real tensors
+    dim = torch.export.Dim
+    shapes: dict[int, Any] = {0: dim("batch")} if any_batch else {}
+    if any_size:
+        shapes |= {2: 32 * dim("rows", min=2, max=64), 3: 32 * dim("columns", min=2, max=64)}
+    try:
+        return torch.export.export(network, (images,), dynamic_shapes=(shapes,) if shapes else None)
+    except Exception as error:  # of many kinds, from every part of the tracer
+        if any_size:
+            told = "one graph for all sizes can't be made of this network; leave it out"
+            raise InputError(f"`flexible`: {told}") from error
+        raise InputError(f"the network can't be traced: {shorten(str(error), 300)}") from error
+
+
+def onnx_session(path: Path, *, threads: int = 0) -> Any:
+    """What runs a file on the CPU; None where onnxruntime is not installed.
+
+    Args:
+        path: Of the file.
+        threads: That it takes; 0 leaves them to the runtime.
+    """
+    if find_spec("onnxruntime") is None:
+        return None
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (scores,) = session.run([OUTPUT], {INPUT: images.numpy()})
-    with torch.inference_mode():
-        expected = network(images)
-    largest = (torch.from_numpy(scores) - expected).abs().max() / expected.abs().max()
-    difference = float(largest)
-    if not difference <= LARGEST_DIFFERENCE:
-        raise InputError(f"ONNX: the file's output differs from torch's by {difference:.1g}")
-    return difference
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # it warns of every constant that it doesn't fold
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def _what_failed(program: torch.export.ExportedProgram, error: Exception) -> str:
