@@ -5,7 +5,7 @@ Importing this package registers `subnet` and the published designs with timm.
 
 from supernet.exported import ExportedNetwork, load_exported, save_exported
 from supernet.network import Network
-from supernet.optimizer import StoreAdamW
+from supernet.optimizer import StoreAdamW, parameter_groups
 from supernet.registry import subnet
 from supernet.store import Store, count_shared_weights
 
@@ -16,6 +16,7 @@ __all__ = [
     "StoreAdamW",
     "count_shared_weights",
     "load_exported",
+    "parameter_groups",
     "save_exported",
     "subnet",
 ]

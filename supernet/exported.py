@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, PositiveFloat, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
@@ -28,7 +28,9 @@ class ExportedNetwork(Spec):
         mean: Of each channel, for pixels from 0 to 1.
         std: Likewise.
         class_names: Names of the classes, in the order of the outputs.
-        crop_pct: Share of the shorter side that the central crop of evaluation keeps.
+        crop_pct: Share of the shorter side that the crop of evaluation keeps.
+        crop_mode: Where that crop lies.
+        interpolation: How images are resized before it.
     """
 
     num_classes: Classes
@@ -38,6 +40,8 @@ class ExportedNetwork(Spec):
     class_names: tuple[str, ...]
     in_chans: Channels = 3
     crop_pct: float = Field(default=1.0, gt=0, le=1)
+    crop_mode: Literal["center"] = "center"
+    interpolation: Literal["bicubic"] = "bicubic"
 
     @model_validator(mode="after")
     def _numbers_agree(self) -> Self:

@@ -1,6 +1,7 @@
 """The network that an architecture describes: an ordinary module, nothing elastic in it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from search_space import (
     Stage,
 )
 from supernet.blocks import fast_paths
-from supernet.blocks.block import Block, build_block
+from supernet.blocks.block import WITHOUT_DROP_PATH, Block, build_block
 from supernet.blocks.checkpointing import checkpointed
 from supernet.blocks.initial_weights import init_module
 from supernet.blocks.layers import MapConv
@@ -32,7 +33,15 @@ from supernet.blocks.stems import build_stem
 class NetworkStage(nn.Module):
     """Pooling on entry, positions and class token, the blocks, and a closing norm."""
 
-    def __init__(self, stage: Stage, inputs: int, norm_eps: float, drop_paths: list[float]) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        inputs: int,
+        norm_eps: float,
+        drop_paths: list[float],
+        *,
+        bilinear_positions: bool = False,
+    ) -> None:
         super().__init__()
         self.grad_checkpointing = False
         # By kind, so that operators that cannot share weights never have the same names.
@@ -42,7 +51,9 @@ class NetworkStage(nn.Module):
                 stage.pooling, inputs, stage.width, stage.conv_norm
             )
         if stage.position:
-            self.entry["position"] = PositionEmbedding(stage.position, stage.width)
+            self.entry["position"] = PositionEmbedding(
+                stage.position, stage.width, bilinear=bilinear_positions
+            )
         if stage.adds_class_token:
             self.entry["class_token"] = ClassToken(
                 stage.width, has_position=stage.position is not None
@@ -92,7 +103,8 @@ class Network(nn.Module):
         architecture: What to build; its canonical form is built.
         num_classes: Outputs of the classifier; 0 for none.
         in_chans: Channels of the image.
-        drop_path_rate: Stochastic depth of the last block; earlier ones rise to it linearly.
+        drop_path_rate: Stochastic depth of the last block; it rises from 0 linearly, over the
+            blocks that have any.
         global_pool: What the classifier reads, as in `reset_classifier`; by default what the
             architecture's head says.
         draw: Whether to draw the weights; else they are whatever memory holds.
@@ -127,13 +139,19 @@ class Network(nn.Module):
             self._set_global_pool(global_pool)
         stem, stages = architecture.stem, architecture.stages
         self.stem = build_stem(stem, in_chans, stages[0].width)
-        depth = sum(stage.depth for stage in stages)
-        rates = iter([drop_path_rate * i / max(depth - 1, 1) for i in range(depth)])
+        bilinear_positions = len(stages) > 1 and all(stage.position for stage in stages)
         self.stages = nn.Sequential()
         inputs = stem.width_of(stages[0].width)
-        for stage in stages:
-            drop_paths = [next(rates) for _ in range(stage.depth)]
-            self.stages.append(NetworkStage(stage, inputs, architecture.norm_eps, drop_paths))
+        for stage, drop_paths in zip(stages, _drop_paths(stages, drop_path_rate), strict=True):
+            self.stages.append(
+                NetworkStage(
+                    stage,
+                    inputs,
+                    architecture.norm_eps,
+                    drop_paths,
+                    bilinear_positions=bilinear_positions,
+                )
+            )
             inputs = stage.width
         self.levels_are_blocks = _levels_are_blocks(architecture)
         self.feature_info = feature_levels(architecture)
@@ -376,6 +394,17 @@ class Network(nn.Module):
         """Draw the weights anew, in place, from torch's global generator."""
         for module in self.modules():
             init_module(module)
+
+
+def _drop_paths(stages: Sequence[Stage], last: float) -> list[list[float]]:
+    """The rate of stochastic depth of each block of each stage."""
+    dropping = [0 if isinstance(s.mixer, WITHOUT_DROP_PATH) else s.depth for s in stages]
+    before = list(accumulate(dropping, initial=0))
+    steps = max(sum(dropping) - 1, 1)
+    return [
+        [last * (start + index) / steps if count else 0.0 for index in range(stage.depth)]
+        for stage, count, start in zip(stages, dropping, before, strict=False)
+    ]
 
 
 def feature_levels(architecture: Architecture) -> list[dict[str, Any]]:

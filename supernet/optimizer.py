@@ -1,10 +1,15 @@
-"""AdamW over the store, stepping only the weights that a step used."""
+"""How parameters train: in groups of one network alone, and AdamW over the store.
+
+That steps only the weights that a step used.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
+from typing import Any
 
 import torch
+from timm.models import group_parameters
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim.adamw import adamw
@@ -14,6 +19,42 @@ from supernet.store import Shape, Store
 
 Region = tuple[slice, ...]
 """A part of a tensor: the slice of each dimension."""
+
+
+def parameter_groups(
+    network: Network, *, weight_decay: float, lr: float | None = None, layer_decay: float = 1.0
+) -> list[dict[str, Any]]:
+    """The parameters of a network in groups as optimizers of torch and of timm take them.
+
+    Vectors and positions are not decayed, and the offsets of deformable merging train at a
+    hundredth of the learning rate: `Network.parameter_settings` says so.
+
+    Args:
+        network: Whose parameters; those that want no gradient are left out.
+        weight_decay: Of those that are decayed.
+        lr: Gives every group a rate of its own, as torch's optimizers and schedulers want it.
+            Without it a group says by `lr_scale` what share of the rate it trains with, which
+            timm's schedulers heed.
+        layer_decay: The rate of a layer relative to the one behind it; layers are those of
+            `Network.group_matcher`.
+    """
+    layers = group_parameters(network, network.group_matcher(), reverse=True)
+    last = max(layers.values())
+    settings = network.parameter_settings()
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            scale = settings[name].lr_scale * layer_decay ** (last - layers[name])
+            decay = weight_decay if settings[name].decayed else 0.0
+            groups.setdefault((decay, scale), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "weight_decay": decay,
+            **({"lr_scale": scale} if lr is None else {"lr": lr * scale}),
+        }
+        for (decay, scale), parameters in groups.items()
+    ]
 
 
 class StoreAdamW:

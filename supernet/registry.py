@@ -79,6 +79,8 @@ def _exported_cfg(
         mean=about.mean,
         std=about.std,
         crop_pct=about.crop_pct,
+        crop_mode=about.crop_mode,
+        interpolation=about.interpolation,
         label_names=about.class_names,
     )
 
@@ -209,8 +211,10 @@ def _describe(model: Any, architecture: Architecture, img_size: int | Sequence[i
     cfg["input_size"] = (model.in_chans, height, width)
     cfg["pool_size"] = _pool_size(architecture, (height, width))
     for key in ("mean", "std"):
-        if len(cfg[key]) != model.in_chans:  # as timm's scripts have it
-            cfg[key] = (sum(cfg[key]) / len(cfg[key]),) * model.in_chans
+        values = tuple(cfg[key])
+        if len(values) != model.in_chans:  # as timm's scripts have it
+            values = (sum(values) / len(values),) * model.in_chans
+        cfg[key] = values
     if "num_classes" in cfg and cfg["num_classes"] != model.num_classes:
         cfg["num_classes"] = model.num_classes
         cfg.pop("label_names", None)

@@ -22,7 +22,11 @@ def add(commands: Commands) -> None:
     parser.set_defaults(action=_describe)
     parser.add_argument("file", type=Path, help="an architecture's JSON file, or its folder")
     parser.add_argument("--image-size", type=size, default=224)
-    parser.add_argument("--num-classes", type=whole(0, MOST_CLASSES), default=1000)
+    parser.add_argument(
+        "--num-classes",
+        type=whole(0, MOST_CLASSES),
+        help="default: those of the weights beside the file, or 1000",
+    )
     parser.add_argument("--device", help="where to time the parts: cpu (default), cuda, cuda:N")
     parser.add_argument("--latency-table", metavar="FILE", help="a table to take their times from")
     parser.add_argument("--no-latency", action="store_true", help="leave times out")
@@ -39,13 +43,27 @@ def _describe(options: argparse.Namespace) -> None:
     description = described(
         architecture,
         image_size=options.image_size,
-        num_classes=options.num_classes,
+        num_classes=_num_classes(options),
         latency=None if options.no_latency else _part_latency(architecture, options),
     )
     if options.json:
         print(json.dumps(description, indent=2))
     else:
         print_description(description, architecture, terminal())
+
+
+def _num_classes(options: argparse.Namespace) -> int:
+    """As asked for, as the weights beside the file have them, or ImageNet's."""
+    from supernet.exported import ARCHITECTURE, describe_exported
+
+    if options.num_classes is not None:
+        return int(options.num_classes)
+    file: Path = options.file
+    try:
+        about = describe_exported(file / ARCHITECTURE if file.is_dir() else file)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    return about.num_classes if about else 1000
 
 
 def _part_latency(architecture: Architecture, options: argparse.Namespace) -> "PartLatency":

@@ -46,6 +46,7 @@ class Data:
         epoch_size: Samples in one nominal epoch.
         notes: Sentences for the user about the splits: which was cut from which, what was passed
             over, which classes are small.
+        crop: Share of the shorter side that the central crop of search and test images keeps.
         root: The folder that the images are files of; None where they are no files.
     """
 
@@ -58,6 +59,7 @@ class Data:
     std: tuple[float, float, float]
     epoch_size: int
     notes: tuple[str, ...]
+    crop: float = 1.0
     root: Path | None = None
 
     @property

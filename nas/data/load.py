@@ -52,6 +52,7 @@ def load_data(
         std=found.std,
         epoch_size=len(train),
         notes=(*notes, *sizes),
+        crop=found.crop,
         root=found.root,
     )
 

@@ -78,6 +78,7 @@ def export_network(
         mean=data.mean,
         std=data.std,
         class_names=data.class_names,
+        crop_pct=data.crop,
     )
     with replacing_files(target, last=ARCHITECTURE) as written:
         save_exported(written, network, about)

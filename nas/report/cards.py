@@ -26,7 +26,8 @@ class ModelSummary:
 
     `name` is its folder within the run, as in `best`; `trial` its row in the table of what is
     judged (`nas.search.front.judged`); `stages` holds one row per stage, all with the same keys;
-    `mean` and `std` are per channel, for values between 0 and 1.
+    `mean` and `std` are per channel, for values between 0 and 1; `crop` is the share of the shorter
+    side that the central crop of evaluation keeps.
     """
 
     name: str
@@ -35,6 +36,7 @@ class ModelSummary:
     class_names: Sequence[str]
     mean: Sequence[float]
     std: Sequence[float]
+    crop: float
 
 
 def model_card(model: ModelSummary, run: RunSummary) -> str:
@@ -68,7 +70,7 @@ architecture alone, from nothing, and measures it there.
 
 The whole of it is in `architecture.json`.
 
-{_use(size, model.class_names, model.mean, model.std)}
+{_use(size, model.class_names, model.mean, model.std, model.crop)}
 ## Made by
 
     {_one_line(run.command)}
@@ -104,6 +106,7 @@ def retrained_card(
     class_names: Sequence[str],
     mean: Sequence[float],
     std: Sequence[float],
+    crop: float,
 ) -> str:
     """Markdown for an architecture that was trained alone and measured on the test split."""
     figures = [
@@ -131,7 +134,7 @@ nor search has seen.
 
 {_table([{"setting": key, "value": value} for key, value in recipe.items()])}
 
-{_use(proxy_size, class_names, mean, std)}"""
+{_use(proxy_size, class_names, mean, std, crop)}"""
 
 
 def converted_card(
@@ -175,7 +178,7 @@ An image classifier with {about.num_classes} classes, of {design.paper}, archite
 
 {_table(stages)}
 
-{_use(about.image_size, about.class_names, about.mean, about.std)}"""
+{_use(about.image_size, about.class_names, about.mean, about.std, about.crop_pct)}"""
 
 
 def _cost_row(objective: Objective, trial: Mapping[Any, Any], run: RunSummary) -> dict[str, object]:
@@ -188,7 +191,13 @@ def _cost_row(objective: Objective, trial: Mapping[Any, Any], run: RunSummary) -
     return {"": objective.label, "value": text, "how": run.counted(objective)}
 
 
-def _use(size: int, class_names: Sequence[str], mean: Sequence[float], std: Sequence[float]) -> str:
+def _use(
+    size: int,
+    class_names: Sequence[str],
+    mean: Sequence[float],
+    std: Sequence[float],
+    crop: float,
+) -> str:
     """How to load the folder's weights, and what goes in and comes out."""
     return f"""\
 ## Use
@@ -200,10 +209,14 @@ import supernet  # registers "subnet" with timm
 import timm
 
 model = timm.create_model("subnet", architecture="architecture.json", pretrained=True).eval()
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+labels = model.pretrained_cfg["label_names"]
 ```
 
-The input is a batch of RGB images, 3 × {size} × {size}, with values between 0 and 1, less the mean
-{_triple(mean)}, divided by the standard deviation {_triple(std)}.
+The transform makes of an RGB image what the accuracy was measured on: its shorter side is resized
+to {math.floor(size / crop)} px (bicubic), and the middle {size} × {size} are kept (crop_pct
+{crop:g}), with values between 0 and 1, less the mean {_triple(mean)}, divided by the
+standard deviation {_triple(std)}.
 
 The outputs are logits, in this order: {", ".join(_inline(name) for name in class_names)}.
 """

@@ -378,6 +378,7 @@ class _Retraining:
             class_names=self.data.class_names,
             mean=self.data.mean,
             std=self.data.std,
+            crop=self.data.crop,
         )
         export_network(
             self.target, network.cpu(), self.data, image_size=recipe.image_size, card=card

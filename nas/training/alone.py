@@ -28,7 +28,7 @@ from nas.utilities.interrupt import StopRequest
 from nas.utilities.seeding import derived_seed, seed_global_generators
 from search_space import Architecture
 from search_space.bounds import Pixels
-from supernet import Network
+from supernet import Network, parameter_groups
 
 Start = Literal["scratch", "supernet"]
 
@@ -148,7 +148,7 @@ class NetworkLearner(ModuleLearner):
         self.network, self.recipe = network.train(), recipe
         self.augment = BatchAugmentation(recipe, num_classes)
         optimizer = create_optimizer_v2(
-            _parameter_groups(network, recipe.weight_decay),
+            parameter_groups(network, weight_decay=recipe.weight_decay),
             opt="adamw",
             lr=recipe.lr,
             betas=recipe.betas,
@@ -167,19 +167,6 @@ class NetworkLearner(ModuleLearner):
         with autocast(images.device):
             scores = self.network(images)
         yield F.cross_entropy(scores.float(), targets)
-
-
-def _parameter_groups(network: Network, weight_decay: float) -> list[dict[str, Any]]:
-    """The parameters by weight decay and by share of the learning rate."""
-    groups: dict[tuple[float, float], list[Tensor]] = {}
-    parameters = dict(network.named_parameters())
-    for name, setting in network.parameter_settings().items():
-        decay = weight_decay if setting.decayed else 0.0
-        groups.setdefault((decay, setting.lr_scale), []).append(parameters[name])
-    return [
-        {"params": group, "weight_decay": decay, "lr_scale": scale}
-        for (decay, scale), group in groups.items()
-    ]
 
 
 class BatchAugmentation:

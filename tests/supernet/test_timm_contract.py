@@ -2,16 +2,23 @@
 
 import copy
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
-from timm.models import FeatureInfo
+from samples import NANO, randomise
+from timm.models import FeatureInfo, group_parameters
+from timm.models._manipulate import adapt_input_conv
+from timm.optim import create_optimizer_v2
+from timm.utils import AttentionExtract
 from torch import Tensor
 
 from search_space import DESIGNS, PublishedDesign, map_sizes
-from supernet import Network
+from supernet import ExportedNetwork, Network, parameter_groups, save_exported
+from supernet.blocks.ladder import LadderBranch
+from supernet.blocks.sharing import HeadGroup
 
 SIZE = 64
 
@@ -25,6 +32,7 @@ OF_ONE_MAP = ("deit_ti", "psvit_1d_ti")
 
 every_design = pytest.mark.parametrize("design", DESIGNS, ids=lambda design: design.timm_name)
 every_kind = pytest.mark.parametrize("name", SMALLEST)
+with_and_without_gradients = pytest.mark.parametrize("grad", [False, True], ids=["no grad", "grad"])
 
 
 def images(batch: int = 2, channels: int = 3) -> Tensor:
@@ -249,3 +257,210 @@ def test_symbolic_traces_give_what_the_model_gives(model: Network, name: str) ->
     traced = timm.models.create_feature_extractor(model.train(), {"head": "scores"})
     traced(images())["scores"].mean().backward()
     assert all(parameter.grad is not None for parameter in traced.parameters())
+
+
+@every_kind
+def test_layers_are_the_stem_each_block_and_the_head(model: Network, name: str) -> None:
+    layers = group_parameters(model, model.group_matcher())
+    blocks = [
+        (stage, block)
+        for stage, spec in enumerate(model.architecture.stages)
+        for block in range(spec.depth)
+    ]
+    assert len(layers) == 1 + len(blocks) + 1
+    assert all(part.startswith("stem.") for part in layers[0])
+    assert set(layers[len(layers) - 1]) == {"head.weight", "head.bias"}
+    for layer, (stage, block) in enumerate(blocks, start=1):
+        expected = {f"stages.{stage}.blocks.{block}."}
+        expected |= {f"stages.{stage}.entry."} if block == 0 else set()
+        last = block == model.architecture.stages[stage].depth - 1
+        expected |= {f"stages.{stage}.norm."} if last else set()
+        for part in layers[layer]:
+            assert part.startswith(tuple(expected)), (layer, part)
+    assert sum(map(len, layers.values())) == len(list(model.parameters()))
+    coarse = group_parameters(model, model.group_matcher(coarse=True))
+    assert len(coarse) == 1 + len(model.architecture.stages) + 1
+
+
+def test_timm_decays_learning_rates_layer_by_layer() -> None:
+    with torch.device("meta"):
+        model = timm.create_model("lit_ti")
+    optimizer = create_optimizer_v2(model, "adamw", lr=1.0, layer_decay=0.5)
+    scales = {
+        id(parameter): group["lr_scale"]
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    assert scales[id(model.head.weight)] == 1
+    assert scales[id(model.stages[3].blocks[-1].feed_forward.fc1.weight)] == 0.5
+    assert scales[id(model.stem.proj.weight)] == 0.5 ** (3 + 4 + 6 + 3 + 1)
+
+
+@pytest.mark.parametrize("name", ["lit_ti"])
+def test_parameter_groups_keep_what_modules_say_of_their_parameters(
+    model: Network, name: str
+) -> None:
+    names = {id(parameter): part for part, parameter in model.named_parameters()}
+    undecayed = model.no_weight_decay()
+    model.head.bias.requires_grad_(False)
+
+    def rates(key: str, **options: Any) -> dict[str, float]:
+        found = {}
+        for group in parameter_groups(model, weight_decay=0.05, **options):
+            for parameter in group["params"]:
+                part = names[id(parameter)]
+                assert group["weight_decay"] == (0.0 if part in undecayed else 0.05)
+                found[part] = group[key]
+        return found
+
+    scales = rates("lr_scale")
+    assert scales == {
+        part: 0.01 if ".offset." in part else 1.0 for part in scales if part != "head.bias"
+    }
+    assert len(scales) == len(names) - 1
+    assert rates("lr", lr=0.5) == {part: 0.5 * scale for part, scale in scales.items()}
+    decayed = rates("lr_scale", layer_decay=0.5)
+    assert decayed["head.weight"] == 1
+    offset = "stages.3.entry.deformable.offset.weight"
+    assert decayed[offset] == pytest.approx(0.01 * decayed["stages.3.blocks.0.norm1.weight"])
+    torch.optim.AdamW(parameter_groups(model, weight_decay=0.05, lr=1e-3))
+    create_optimizer_v2(parameter_groups(model, weight_decay=0.05), "lamb", lr=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["shunted_t", "lit_ti", "pslt_tiny", "psvit_1d_ti"])
+def test_gradient_checkpointing_changes_no_gradient_and_no_running_statistic(
+    model: Network, name: str
+) -> None:
+    trained = []
+    for enable in (False, True):
+        one = copy.deepcopy(model).train()
+        one.set_grad_checkpointing(enable)
+        one(images()).square().sum().backward()
+        gradients = {part: parameter.grad for part, parameter in one.named_parameters()}
+        trained.append((gradients, dict(one.named_buffers())))
+    torch.testing.assert_close(*trained)
+    counts = [b for part, b in trained[1][1].items() if part.endswith("num_batches_tracked")]
+    assert all(int(count) == 1 for count in counts)
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Path:
+    """The folder of an exported network with random weights, of three channels and four classes."""
+    network = Network(NANO.scaled(0.0), num_classes=4)
+    randomise(network.state_dict())
+    about = ExportedNetwork(
+        num_classes=4,
+        image_size=48,
+        mean=(0.1, 0.2, 0.3),
+        std=(0.4, 0.5, 0.6),
+        class_names=("a", "b", "c", "d"),
+        crop_pct=0.9,
+    )
+    (tmp_path / "best").mkdir()
+    save_exported(tmp_path / "best", network, about)
+    return tmp_path / "best"
+
+
+@pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "pickled"])
+def test_what_timm_saves_stands_alone_and_timm_loads_it(
+    export: Path, tmp_path: Path, safe: bool
+) -> None:
+    model = timm.create_model("subnet", architecture=export, pretrained=True).eval()
+    timm.models.save_for_hf(model, str(tmp_path / "hub"), safe_serialization=safe)
+    export.rename(tmp_path / "elsewhere")
+    name = f"local-dir:{tmp_path / 'hub'}"
+    again = timm.create_model(name, pretrained=True).eval()
+    assert again.architecture == model.architecture
+    torch.testing.assert_close(again(images()), model(images()), rtol=0, atol=0)
+    assert timm.data.resolve_model_data_config(again) == timm.data.resolve_model_data_config(model)
+    assert tuple(again.pretrained_cfg["label_names"]) == ("a", "b", "c", "d")
+    other = timm.create_model(name, pretrained=True, num_classes=2).eval()
+    torch.testing.assert_close(
+        other.forward_features(images()), model.forward_features(images()), rtol=0, atol=0
+    )
+    assert other(images()).shape == (2, 2)
+    backbone = timm.create_model(name, pretrained=True, features_only=True).eval()
+    torch.testing.assert_close(
+        backbone(images()), model.forward_intermediates(images(), intermediates_only=True)
+    )
+
+
+def test_timm_saves_and_loads_designs(tmp_path: Path, models: dict[str, Network]) -> None:
+    model = timm.create_model("psvit_2d_ti", num_classes=3).eval()
+    timm.models.save_for_hf(model, str(tmp_path), safe_serialization=True)
+    again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    torch.testing.assert_close(again(images()), model(images()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_weights_are_adapted_to_other_channels_as_timm_does(export: Path, channels: int) -> None:
+    model = timm.create_model("subnet", architecture=export, pretrained=True)
+    other = timm.create_model("subnet", architecture=export, pretrained=True, in_chans=channels)
+    given, found = model.state_dict(), other.state_dict()
+    first = model.pretrained_cfg["first_conv"] + ".weight"
+    torch.testing.assert_close(found.pop(first), adapt_input_conv(channels, given.pop(first)))
+    torch.testing.assert_close(found, given, rtol=0, atol=0)
+    config = timm.data.resolve_model_data_config(other)
+    assert config["input_size"] == (channels, 48, 48)
+    assert config["mean"] == pytest.approx((0.2,) * channels)
+    assert other(images(channels=channels)).shape == (2, 4)
+
+
+MAPS = {
+    "shunted_t": {"stages.0.blocks.0.mixer.groups.rate8": (2, 1, 16 * 16, 2 * 2)},
+    "lit_ti": {"stages.2.blocks.5.mixer.groups.full": (2, 5, 4 * 4, 4 * 4)},
+    "pslt_tiny": {"stages.2.blocks.0.ladder.branches.2": (2, 4, 4 * 4, 4 * 4)},
+    "deit_ti": {"stages.0.blocks.11.mixer.groups.full": (2, 3, 17, 17)},
+    "psvit_1d_ti": {"stages.1.blocks.1.mixer.groups.full": (2, 3, 9, 9)},
+    "psvit_2d_ti": {
+        "stages.1.blocks.0.mixer.groups.full": (2, 3, 4, 4),
+        "stages.1.blocks.1.mixer.groups.full": (2, 3, 4, 4),  # borrowed
+    },
+}
+"""Some attention maps of each design, and their shapes: images · windows, heads, queries, keys."""
+
+
+@every_kind
+@with_and_without_gradients
+def test_timm_extracts_every_attention_map(model: Network, name: str, grad: bool) -> None:
+    with torch.set_grad_enabled(grad):
+        expected = model(images())
+        extract = AttentionExtract(model, method="hook")
+        maps = extract(images())
+        torch.testing.assert_close(model(images()), expected, rtol=1e-4, atol=1e-4)
+    groups = [part for part, m in model.named_modules() if isinstance(m, HeadGroup | LadderBranch)]
+    assert list(maps) == [f"{group}.attn_drop" for group in groups]
+    for found in maps.values():
+        torch.testing.assert_close(found.sum(dim=-1), torch.ones(found.shape[:-1]))
+    for group, shape in MAPS[name].items():
+        assert maps[f"{group}.attn_drop"].shape == shape
+
+
+@pytest.mark.parametrize("name", ["psvit_2d_ti"])
+def test_a_borrowed_map_is_the_one_that_was_lent(model: Network, name: str) -> None:
+    maps = AttentionExtract(model, method="hook")(images())
+    first, second, third = (
+        maps[f"stages.1.blocks.{block}.mixer.groups.full.attn_drop"] for block in range(3)
+    )
+    assert torch.equal(first, second)
+    assert not torch.equal(second, third)
+
+
+@pytest.mark.parametrize("name", ["deit_ti"])
+def test_values_mixed_by_an_extracted_map_are_the_output_of_its_heads(
+    model: Network, name: str
+) -> None:
+    group = model.stages[0].blocks[0].mixer.groups["full"]
+    seen: dict[str, Tensor] = {}
+    handles = [
+        group.v.register_forward_hook(lambda m, i, given: seen.update(v=given)),
+        group.proj.register_forward_pre_hook(lambda m, given: seen.update(mixed=given[0])),
+    ]
+    with torch.no_grad():
+        maps = AttentionExtract(model, method="hook")(images())
+    for handle in handles:
+        handle.remove()
+    values = seen["v"].flatten(1, 2).unflatten(-1, (3, 64)).transpose(1, 2)  # (B, h, N, d)
+    mixed = maps["stages.0.blocks.0.mixer.groups.full.attn_drop"] @ values
+    torch.testing.assert_close(seen["mixed"].flatten(1, 2), mixed.transpose(1, 2).flatten(2))

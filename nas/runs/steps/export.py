@@ -74,6 +74,7 @@ def export(job: Job, store: Store, summary: RunSummary) -> None:
             class_names=job.data.class_names,
             mean=job.data.mean,
             std=job.data.std,
+            crop=job.data.crop,
         )
         return model_card(model, summary)
 

@@ -68,7 +68,19 @@ def test_describe_counts_at_the_size_and_classes_that_are_asked_for(
 @pytest.mark.slow
 def test_describe_takes_the_folder_of_an_exported_network(small_run: Path) -> None:
     described = printed("describe", small_run / "best", "--json")
-    assert described["hash"] == Architecture.load(small_run / "best").hash
+    architecture = Architecture.load(small_run / "best")
+    assert described["hash"] == architecture.hash
+    assert described["num_classes"] == 10  # of its weights
+    assert described["params"] == total_cost(architecture, num_classes=10).params
+    asked = printed("describe", small_run / "best", "--json", "--num-classes", "7")
+    assert asked["num_classes"] == 7
+
+
+def test_describe_names_weights_that_are_damaged(architecture_file: Path) -> None:
+    (architecture_file.parent / "weights.safetensors").write_bytes(b"damaged")
+    outcome = command("describe", architecture_file)
+    assert outcome.status == 2
+    assert "weights.safetensors: no weights of an exported network" in outcome.err
 
 
 def test_describe_shows_people_each_part_and_the_sum(architecture_file: Path) -> None:

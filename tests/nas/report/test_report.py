@@ -781,6 +781,7 @@ def model(**changes: Any) -> ModelSummary:
         "class_names": ["zero", "one|two", "<b>_x_"],
         "mean": (0.5, 0.25, 0.5),
         "std": (0.2, 0.2, 0.2),
+        "crop": 0.95,
     }
     return ModelSummary(**(values | changes))
 
@@ -874,7 +875,8 @@ def test_model_card_tells_costs_accuracy_conditions_and_how_to_load(
         "**not retrained**",
         "| stage | width |\n| --- | --- |\n| 1 | 64 |\n| 2 | 128 |",
         'timm.create_model("subnet", architecture="architecture.json", pretrained=True)',
-        "3 × 64 × 64",
+        "its shorter side is resized\nto 67 px (bicubic)",
+        "the middle 64 × 64 are kept (crop_pct\n0.95)",
         "(0.5, 0.25, 0.5)",
     ):
         assert part in card
