@@ -26,6 +26,9 @@ LAYOUTS: dict[str, Layout] = {
 }
 """How the authors write checkpoints, by the design's name."""
 
+OURS = {"stem", "stages", "expand"}
+"""The parts of our networks; of theirs none is called so, but all have a `head`."""
+
 COMPUTED = "relative_position_index", "attn_mask"
 """Last parts of the names of tensors that the authors save, and that follow from the design."""
 
@@ -61,7 +64,8 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Tensor], model: Network) -> di
         ValueError: If they are not the weights of the design that the model is, or if it is none
             whose checkpoints are known.
     """
-    if not state_dict or any(name.startswith("stem.") for name in state_dict):
+    parts = {name.partition(".")[0] for name in state_dict}
+    if parts & OURS or parts <= {"head"}:
         return dict(state_dict)
     design = _designs().get(model.architecture.hash)
     if design is None:

@@ -81,6 +81,9 @@ def test_what_has_our_names_is_as_it_was() -> None:
     state = network.state_dict()
     weights = checkpoint_filter_fn(state, network)
     assert all(weights[name] is tensor for name, tensor in state.items())
+    classifier = {name: tensor + 1 for name, tensor in state.items() if name.startswith("head.")}
+    network.load_state_dict(classifier, strict=False)
+    assert torch.equal(network.head.bias, classifier["head.bias"])
 
 
 def test_the_published_weights_of_deit_in_timm_are_read_at_their_other_size() -> None:
