@@ -9,20 +9,17 @@ from timm.layers.format import Format, nhwc_to
 from timm.models._features import feature_take_indices
 from timm.models._manipulate import MATCH_PREV_GROUP
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from search_space import (
     Architecture,
     Stage,
 )
-from supernet.blocks import fast_paths
 from supernet.blocks.block import WITHOUT_DROP_PATH, Block, build_block
 from supernet.blocks.checkpointing import checkpointed
+from supernet.blocks.expanded_features import ExpandedFeatures
 from supernet.blocks.initial_weights import init_module
-from supernet.blocks.layers import MapConv
 from supernet.blocks.local_global import AttentionMaps
-from supernet.blocks.norms import BranchNorm
 from supernet.blocks.parameter_settings import ParameterSetting, parameter_settings
 from supernet.blocks.pooling import build_pooling
 from supernet.blocks.positions import PositionEmbedding
@@ -77,19 +74,6 @@ class NetworkStage(nn.Module):
                 outputs.append(x)
         x = self.norm(x)
         return x
-
-
-class ExpandedFeatures(nn.Module):
-    """Conv 3×3 that expands the channels of the last map, layer norm, GELU (LW-PLG-ViT)."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.conv = MapConv(inputs, outputs, kernel_size=3, padding=1, bias=False)
-        self.norm = BranchNorm(outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, inputs) → (B, H, W, outputs)."""
-        return fast_paths.chain(x, self.conv, self.norm, F.gelu)
 
 
 class Network(nn.Module):

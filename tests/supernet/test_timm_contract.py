@@ -42,7 +42,8 @@ def images(batch: int = 2, channels: int = 3) -> Tensor:
 @pytest.fixture(scope="module")
 def models() -> dict[str, Network]:
     torch.manual_seed(0)
-    return {name: timm.create_model(name, num_classes=7).eval() for name in SMALLEST}
+    names = (*SMALLEST, "lw_plg_vit_a")
+    return {name: timm.create_model(name, num_classes=7).eval() for name in names}
 
 
 @pytest.fixture
@@ -163,6 +164,11 @@ def test_every_way_of_timm_to_extract_features_gives_the_same(name: str, kind: s
     assert "num_classes" not in model.default_cfg
 
 
+def test_features_of_tokens_come_in_one_way_alone() -> None:
+    with pytest.raises(TypeError, match=r"deit_ti\(\) has a class token: .* 'getter' alone"):
+        timm.create_model("deit_ti", features_only=True, feature_cls="hook")
+
+
 @every_kind
 def test_intermediates_are_the_maps_of_all_levels_and_the_last_features(
     model: Network, name: str
@@ -249,7 +255,7 @@ def test_intermediate_layers_have_the_interface_of_dino(model: Network, name: st
 
 
 @pytest.mark.slow
-@every_kind
+@pytest.mark.parametrize("name", [*SMALLEST, "lw_plg_vit_a"])
 def test_symbolic_traces_give_what_the_model_gives(model: Network, name: str) -> None:
     traced = timm.models.create_feature_extractor(model, {"head": "scores"})
     with torch.no_grad():
