@@ -1,6 +1,7 @@
 """The network that an architecture describes: an ordinary module, nothing elastic in it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -8,20 +9,17 @@ from timm.layers.format import Format, nhwc_to
 from timm.models._features import feature_take_indices
 from timm.models._manipulate import MATCH_PREV_GROUP
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from search_space import (
     Architecture,
     Stage,
 )
-from supernet.blocks import fast_paths
-from supernet.blocks.block import Block, build_block
+from supernet.blocks.block import WITHOUT_DROP_PATH, Block, build_block
 from supernet.blocks.checkpointing import checkpointed
+from supernet.blocks.expanded_features import ExpandedFeatures
 from supernet.blocks.initial_weights import init_module
-from supernet.blocks.layers import MapConv
 from supernet.blocks.local_global import AttentionMaps
-from supernet.blocks.norms import BranchNorm
 from supernet.blocks.parameter_settings import ParameterSetting, parameter_settings
 from supernet.blocks.pooling import build_pooling
 from supernet.blocks.positions import PositionEmbedding
@@ -32,7 +30,15 @@ from supernet.blocks.stems import build_stem
 class NetworkStage(nn.Module):
     """Pooling on entry, positions and class token, the blocks, and a closing norm."""
 
-    def __init__(self, stage: Stage, inputs: int, norm_eps: float, drop_paths: list[float]) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        inputs: int,
+        norm_eps: float,
+        drop_paths: list[float],
+        *,
+        bilinear_positions: bool = False,
+    ) -> None:
         super().__init__()
         self.grad_checkpointing = False
         # By kind, so that operators that cannot share weights never have the same names.
@@ -42,7 +48,9 @@ class NetworkStage(nn.Module):
                 stage.pooling, inputs, stage.width, stage.conv_norm
             )
         if stage.position:
-            self.entry["position"] = PositionEmbedding(stage.position, stage.width)
+            self.entry["position"] = PositionEmbedding(
+                stage.position, stage.width, bilinear=bilinear_positions
+            )
         if stage.adds_class_token:
             self.entry["class_token"] = ClassToken(
                 stage.width, has_position=stage.position is not None
@@ -68,19 +76,6 @@ class NetworkStage(nn.Module):
         return x
 
 
-class ExpandedFeatures(nn.Module):
-    """Conv 3×3 that expands the channels of the last map, layer norm, GELU (LW-PLG-ViT)."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.conv = MapConv(inputs, outputs, kernel_size=3, padding=1, bias=False)
-        self.norm = BranchNorm(outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, inputs) → (B, H, W, outputs)."""
-        return fast_paths.chain(x, self.conv, self.norm, F.gelu)
-
-
 class Network(nn.Module):
     """The network that an architecture describes.
 
@@ -92,7 +87,8 @@ class Network(nn.Module):
         architecture: What to build; its canonical form is built.
         num_classes: Outputs of the classifier; 0 for none.
         in_chans: Channels of the image.
-        drop_path_rate: Stochastic depth of the last block; earlier ones rise to it linearly.
+        drop_path_rate: Stochastic depth of the last block; it rises from 0 linearly, over the
+            blocks that have any.
         global_pool: What the classifier reads, as in `reset_classifier`; by default what the
             architecture's head says.
         draw: Whether to draw the weights; else they are whatever memory holds.
@@ -127,13 +123,19 @@ class Network(nn.Module):
             self._set_global_pool(global_pool)
         stem, stages = architecture.stem, architecture.stages
         self.stem = build_stem(stem, in_chans, stages[0].width)
-        depth = sum(stage.depth for stage in stages)
-        rates = iter([drop_path_rate * i / max(depth - 1, 1) for i in range(depth)])
+        bilinear_positions = len(stages) > 1 and all(stage.position for stage in stages)
         self.stages = nn.Sequential()
         inputs = stem.width_of(stages[0].width)
-        for stage in stages:
-            drop_paths = [next(rates) for _ in range(stage.depth)]
-            self.stages.append(NetworkStage(stage, inputs, architecture.norm_eps, drop_paths))
+        for stage, drop_paths in zip(stages, _drop_paths(stages, drop_path_rate), strict=True):
+            self.stages.append(
+                NetworkStage(
+                    stage,
+                    inputs,
+                    architecture.norm_eps,
+                    drop_paths,
+                    bilinear_positions=bilinear_positions,
+                )
+            )
             inputs = stage.width
         self.levels_are_blocks = _levels_are_blocks(architecture)
         self.feature_info = feature_levels(architecture)
@@ -376,6 +378,17 @@ class Network(nn.Module):
         """Draw the weights anew, in place, from torch's global generator."""
         for module in self.modules():
             init_module(module)
+
+
+def _drop_paths(stages: Sequence[Stage], last: float) -> list[list[float]]:
+    """The rate of stochastic depth of each block of each stage."""
+    dropping = [0 if isinstance(s.mixer, WITHOUT_DROP_PATH) else s.depth for s in stages]
+    before = list(accumulate(dropping, initial=0))
+    steps = max(sum(dropping) - 1, 1)
+    return [
+        [last * (start + index) / steps if count else 0.0 for index in range(stage.depth)]
+        for stage, count, start in zip(stages, dropping, before, strict=False)
+    ]
 
 
 def feature_levels(architecture: Architecture) -> list[dict[str, Any]]:

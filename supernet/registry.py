@@ -148,6 +148,8 @@ def _create(
     cfg = resolve_pretrained_cfg(name, pretrained_cfg, kwargs.pop("pretrained_cfg_overlay", None))
     if pretrained and not (cfg.has_weights or cfg.state_dict):
         raise ValueError(missing)
+    if architecture.head.reads_class_token and kwargs.get("feature_cls", "getter") != "getter":
+        raise TypeError(f"{name}() has a class token: its features come by 'getter' alone")
     feature_cfg = {
         "feature_cls": "getter",
         "out_indices": tuple(range(len(feature_levels(architecture)))),

@@ -12,7 +12,7 @@ def deit(architecture: Architecture) -> Iterator[Part]:
     yield Part("stem", "patch_embed")
     yield Part("head", "head")
     yield Part("stages.0.norm", "norm")
-    yield from positions("stages.0", stage, "pos_embed")
+    yield from positions("stages.0", stage, "pos_embed", bilinear=False)
     for index in range(stage.depth):
         block, theirs = f"stages.0.blocks.{index}", f"blocks.{index}"
         yield from norms_and_feed_forward(block, theirs)

@@ -77,16 +77,22 @@ def relative_positions(side: int) -> Take:
     return take
 
 
-def positions(ours: str, stage: Stage, theirs: str) -> Iterator[Part]:
+def positions(ours: str, stage: Stage, theirs: str, *, bilinear: bool) -> Iterator[Part]:
     """A stage's embedding (1, N, C), whose first row is the class token's where there is one.
 
-    One of a map of another side is resized, as timm resizes ViT's.
+    One of a map of another side is resized as `PositionEmbedding` does it.
     """
     assert stage.position is not None
     size, first = [stage.position] * 2, int(stage.class_token)
 
     def take(table: Tensor) -> Tensor:
-        resized: Tensor = resample_abs_pos_embed(table[:, first:], size, num_prefix_tokens=0)
+        resized: Tensor = resample_abs_pos_embed(
+            table[:, first:],
+            size,
+            num_prefix_tokens=0,
+            interpolation="bilinear" if bilinear else "bicubic",
+            antialias=not bilinear,
+        )
         return resized
 
     yield Part(f"{ours}.entry.position.table", theirs, take)

@@ -45,7 +45,7 @@ def lit_tiny(architecture: Architecture) -> Iterator[Part]:
         ours = f"stages.{number - 1}"
         if number > 1:
             yield from _merging(f"{ours}.entry.deformable", f"patch_embed{number}")
-        yield from positions(ours, stage, f"pos_embed{number}")
+        yield from positions(ours, stage, f"pos_embed{number}", bilinear=True)
         for index in range(stage.depth):
             block, theirs = f"{ours}.blocks.{index}", f"block{number}.{index}"
             yield from norms_and_feed_forward(block, theirs, mixes=stage.mixer.mixes)

@@ -16,7 +16,7 @@ def pvt(architecture: Architecture) -> Iterator[Part]:
         if number > 1:
             yield Part(f"{ours}.entry.patch.conv", f"patch_embed{number}.proj")
             yield Part(f"{ours}.entry.patch.norm", f"patch_embed{number}.norm")
-        yield from positions(ours, stage, f"pos_embed{number}")
+        yield from positions(ours, stage, f"pos_embed{number}", bilinear=True)
         assert isinstance(stage.mixer, LocalGlobal)
         for index in range(stage.depth):
             block, theirs = f"{ours}.blocks.{index}", f"block{number}.{index}"

@@ -51,6 +51,9 @@ WHOLE_BLOCKS: dict[type, Callable[[Any, Stage, float, float], nn.Module]] = {
 """Makes the module of a mixer that is a whole block, by its spec, with the epsilon of norms and the
 rate of stochastic depth: (B, H, W, C) → the same shape."""
 
+WITHOUT_DROP_PATH = (InvertedResidual,)
+"""Mixers whose blocks have no stochastic depth; the rates of the others rise past them."""
+
 
 class Block(nn.Module):
     """Pre-norm residual block: token mixing, where the stage has any, then the feed-forward."""

@@ -157,14 +157,18 @@ def _kernel_places(height: int, width: int, side: int) -> Tensor:
     return torch.where(reached, side * down + right, side * side)
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, shown: nn.Module | None = None
+) -> Tensor:
     """softmax(QKᵀ/√d)·V: (G, h, N, d), (G, h, M, d) twice → (G, h, N, d).
 
     `mask` is as in `attention_map`. In training on a CPU these are explicit products: the fused
-    kernel's backward pass takes up to 20 times their time.
+    kernel's backward pass takes up to 20 times their time. So they are where `shown`, a module
+    through which the map goes, is hooked: it is then there to be seen.
     """
-    if open_paths(q).explicit_attention:
-        return attention_map(q, k, mask) @ v
+    if open_paths(q).explicit_attention or (shown is not None and _is_watched(shown)):
+        scores = attention_map(q, k, mask)
+        return (scores if shown is None else shown(scores)) @ v
     if mask is not None and mask.is_floating_point():
         mask = mask.to(q.dtype)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -264,6 +268,11 @@ def _is_hooked(module: nn.Module) -> bool:
         or own["_backward_pre_hooks"]
         or "forward" in own
     )
+
+
+def _is_watched(module: nn.Module) -> bool:
+    """Whether a hook wants what a module is given or gives; compiled code has none."""
+    return not torch.compiler.is_compiling() and _is_hooked(module)
 
 
 def _flat(steps: Iterable[Step]) -> Iterator[Step]:

@@ -87,6 +87,7 @@ class LadderBranch(nn.Module):
         self.q, self.k = MapLinear(width, width), MapLinear(width, width)
         self.v = MapLinear(width, width) if index == 0 else None
         self.position_bias = RelativePositionBias(mixer.window, mixer.heads)
+        self.attn_drop = nn.Identity()  # as in `HeadGroup`
         self.proj = MapLinear(width, width)
         self.norm2 = nn.LayerNorm(width, eps=norm_eps)
         self.feed_forward = LightFeedForward(width, conv_norm)
@@ -112,7 +113,9 @@ class LadderBranch(nn.Module):
             windows.cut(part).view(count, -1, self.heads, channels // self.heads).transpose(1, 2)
             for part in (self.q(n), self.k(n), values)
         )
-        y = fast_paths.attention(q, k, v.to(q.dtype), self._bias(windows, batch, n))
+        y = fast_paths.attention(
+            q, k, v.to(q.dtype), self._bias(windows, batch, n), shown=self.attn_drop
+        )
         joined: Tensor = self.proj(windows.join(y.transpose(1, 2).flatten(2)))
         return joined
 

@@ -14,14 +14,20 @@ from supernet.blocks.windows import relative_places
 class PositionEmbedding(nn.Module):
     """A learned embedding of each place of a map, added to it (DeiT, PVT, LIT-Ti).
 
-    On a map of another size than it was made for it is interpolated bicubically.
+    On a map of another size than it was made for it is interpolated.
+
+    Args:
+        side: Of the map that it is made for.
+        width: Channels.
+        bilinear: Whether linearly, as pyramids do it that have positions in every stage (PVT,
+            LIT-Ti); else bicubically with antialiasing, as timm does it for ViTs.
     """
 
     own_settings: ClassVar = {"table": ParameterSetting(decayed=False)}
 
-    def __init__(self, side: int, width: int) -> None:
+    def __init__(self, side: int, width: int, *, bilinear: bool) -> None:
         super().__init__()
-        self.side = side
+        self.side, self.bilinear = side, bilinear
         self.table = nn.Parameter(torch.zeros(side * side, width))
 
     def draw_weights(self) -> None:
@@ -32,10 +38,14 @@ class PositionEmbedding(nn.Module):
         """(B, H, W, C) → the same shape."""
         table = self.table.view(1, self.side, self.side, -1)
         if x.shape[1:3] != table.shape[1:3]:
+            mode = "bilinear" if self.bilinear else "bicubic"
             # A CPU cannot interpolate in half precision with antialiasing.
             precise = table.to(torch.promote_types(table.dtype, torch.float32))
             resized = F.interpolate(
-                to_channels_first(precise), size=x.shape[1:3], mode="bicubic", antialias=True
+                to_channels_first(precise),
+                size=x.shape[1:3],
+                mode=mode,
+                antialias=not self.bilinear,
             )
             table = to_channels_last(resized).to(table.dtype)  # (1, H, W, C)
         return x + table
@@ -63,15 +73,14 @@ class RelativePositionBias(nn.Module):
     def forward(self, height: int, width: int, *, interpolate: bool = True) -> Tensor:
         """The bias (1, heads, H·W, H·W) for a map of that size.
 
-        Where the size differs from the table's, the table is stretched over it; without
-        `interpolate` a smaller map reads the middle of the table.
+        Where the size differs from the table's, the table is resized along each side to that size;
+        without `interpolate` a smaller map reads the middle of the table.
         """
         table: Tensor = self.table
-        side = self.side
-        if interpolate and (height, width) != (side, side):
-            square = table.view(1, 2 * side - 1, 2 * side - 1, -1).permute(0, 3, 1, 2)
-            longest = max(height, width)
-            square = F.interpolate(square, size=(2 * longest - 1,) * 2, mode="bicubic")
-            table, side = square.flatten(2)[0].T, longest
-        places = relative_places(height, width, side).to(table.device)
+        high = wide = self.side
+        if interpolate and (height, width) != (high, wide):
+            square = table.view(1, 2 * high - 1, 2 * wide - 1, -1).permute(0, 3, 1, 2)
+            resized = F.interpolate(square, size=(2 * height - 1, 2 * width - 1), mode="bicubic")
+            table, high, wide = resized.flatten(2)[0].T, height, width
+        places = relative_places(height, width, high, wide).to(table.device)
         return table[places.flatten()].view(*places.shape, -1).permute(2, 0, 1).unsqueeze(0)

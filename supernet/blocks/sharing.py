@@ -30,6 +30,9 @@ class HeadGroup(nn.Module):
     A group's queries, keys and values are separate projections of all C channels, and its part of
     the output projection is its own: a group of fewer heads is then a prefix of a group of more.
 
+    Every attention map (G, h, N, M), borrowed ones too, goes through `attn_drop`, where hooks can
+    see it; timm calls it so in its models, where it drops some. An unhooked one may be left out.
+
     Subclasses say which tokens attend to which.
     """
 
@@ -41,6 +44,7 @@ class HeadGroup(nn.Module):
             self.q = MapLinear(width, channels)
             self.k = MapLinear(width, channels)
         self.v = MapLinear(width, channels)
+        self.attn_drop = nn.Identity()
         self.proj = GroupProjection(channels, width)
 
     def attend(
@@ -67,11 +71,11 @@ class HeadGroup(nn.Module):
         v = self._split(values)
         if self.role == "borrow":
             assert borrowed is not None
-            return self._merge(borrowed @ v), borrowed
+            return self._merge(self.attn_drop(borrowed) @ v), borrowed
         q, k = self._split(queries), self._split(keys)
         if self.role == "own":
-            return self._merge(fast_paths.attention(q, k, v, mask)), None
-        attention = fast_paths.attention_map(q, k, mask)
+            return self._merge(fast_paths.attention(q, k, v, mask, shown=self.attn_drop)), None
+        attention = self.attn_drop(fast_paths.attention_map(q, k, mask))
         return self._merge(attention @ v), attention
 
     def _split(self, x: Tensor) -> Tensor:

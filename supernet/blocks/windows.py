@@ -15,7 +15,7 @@ class Windows:
     """The non-overlapping windows of a map, after it was rolled by a shift.
 
     A map that the windows don't fill is padded at its end; padding is hidden from every query. A
-    side that fits one window is not shifted.
+    map of which a side fits one window is not shifted (as in the code of PSLT).
 
     Attributes:
         height: Of the map, in tokens.
@@ -37,14 +37,12 @@ class Windows:
 
     @property
     def shifts(self) -> tuple[int, int]:
-        """The shifts down and right: none along a side of one window, less than one window."""
+        """The shifts down and right: at most half a window, none where a side is one window."""
         rows, high, columns, wide = self.grid
+        if min(rows, columns) == 1:
+            return 0, 0
         sign = 1 if self.shift > 0 else -1
-
-        def shift(count: int, side: int) -> int:
-            return sign * min(abs(self.shift), side // 2) if count > 1 else 0
-
-        return shift(rows, high), shift(columns, wide)
+        return sign * min(abs(self.shift), high // 2), sign * min(abs(self.shift), wide // 2)
 
     def cut(self, x: Tensor) -> Tensor:
         """(B, H, W, c) → (B·windows, tokens of a window, c)."""
@@ -103,15 +101,15 @@ def _runs(side: int, padded: int, shift: int) -> Tensor:
 
 
 @kept
-def relative_places(height: int, width: int, side: int) -> Tensor:
-    """Where a table of (2·side − 1)² relative positions holds that of each query and key.
+def relative_places(height: int, width: int, high: int, wide: int) -> Tensor:
+    """Where the relative positions of a map of `high` × `wide` hold those of each query and key.
 
     Returns:
-        int64 (H·W, H·W): the place of (row of query − row of key, column likewise), which for a
-        map smaller than `side` is in the middle of the table.
+        int64 (H·W, H·W): the place in a table of (2·high − 1)·(2·wide − 1), by rows, of (row of
+        query − row of key, column likewise), which for a smaller map is in the middle of the table.
     """
     rows = torch.arange(height).repeat_interleave(width)
     columns = torch.arange(width).repeat(height)
-    down = rows[:, None] - rows + side - 1
-    right = columns[:, None] - columns + side - 1
-    return down * (2 * side - 1) + right
+    down = rows[:, None] - rows + high - 1
+    right = columns[:, None] - columns + wide - 1
+    return down * (2 * wide - 1) + right

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import random
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,9 @@ def test_what_has_our_names_is_as_it_was() -> None:
     state = network.state_dict()
     weights = checkpoint_filter_fn(state, network)
     assert all(weights[name] is tensor for name, tensor in state.items())
+    classifier = {name: tensor + 1 for name, tensor in state.items() if name.startswith("head.")}
+    network.load_state_dict(classifier, strict=False)
+    assert torch.equal(network.head.bias, classifier["head.bias"])
 
 
 def test_the_published_weights_of_deit_in_timm_are_read_at_their_other_size() -> None:
@@ -188,6 +192,34 @@ def test_wrappers_of_training_scripts_are_opened(wrapper: str | None, tmp_path: 
     assert read.keys() == dict(checkpoint("DeiT-Ti")).keys()
     save_file(state, tmp_path / "weights.safetensors")
     assert read_checkpoint(tmp_path / "weights.safetensors").keys() == read.keys()
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_damaged_file_is_read_or_refused_in_one_line(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(3)}, tmp_path / "w.pth", _use_new_zipfile_serialization=False)
+    whole = (tmp_path / "w.pth").read_bytes()
+    rng = random.Random(0)
+    refused = 0
+    for _ in range(200):
+        damaged = bytearray(whole)
+        damaged[rng.randrange(len(whole))] = rng.randrange(256)
+        (tmp_path / "w.pth").write_bytes(damaged[: rng.choice((None, rng.randrange(len(whole))))])
+        try:
+            read_checkpoint(tmp_path / "w.pth")
+        except ValueError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > 100
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 7), (192, 1)])
+@pytest.mark.parametrize("name", ["head.bias", "pos_embed", "blocks.0.attn.qkv.weight"])
+def test_a_tensor_of_a_wrong_shape_is_named(name: str, shape: tuple[int, ...]) -> None:
+    with torch.device("meta"):
+        state = {key: torch.empty(each) for key, each in checkpoint("DeiT-Ti")}
+        state[name] = torch.empty(shape)
+    with pytest.raises(ValueError, match=r"^not the weights of DeiT-Ti: .* has the shape"):
+        converted(state, BY_NAME["DeiT-Ti"])
 
 
 class Foreign:

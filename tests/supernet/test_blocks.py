@@ -116,15 +116,14 @@ def relative_bias(group: FullHeads, height: int, width: int) -> Tensor | None:
     side = group.position_bias.side
     table = group.position_bias.table.view(2 * side - 1, 2 * side - 1, HEADS)
     if (height, width) != (side, side):
-        side = max(height, width)
         table = F.interpolate(
-            table.permute(2, 0, 1)[None], size=(2 * side - 1, 2 * side - 1), mode="bicubic"
+            table.permute(2, 0, 1)[None], size=(2 * height - 1, 2 * width - 1), mode="bicubic"
         )[0].permute(1, 2, 0)
     places = [(i, j) for i in range(height) for j in range(width)]
     bias = torch.zeros(HEADS, len(places), len(places))
     for query, (i, j) in enumerate(places):
         for key, (k, m) in enumerate(places):
-            bias[:, query, key] = table[i - k + side - 1, j - m + side - 1]
+            bias[:, query, key] = table[i - k + height - 1, j - m + width - 1]
     return bias
 
 

@@ -56,6 +56,13 @@ def test_a_map_of_one_window_is_neither_shifted_nor_masked(shift: int) -> None:
     assert windows.visible(torch.device("cpu")) is None
 
 
+@pytest.mark.parametrize("size", [(7, 14), (14, 7), (3, 15)])
+def test_a_map_of_which_a_side_fits_a_window_is_shifted_along_neither(
+    size: tuple[int, int],
+) -> None:
+    assert Windows(*size, 7, -3).shifts == (0, 0)
+
+
 @pytest.mark.parametrize("size", [(14, 14), (7, 7), (8, 15), (3, 9), (1, 1)])
 @pytest.mark.parametrize("shift", [0, -3, 3])
 def test_joining_undoes_cutting(size: tuple[int, int], shift: int) -> None:
@@ -65,9 +72,8 @@ def test_joining_undoes_cutting(size: tuple[int, int], shift: int) -> None:
 
 def sees(i: int, k: int, side: int, shift: int) -> bool:
     """Whether rows i and k of a map are in one window and were neighbours before the roll."""
-    count = -(-side // WINDOW)
-    window = -(-side // count)
-    shift = 0 if count == 1 else (1 if shift > 0 else -1) * min(abs(shift), window // 2)
+    window = -(-side // -(-side // WINDOW))
+    shift = (1 if shift > 0 else -1) * min(abs(shift), window // 2)
     places = [(row + shift) % side for row in (i, k)]
     wrapped = [(row + shift) // side for row in (i, k)]
     return places[0] // window == places[1] // window and wrapped[0] == wrapped[1]
@@ -81,6 +87,7 @@ def naive_branch(branch: LadderBranch, x: Tensor, previous: Tensor | None) -> Te
     v = branch.v(n) if previous is None else previous
     table = branch.position_bias.table.view(2 * WINDOW - 1, 2 * WINDOW - 1, HEADS)
     dim = channels // HEADS
+    shift = branch.shift if min(height, width) > WINDOW else 0
     attended = torch.zeros_like(x)
     for head in range(HEADS):
         part = slice(head * dim, (head + 1) * dim)
@@ -90,7 +97,7 @@ def naive_branch(branch: LadderBranch, x: Tensor, previous: Tensor | None) -> Te
                     (a, b)
                     for a in range(height)
                     for b in range(width)
-                    if sees(i, a, height, branch.shift) and sees(j, b, width, branch.shift)
+                    if sees(i, a, height, shift) and sees(j, b, width, shift)
                 ]
                 scores = torch.stack(
                     [

@@ -6,7 +6,8 @@ import random
 import pytest
 import torch
 from samples import NANO, PSVIT, TINY, UNUSUAL, randomise
-from torch import Tensor
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor, nn
 
 from search_space import DESIGNS, Architecture, MeanHead, map_sizes
 from supernet import Network
@@ -190,6 +191,40 @@ def test_stochastic_depth_rises_linearly_and_acts_in_training_alone() -> None:
         assert not torch.allclose(network(batch), network(batch), atol=1e-4)
         steady.train()
         torch.testing.assert_close(steady(batch), steady(batch))
+
+
+def test_stochastic_depth_of_pslt_rises_over_its_ladder_blocks() -> None:
+    network = skeleton(NETWORKS["PSLT"], num_classes=5, drop_path_rate=0.2)
+    rates = [
+        float(getattr(module, "drop_prob", 0.0))
+        for name, module in network.named_modules()
+        if name.endswith("drop_path2")
+    ]  # three branches in each of 13 blocks
+    assert rates == pytest.approx([0.2 * (index // 3) / 12 for index in range(39)])
+
+
+@pytest.mark.parametrize(
+    ("name", "bilinear"), [("PVT-Tiny", True), ("LIT-Ti", True), ("DeiT-Ti", False)]
+)
+def test_positions_are_resized_linearly_in_pyramids_and_as_timm_does_in_vits(
+    name: str, bilinear: bool
+) -> None:
+    network = skeleton(NETWORKS[name], num_classes=5)
+    embedding = network.stages[0].entry["position"].to_empty(device="cpu")
+    embedding.draw_weights()
+    side = embedding.side
+    size = (side + 3, side - 2)
+    table = embedding.table.view(1, side, side, -1)
+    if bilinear:
+        maps = table.permute(0, 3, 1, 2)
+        resized = nn.functional.interpolate(maps, size=size, mode="bilinear")
+        expected = resized.permute(0, 2, 3, 1)
+    else:
+        tokens = resample_abs_pos_embed(
+            table.flatten(1, 2), list(size), [side, side], num_prefix_tokens=0
+        )
+        expected = tokens.unflatten(1, size)
+    torch.testing.assert_close(embedding(torch.zeros_like(expected)), expected)
 
 
 def test_canonical_architecture_is_built() -> None:

@@ -12,10 +12,13 @@ from samples import NANO, randomise
 from timm.models import FeatureInfo, group_parameters
 from timm.models._manipulate import adapt_input_conv
 from timm.optim import create_optimizer_v2
+from timm.utils import AttentionExtract
 from torch import Tensor
 
 from search_space import DESIGNS, PublishedDesign, map_sizes
 from supernet import ExportedNetwork, Network, parameter_groups, save_exported
+from supernet.blocks.ladder import LadderBranch
+from supernet.blocks.sharing import HeadGroup
 
 SIZE = 64
 
@@ -29,6 +32,7 @@ OF_ONE_MAP = ("deit_ti", "psvit_1d_ti")
 
 every_design = pytest.mark.parametrize("design", DESIGNS, ids=lambda design: design.timm_name)
 every_kind = pytest.mark.parametrize("name", SMALLEST)
+with_and_without_gradients = pytest.mark.parametrize("grad", [False, True], ids=["no grad", "grad"])
 
 
 def images(batch: int = 2, channels: int = 3) -> Tensor:
@@ -38,7 +42,8 @@ def images(batch: int = 2, channels: int = 3) -> Tensor:
 @pytest.fixture(scope="module")
 def models() -> dict[str, Network]:
     torch.manual_seed(0)
-    return {name: timm.create_model(name, num_classes=7).eval() for name in SMALLEST}
+    names = (*SMALLEST, "lw_plg_vit_a")
+    return {name: timm.create_model(name, num_classes=7).eval() for name in names}
 
 
 @pytest.fixture
@@ -159,6 +164,11 @@ def test_every_way_of_timm_to_extract_features_gives_the_same(name: str, kind: s
     assert "num_classes" not in model.default_cfg
 
 
+def test_features_of_tokens_come_in_one_way_alone() -> None:
+    with pytest.raises(TypeError, match=r"deit_ti\(\) has a class token: .* 'getter' alone"):
+        timm.create_model("deit_ti", features_only=True, feature_cls="hook")
+
+
 @every_kind
 def test_intermediates_are_the_maps_of_all_levels_and_the_last_features(
     model: Network, name: str
@@ -245,7 +255,7 @@ def test_intermediate_layers_have_the_interface_of_dino(model: Network, name: st
 
 
 @pytest.mark.slow
-@every_kind
+@pytest.mark.parametrize("name", [*SMALLEST, "lw_plg_vit_a"])
 def test_symbolic_traces_give_what_the_model_gives(model: Network, name: str) -> None:
     traced = timm.models.create_feature_extractor(model, {"head": "scores"})
     with torch.no_grad():
@@ -401,3 +411,62 @@ def test_weights_are_adapted_to_other_channels_as_timm_does(export: Path, channe
     assert config["input_size"] == (channels, 48, 48)
     assert config["mean"] == pytest.approx((0.2,) * channels)
     assert other(images(channels=channels)).shape == (2, 4)
+
+
+MAPS = {
+    "shunted_t": {"stages.0.blocks.0.mixer.groups.rate8": (2, 1, 16 * 16, 2 * 2)},
+    "lit_ti": {"stages.2.blocks.5.mixer.groups.full": (2, 5, 4 * 4, 4 * 4)},
+    "pslt_tiny": {"stages.2.blocks.0.ladder.branches.2": (2, 4, 4 * 4, 4 * 4)},
+    "deit_ti": {"stages.0.blocks.11.mixer.groups.full": (2, 3, 17, 17)},
+    "psvit_1d_ti": {"stages.1.blocks.1.mixer.groups.full": (2, 3, 9, 9)},
+    "psvit_2d_ti": {
+        "stages.1.blocks.0.mixer.groups.full": (2, 3, 4, 4),
+        "stages.1.blocks.1.mixer.groups.full": (2, 3, 4, 4),  # borrowed
+    },
+}
+"""Some attention maps of each design, and their shapes: images · windows, heads, queries, keys."""
+
+
+@every_kind
+@with_and_without_gradients
+def test_timm_extracts_every_attention_map(model: Network, name: str, grad: bool) -> None:
+    with torch.set_grad_enabled(grad):
+        expected = model(images())
+        extract = AttentionExtract(model, method="hook")
+        maps = extract(images())
+        torch.testing.assert_close(model(images()), expected, rtol=1e-4, atol=1e-4)
+    groups = [part for part, m in model.named_modules() if isinstance(m, HeadGroup | LadderBranch)]
+    assert list(maps) == [f"{group}.attn_drop" for group in groups]
+    for found in maps.values():
+        torch.testing.assert_close(found.sum(dim=-1), torch.ones(found.shape[:-1]))
+    for group, shape in MAPS[name].items():
+        assert maps[f"{group}.attn_drop"].shape == shape
+
+
+@pytest.mark.parametrize("name", ["psvit_2d_ti"])
+def test_a_borrowed_map_is_the_one_that_was_lent(model: Network, name: str) -> None:
+    maps = AttentionExtract(model, method="hook")(images())
+    first, second, third = (
+        maps[f"stages.1.blocks.{block}.mixer.groups.full.attn_drop"] for block in range(3)
+    )
+    assert torch.equal(first, second)
+    assert not torch.equal(second, third)
+
+
+@pytest.mark.parametrize("name", ["deit_ti"])
+def test_values_mixed_by_an_extracted_map_are_the_output_of_its_heads(
+    model: Network, name: str
+) -> None:
+    group = model.stages[0].blocks[0].mixer.groups["full"]
+    seen: dict[str, Tensor] = {}
+    handles = [
+        group.v.register_forward_hook(lambda m, i, given: seen.update(v=given)),
+        group.proj.register_forward_pre_hook(lambda m, given: seen.update(mixed=given[0])),
+    ]
+    with torch.no_grad():
+        maps = AttentionExtract(model, method="hook")(images())
+    for handle in handles:
+        handle.remove()
+    values = seen["v"].flatten(1, 2).unflatten(-1, (3, 64)).transpose(1, 2)  # (B, h, N, d)
+    mixed = maps["stages.0.blocks.0.mixer.groups.full.attn_drop"] @ values
+    torch.testing.assert_close(seen["mixed"].flatten(1, 2), mixed.transpose(1, 2).flatten(2))

@@ -25,6 +25,7 @@ OTHER_VALUES: dict[str, Any] = {
     "runtime": "onnx",
     "data": "fashion-mnist",
     "space": PRESETS["tiny"],
+    "init": "3ad1424ecab565e5",
     "image_size": 160,
     "proxy_size": 48,
     "seed": 7,

@@ -48,6 +48,7 @@ def test_the_card_says_whose_weights_they_are(converted: Path) -> None:
     assert card.startswith("# PSLT-Tiny\n")
     assert "arXiv 2304.03481" in card
     assert "pslt\\_tiny.pth" in card
+    assert "resized\nto 256 px (bicubic), and the middle 224 × 224 are kept" in card
     assert read_pretrained(converted).digest in card
 
 
