@@ -265,7 +265,7 @@ def export(
         format: `"onnx"`; `"torch-export"`, for `torch.export.load`; `"safetensors"`, weights alone.
         image_size: Pixels of the images that the file takes, or (height, width); by default those
             of the training.
-        flexible: Take any multiples of 32 as height and width; not for networks with windows.
+        flexible: Take any multiples of 32 as height and width; ONNX, not networks with windows.
         batch: Images that the file takes at a time; None for any number.
         dtype: Of weights and scores.
         pixels: Take uint8 pixels from 0 to 255, and normalise them in the file.

@@ -38,7 +38,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--flexible",
         action="store_true",
-        help="take any multiples of 32 as height and width; not for networks with windows",
+        help="take any multiples of 32 as height and width (ONNX; not for networks with windows)",
     )
     parser.add_argument(
         "--batch", type=batch, help="images that the file takes at a time; by default any number"

@@ -54,7 +54,7 @@ class FileSettings(Spec):
         format: `onnx`; `torch-export`, for `torch.export.load`; `safetensors`, weights alone, with
             architecture and data configuration in the header.
         image_size: (height, width) of the images that it takes; None for those of the training.
-        flexible: Take other heights and widths, too: multiples of 32.
+        flexible: Take other heights and widths, too: multiples of 32. ONNX alone.
         batch: Images that it takes at a time; None for any number.
         dtype: Of weights and scores.
         pixels: Take uint8 pixels from 0 to 255 and normalise them, instead of normalised images.
@@ -80,7 +80,10 @@ class FileSettings(Spec):
     def _belong_together(self) -> Self:
         if self.opset is not None and self.format != "onnx":
             raise ValueError(f"opset is ONNX's; the format is {self.format}")
-        graph = self.pixels, self.softmax, self.flexible, self.batch, self.image_size
+        if self.flexible and self.format != "onnx":
+            # A graph of torch's keeps to the sizes at which our fast paths would branch as here.
+            raise ValueError(f"flexible is for ONNX alone; the format is {self.format}")
+        graph = self.pixels, self.softmax, self.batch, self.image_size
         if self.format == "safetensors" and any(graph):
             raise ValueError("format safetensors holds weights: it has a dtype and nothing else")
         return self
@@ -215,14 +218,21 @@ def _traced_file(
     plain = Deployed(network, file.about, settings.model_copy(update={"dtype": "float32"}))
     deployed = Deployed(copy.deepcopy(network), file.about, settings)
     example = deployed.taken(pixels[:batch] if batch else pixels[:2].expand(2, -1, -1, -1))
-    free = {"any_batch": batch is None, "any_size": settings.flexible}
     if settings.format == "onnx":
-        export_onnx(deployed, example, temporary, opset=settings.opset, metadata=metadata, **free)
+        export_onnx(
+            deployed,
+            example,
+            temporary,
+            any_batch=batch is None,
+            any_size=settings.flexible,
+            opset=settings.opset,
+            metadata=metadata,
+        )
         session = onnx_session(temporary)
         if session is None:
             return file
     else:
-        program = traced(deployed, example, **free)
+        program = traced(deployed, example, any_batch=batch is None)
         torch.export.save(program, temporary, extra_files=dict(metadata))
         module = torch.export.load(temporary).module()
 

@@ -81,7 +81,7 @@ def export_onnx(
 
 
 def traced(
-    network: nn.Module, images: Tensor, *, any_batch: bool, any_size: bool
+    network: nn.Module, images: Tensor, *, any_batch: bool, any_size: bool = False
 ) -> torch.export.ExportedProgram:
     """The graph of a network; arguments as in `export_onnx`.
 
