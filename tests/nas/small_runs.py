@@ -8,6 +8,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
@@ -108,9 +109,12 @@ class Fork:
 
     def finish(self) -> Outcome:
         """Wait for it to end."""
+        too_long = threading.Timer(600, self._process.kill)
+        too_long.start()
         with self.stdout, self.stderr:
             out, err = self.stdout.read(), self.stderr.read()
-        self._process.join(timeout=600)
+        self._process.join()
+        too_long.cancel()
         assert self._process.exitcode is not None
         return Outcome(self._process.exitcode, out, err)
 

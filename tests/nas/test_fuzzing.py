@@ -49,6 +49,6 @@ def test_whatever_a_file_holds_it_is_read_or_refused_in_one_line(
 @pytest.mark.slow
 def test_a_run_goes_on_from_damaged_files_or_names_one(template: Path, tmp_path: Path) -> None:
     long = (case for case in damaged_files(0) if case.command in LONG)
-    statuses, wrong = problems(islice(long, 20), template, tmp_path)
+    statuses, wrong = problems(islice(long, 14), template, tmp_path)
     assert not wrong
     assert statuses[2] > 5

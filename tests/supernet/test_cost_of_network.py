@@ -70,12 +70,12 @@ def assert_fvcore_counts_the_same_activations(architecture: Architecture, size: 
 
 @pytest.mark.slow
 @spaces(NANO, BASE, PSVIT, UNUSUAL)
-@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
+@pytest.mark.parametrize("name", ["224", "odd"])
 def test_costs_equal_the_count_of_the_running_network_for_every_choice_of_every_gene(
-    space: SearchSpace, size: Size
+    space: SearchSpace, name: str
 ) -> None:
     for architecture in one_per_choice(space):
-        assert_torch_counts_the_same(architecture, size)
+        assert_torch_counts_the_same(architecture, SIZES[name])
 
 
 @pytest.mark.slow

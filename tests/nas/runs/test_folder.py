@@ -1,12 +1,13 @@
 import json
 import os
+import signal
 import stat
 from pathlib import Path
 
 import pytest
 from pydantic import FiniteFloat
 from safetensors import SafetensorError
-from small_runs import finish, small_config, start, wait_for
+from small_runs import Fork, small_config, wait_for
 
 from nas.runs.folder import RunFolder
 from nas.training.supernet import states
@@ -16,11 +17,11 @@ from nas.utilities.interrupt import Interrupted
 from search_space import PRESETS
 
 HOLD = """
-import sys
+import signal, sys
 from nas.runs.folder import RunFolder
 with RunFolder(sys.argv[1]).locked():
     print("held", flush=True)
-    sys.stdin.read()
+    signal.pause()
 """
 
 DIE_WHILE_WRITING = """
@@ -104,7 +105,7 @@ def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path: Path) -> 
 def test_a_folder_is_claimed_again_after_its_first_process_died_early(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     # What a SIGKILL leaves between the lock and the configuration.
-    finish(start("-c", DIE_WHILE_WRITING, folder.config_file))
+    Fork("-c", DIE_WHILE_WRITING, folder.config_file).finish()
     (folder.path / ".lock").touch()
     with folder.claimed_for(small_config()):
         assert folder.config == small_config()
@@ -114,14 +115,13 @@ def test_two_processes_cannot_run_in_one_folder(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     with folder.claimed_for(small_config()):
         pass
-    process = start("-c", HOLD, folder.path)
-    assert process.stdout is not None
+    process = Fork("-c", HOLD, folder.path)
     try:
         wait_for("held", process.stdout)
         assert "another process" in refusal(folder)
     finally:
-        process.kill()
-        process.communicate()
+        process.send_signal(signal.SIGKILL)
+        process.finish()
     # The lock dies with its process.
     with folder.claimed_for(small_config()):
         pass
@@ -241,7 +241,7 @@ def test_a_writer_that_is_killed_leaves_the_old_file_and_no_rubbish_for_long(
 ) -> None:
     path = tmp_path / "file.txt"
     write_text(path, "old")
-    assert finish(start("-c", DIE_WHILE_WRITING, path)).status == -9
+    assert Fork("-c", DIE_WHILE_WRITING, path).finish().status == -9
     assert path.read_text() == "old"
     write_text(path, "new")
     assert snapshot(tmp_path) == {"file.txt": b"new"}

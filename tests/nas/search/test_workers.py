@@ -1,7 +1,6 @@
 import math
 import os
 import random
-import subprocess
 import sys
 import time
 from argparse import Namespace
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import NANO, ROOT, start, wait_for
+from small_runs import NANO, Fork, start, wait_for
 
 import nas.search.ray_workers
 import nas.utilities.ray_cluster
@@ -202,11 +201,9 @@ def test_class_scores_that_are_no_numbers_are_a_failed_evaluation_told_in_one_li
 
 @pytest.mark.slow
 def test_evaluating_in_process_does_not_import_ray() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_RAY], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "False"
+    done = Fork("-c", WITHOUT_RAY).finish()
+    assert done.status == 0, done.err
+    assert done.out.strip() == "False"
 
 
 # --- Ray: one cluster for the file ---------------------------------------------------------------
@@ -233,14 +230,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         process.communicate("")
 
 
-@pytest.mark.slow
-def test_a_ray_worker_gives_the_same_scores(cluster: str, expected: dict[int, Score]) -> None:
-    workers = RayWorkers(small_setup(), count=1, cluster=RayCluster(cluster))
-    try:
-        assert workers.capacity == 1
-        assert score_all(workers, CANDIDATES) == expected
-    finally:
-        workers.close()
+@pytest.fixture(scope="module")
+def joined(cluster: str) -> RayCluster:
+    """That cluster, which each step joins again; only the first has to see whether it can."""
+    return RayCluster(cluster)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,7 +261,10 @@ class DeadlySetup(EvaluationSetup):
 
 @pytest.mark.slow
 def test_a_worker_that_dies_is_rebuilt_and_its_evaluation_tried_again(
-    cluster: str, tmp_path: Path, expected: dict[int, Score], monkeypatch: pytest.MonkeyPatch
+    joined: RayCluster,
+    tmp_path: Path,
+    expected: dict[int, Score],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import ray
 
@@ -280,7 +276,7 @@ def test_a_worker_that_dies_is_rebuilt_and_its_evaluation_tried_again(
     deaths = {CANDIDATES[1].hash: 1, CANDIDATES[4].hash: 10**9}
     plain = small_setup()
     setup = DeadlySetup(**vars(plain), deaths=deaths, folder=str(tmp_path))
-    workers = RayWorkers(setup, count=2, cluster=RayCluster(cluster))
+    workers = RayWorkers(setup, count=2, cluster=joined)
     try:
         scores = score_all(workers, CANDIDATES)
     finally:
@@ -303,13 +299,13 @@ class PretendedSetup(EvaluationSetup):
 
 @pytest.mark.slow
 def test_three_workers_on_two_gpus_give_the_same_scores(
-    cluster: str, expected: dict[int, Score]
+    joined: RayCluster, expected: dict[int, Score]
 ) -> None:
     import ray
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     setup = PretendedSetup(**{**vars(small_setup()), "device": "cuda"})
-    workers = RayWorkers(setup, count=3, cluster=RayCluster(cluster))  # on two GPUs
+    workers = RayWorkers(setup, count=3, cluster=joined)  # on two GPUs
     try:
         assert score_all(workers, CANDIDATES) == expected
     finally:
@@ -318,9 +314,9 @@ def test_three_workers_on_two_gpus_give_the_same_scores(
 
 
 @pytest.mark.slow
-def test_workers_that_no_machine_has_room_for_are_refused(cluster: str) -> None:
+def test_workers_that_no_machine_has_room_for_are_refused(joined: RayCluster) -> None:
     with pytest.raises(InputError, match=r"`workers` 2: each takes 4 CPUs of one .* has 3 CPUs"):
-        RayWorkers(small_setup(threads=4), count=2, cluster=RayCluster(cluster))
+        RayWorkers(small_setup(threads=4), count=2, cluster=joined)
 
 
 @pytest.mark.slow
@@ -337,24 +333,25 @@ def test_a_cluster_is_checked_before_anything_is_trained_for_it(cluster: str) ->
 
 
 @pytest.mark.slow
-def test_processes_that_train_do_not_share_a_gpu(cluster: str) -> None:
+def test_processes_that_train_do_not_share_a_gpu(joined: RayCluster) -> None:
     demand = Demand(flag="train_workers", count=3, threads=1, device="cuda", together=True)
     with pytest.raises(InputError, match=r"`train_workers` 3: .* 2 GPUs, room for 2$"):
-        RayCluster(cluster).start(demand)
-    ray, resources = RayCluster(cluster).start(replace(demand, count=2))
+        joined.start(demand)
+    ray, resources = joined.start(replace(demand, count=2))
     ray.shutdown()
     assert resources.num_gpus == 1
 
 
 @pytest.mark.slow
-def test_without_an_address_a_cluster_in_the_environment_is_left_alone(
+def test_without_an_address_a_worker_here_gives_the_same_scores_whatever_the_environment_names(
     cluster: str, monkeypatch: pytest.MonkeyPatch, expected: dict[int, Score]
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", cluster)
     with RayCluster() as here:
         workers = RayWorkers(small_setup(), count=1, cluster=here)
         try:
-            assert score_all(workers, CANDIDATES[:1]) == {100: expected[100]}
+            assert workers.capacity == 1
+            assert score_all(workers, CANDIDATES) == expected
         finally:
             workers.close()
 
