@@ -103,10 +103,11 @@ def handlers_kept(*signals: signal.Signals) -> Iterator[None]:
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Let signals of `STOPPING` come only at the end of the block, and never to what it starts.
+    """Let this thread get signals of `STOPPING` at the end of the block alone, its children never.
 
     A terminal, Slurm or systemd sends a signal to all processes. Those that were started here are
-    then still there for this one to save with, and it ends them itself.
+    then still there for this one to save with, and it ends them itself. (Another thread, of a
+    library's, may take a signal meanwhile: then its handler is called in the block.)
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:

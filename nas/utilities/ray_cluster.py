@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import torch
 
 from nas.utilities.devices import usable_cpus
 from nas.utilities.errors import InputError
-from nas.utilities.interrupt import handlers_kept, held_back
+from nas.utilities.interrupt import Interrupted, handlers_kept, held_back
 from nas.utilities.units import format_seconds
 
 logger = logging.getLogger(__name__)
@@ -308,6 +309,10 @@ def _start_here(ray: Any, size: _Size) -> None:
                 _node_ip_address="127.0.0.1",
                 _temp_dir=str(_temporary_folder()),
             )
+    except SystemExit:  # by Ray's handler, of a SIGTERM that another thread has taken
+        ray.shutdown()
+        signal.raise_signal(signal.SIGTERM)
+        raise Interrupted from None
     except Exception as error:  # Ray raises what it likes
         ray.shutdown()
         raise InputError(f"Ray cannot start on this machine ({one_line(error)})") from None

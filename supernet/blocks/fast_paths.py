@@ -271,8 +271,13 @@ def _is_hooked(module: nn.Module) -> bool:
 
 
 def _is_watched(module: nn.Module) -> bool:
-    """Whether a hook wants what a module is given or gives; compiled code has none."""
-    return not torch.compiler.is_compiling() and _is_hooked(module)
+    """Whether a hook wants what a module is given or gives.
+
+    Compiled code has none, and those of a trace (fvcore's) want names alone.
+    """
+    if torch.compiler.is_compiling() or is_tracing():
+        return False
+    return _is_hooked(module)
 
 
 def _flat(steps: Iterable[Step]) -> Iterator[Step]:

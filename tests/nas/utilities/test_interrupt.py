@@ -92,7 +92,7 @@ def test_a_signal_that_is_held_back_comes_afterwards_and_not_to_what_was_started
     with pytest.raises(Interrupted) as caught, stop_on_signals() as stop:
         with held_back():
             child = subprocess.Popen(["sleep", "60"])
-            send(number)
+            signal.pthread_kill(threading.get_ident(), number)
             child.send_signal(number)
             with pytest.raises(subprocess.TimeoutExpired):
                 child.wait(timeout=0.1)
