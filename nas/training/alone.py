@@ -5,9 +5,9 @@ smoothing, stochastic depth, clipping; with `augment="full"` also RandAugment, m
 random erasing, which pay off in long trainings.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from nas.data import Augment, Data
 from nas.training.loop import CHECKPOINT_SECONDS, Session, autocast, train
 from nas.training.module_learner import ModuleLearner
+from nas.training.schedule import learning_rate
 from nas.training.settings import TrainingSettings
 from nas.training.strategies.strategy import Share
 from nas.utilities.bounds import Amount
@@ -60,6 +61,20 @@ class Recipe(TrainingSettings):
     erasing: Share = 0.25
 
 
+class Point(NamedTuple):
+    """One step of a training's curve.
+
+    Attributes:
+        step: Its number, from 1.
+        loss: Of its batch, before the step was taken.
+        lr: The learning rate that it was taken with.
+    """
+
+    step: int
+    loss: float
+    lr: float
+
+
 def new_network(
     architecture: Architecture, recipe: Recipe, *, num_classes: int, given: Network
 ) -> Network:
@@ -93,7 +108,7 @@ def train_alone(
     on_progress: Callable[[int, float], None],
     loader_workers: int = 0,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
-) -> None:
+) -> list[Point]:
     """Train a network in place, from the last saved state if there is one.
 
     Args:
@@ -106,13 +121,18 @@ def train_alone(
         loader_workers: Processes that load images.
         checkpoint_seconds: Time between two savings of the state.
 
+    Returns:
+        The curve of the whole training, steps of earlier processes included.
+
     Raises:
         Interrupted: If a stop was requested; the state was saved.
         InputError: If the recipe cannot mix the batches, the saved state is of another training or
             cannot be read, or the loss is no longer finite.
     """
+    learner = NetworkLearner(network, recipe, num_classes=data.num_classes)
 
     def show(step: int, losses: Sequence[float]) -> None:
+        learner.curve.append(losses[0])
         on_progress(step, losses[0])
 
     session = Session(
@@ -123,13 +143,17 @@ def train_alone(
         checkpoint_seconds=checkpoint_seconds,
     )
     train(
-        NetworkLearner(network, recipe, num_classes=data.num_classes),
+        learner,
         session,
         settings=recipe,
         state=state,
         identity=identity_of(network.architecture, recipe),
         on_step=show,
     )
+    return [
+        Point(step + 1, loss, learning_rate(step, recipe))
+        for step, loss in enumerate(learner.curve)
+    ]
 
 
 class NetworkLearner(ModuleLearner):
@@ -139,6 +163,9 @@ class NetworkLearner(ModuleLearner):
         network: Who learns.
         recipe: How.
         num_classes: Of the data.
+
+    Attributes:
+        curve: The losses of the steps so far, a part of the state.
 
     Raises:
         InputError: If the recipe mixes pairs and the batch is odd.
@@ -155,6 +182,7 @@ class NetworkLearner(ModuleLearner):
             eps=recipe.eps,
         )
         super().__init__(network, optimizer, clip_norm=recipe.clip_norm)
+        self.curve: list[float] = []
 
     def losses(self, step: int, images: Tensor, labels: Tensor) -> Iterator[Tensor]:
         """The cross-entropy with the augmented batch's target probabilities."""
@@ -167,6 +195,24 @@ class NetworkLearner(ModuleLearner):
         with autocast(images.device):
             scores = self.network(images)
         yield F.cross_entropy(scores.float(), targets)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """That of the network and the optimizer, and the curve."""
+        curve = {"curve": torch.tensor(self.curve)} if self.curve else {}
+        return super().state_dict() | curve
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Overwrite weights, moments and curve.
+
+        Raises:
+            ValueError: If weights or moments are of another network, or the curve is missing.
+        """
+        rest = dict(state)
+        curve = rest.pop("curve", None)
+        super().load_state_dict(rest)
+        if curve is None or curve.ndim != 1:
+            raise ValueError("it lacks the curve")
+        self.curve = curve.tolist()
 
 
 class BatchAugmentation:

@@ -1,3 +1,4 @@
+import csv
 import json
 import math
 import shutil
@@ -13,10 +14,12 @@ from safetensors.torch import load_file, save_file
 from small_runs import command, finish, start
 
 import nas.runs.retraining
-from nas.data import Data, Samples, load_data
+from nas.data import Data, Samples, load_data, materialise
 from nas.runs.folder import RunFolder
 from nas.runs.retraining import Retrained, retrain
+from nas.training.accuracy import predict
 from nas.training.alone import Recipe
+from nas.training.schedule import learning_rate
 from nas.utilities.errors import InputError
 from nas.utilities.interrupt import Interrupted, StopRequest
 from supernet import Network, load_exported
@@ -179,6 +182,49 @@ def test_a_resumed_retraining_equals_an_uninterrupted_one(
     assert {path.name for path in run.retrained("retrain").iterdir()} == {"1"}
 
 
+def table(folder: RunFolder, name: str) -> list[dict[str, str]]:
+    with (folder.retrained("retrain") / "1" / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_resumed_retraining_leaves_the_whole_curve(run: RunFolder, data: Data) -> None:
+    interrupt(run, data, after=3)
+    train(run, data)
+    rows = table(run, "curve.csv")
+    assert [row["step"] for row in rows] == ["1", "2", "3", "4", "5"]
+    assert all(float(row["loss"]) > 0 for row in rows)
+    assert [float(row["lr"]) for row in rows] == [learning_rate(s, SHORT) for s in range(5)]
+
+
+def test_tables_tell_how_each_class_of_the_test_split_was_taken(run: RunFolder, data: Data) -> None:
+    (result,) = train(run, data)
+    network, _ = load_exported(run.retrained("retrain") / "1")
+    images, labels = materialise(data.test, limit=None, seed=0)
+    predicted = predict(network, images, mean=data.mean, std=data.std)
+    confusion = table(run, "confusion.csv")
+    assert [row["true class"] for row in confusion] == list(data.class_names)
+    for true, row in enumerate(confusion):
+        for taken, name in enumerate(data.class_names):
+            assert int(row[name]) == int(((labels == true) & (predicted == taken)).sum())
+    classes = table(run, "classes.csv")
+    right = sum(int(row["images"]) * float(row["accuracy"]) for row in classes)
+    assert right / 100 == pytest.approx(result.retrained)
+    for row, counts in zip(classes, confusion, strict=True):
+        name = row["class"]
+        assert float(row["accuracy"]) == int(counts[name]) / int(row["images"])
+
+
+def test_the_card_tells_of_the_least_accurate_classes(run: RunFolder, data: Data) -> None:
+    train(run, data)
+    card = (run.retrained("retrain") / "1" / "README.md").read_text()
+    _, part = card.split("## Least accurate classes")
+    rows = [line.split("|")[1:4] for line in part.splitlines() if line.startswith("| ")][2:7]
+    worst = sorted(table(run, "classes.csv"), key=lambda row: float(row["accuracy"]))[:5]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        [row["class"], f"{100 * float(row['accuracy']):.1f} %", row["images"]] for row in worst
+    ]
+
+
 def test_what_another_recipe_has_begun_or_done_is_not_replaced(run: RunFolder, data: Data) -> None:
     other = changed(seed=1)
     refused = r"retrain/1: was retrained otherwise \(seed is 0 there, 1 here\); give another `name`"
@@ -254,10 +300,15 @@ def test_epochs_are_passes_over_the_train_split(run: RunFolder, data: Data) -> N
     assert metrics["recipe"]["steps"] == 2
 
 
-def test_nothing_but_json_safetensors_and_the_card_is_left(run: RunFolder, data: Data) -> None:
+def test_nothing_but_json_safetensors_tables_and_the_card_is_left(
+    run: RunFolder, data: Data
+) -> None:
     train(run, data)
     names = {path.name for path in (run.retrained("retrain") / "1").iterdir()}
-    assert names == {"README.md", "architecture.json", "weights.safetensors", "metrics.json"}
+    assert names == {
+        *("README.md", "architecture.json", "weights.safetensors", "metrics.json"),
+        *("curve.csv", "classes.csv", "confusion.csv"),
+    }
     with safe_open(run.retrained("retrain") / "1" / "weights.safetensors", framework="pt") as file:
         assert json.loads(file.metadata()["class_names"]) == list("0123456789")
 

@@ -11,13 +11,22 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from small_runs import NANO
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
-from nas.data import Data, load_data, materialise, normalise
-from nas.training.alone import NetworkLearner, Recipe, identity_of, new_network, train_alone
+from nas.data import Data, load_data, materialise, normalise, train_batches
+from nas.training.alone import (
+    NetworkLearner,
+    Point,
+    Recipe,
+    identity_of,
+    new_network,
+    train_alone,
+)
 from nas.training.checkpoint import load_checkpoint
+from nas.training.schedule import learning_rate
 from nas.utilities.errors import InputError
 from nas.utilities.interrupt import Interrupted, StopRequest
-from supernet import Network
+from supernet import Network, parameter_groups
 
 ARCHITECTURE = NANO.sample(random.Random(1))
 
@@ -64,8 +73,8 @@ def train(
     stop_after: int | None = None,
     crash_after: int | None = None,
     checkpoint_seconds: float = math.inf,
-) -> tuple[dict[str, Tensor], list[tuple[int, float]]]:
-    """The final weights, and the steps and losses that were shown."""
+) -> tuple[dict[str, Tensor], list[tuple[int, float]], list[Point]]:
+    """The final weights, the steps and losses that were shown, and the curve."""
     if network is None:
         network = new_network(ARCHITECTURE, recipe, num_classes=10, given=inherited())
     stop = StopRequest()
@@ -78,7 +87,7 @@ def train(
             raise Crash
         torch.rand(3)  # the process draws something else meanwhile
 
-    train_alone(
+    curve = train_alone(
         network,
         data=data,
         recipe=recipe,
@@ -87,7 +96,7 @@ def train(
         on_progress=on_progress,
         checkpoint_seconds=checkpoint_seconds,
     )
-    return network.state_dict(), shown
+    return network.state_dict(), shown, curve
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -100,12 +109,13 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 def test_a_resumed_training_equals_an_uninterrupted_one(
     tmp_path: Path, digits: Data, recipe: Recipe, after: int
 ) -> None:
-    straight, shown = train(tmp_path / "straight", digits, recipe)
+    straight, shown, curve = train(tmp_path / "straight", digits, recipe)
     with pytest.raises(Interrupted):
         train(tmp_path / "stopped", digits, recipe, stop_after=after)
-    resumed, rest = train(tmp_path / "stopped", digits, recipe)
+    resumed, rest, whole = train(tmp_path / "stopped", digits, recipe)
     assert same(resumed, straight)
     assert rest == shown[after:]
+    assert whole == curve
 
 
 def test_a_training_that_was_killed_goes_on_from_its_last_checkpoint(
@@ -113,8 +123,43 @@ def test_a_training_that_was_killed_goes_on_from_its_last_checkpoint(
 ) -> None:
     with pytest.raises(Crash):
         train(tmp_path, digits, crash_after=4, checkpoint_seconds=-1.0)
-    _, shown = train(tmp_path, digits)
+    _, shown, curve = train(tmp_path, digits)
     assert [step for step, _ in shown] == [4, 5]
+    assert [point.step for point in curve] == [1, 2, 3, 4, 5]
+
+
+def test_the_curve_has_the_loss_and_the_learning_rate_of_every_step(
+    tmp_path: Path, digits: Data
+) -> None:
+    _, shown, curve = train(tmp_path, digits)
+    assert [(point.step, point.loss) for point in curve] == shown
+    assert [point.lr for point in curve] == [learning_rate(step, SHORT) for step in range(5)]
+
+
+def test_the_default_recipe_is_adamw_on_smoothed_labels_with_a_cosine(
+    tmp_path: Path, digits: Data
+) -> None:
+    recipe = changed(SHORT, drop_path=0.0, start="supernet")
+    trained, shown, _ = train(tmp_path, digits, recipe)
+    network = new_network(ARCHITECTURE, recipe, num_classes=10, given=inherited()).train()
+    optimizer = torch.optim.AdamW(parameter_groups(network, weight_decay=0.05))
+    losses = []
+    batches = train_batches(digits, batch_size=8, seed=0, steps=5)
+    for step, (images, labels) in enumerate(batches):
+        with torch.autocast("cpu", torch.bfloat16):
+            scores = network(normalise(images, digits.mean, digits.std))
+        loss = cross_entropy(scores.float(), labels, label_smoothing=0.1)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-3 * group["lr_scale"] * (1 + math.cos(math.pi * max(0, step - 1) / 4))
+            group["lr"] /= 2
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    assert [loss for _, loss in shown] == pytest.approx(losses, rel=1e-3)
+    for name, tensor in network.state_dict().items():
+        assert torch.allclose(trained[name].float(), tensor.float(), rtol=0.02, atol=1e-3), name
 
 
 def test_the_state_is_left_to_the_caller_and_says_whose_it_is(tmp_path: Path, digits: Data) -> None:
