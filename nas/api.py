@@ -160,6 +160,8 @@ def retrain(
     drop_path: float = 0.05,
     augment: Augment = "light",
     train_size: int | None = None,
+    ema: float = 0.0,
+    layer_decay: float = 1.0,
     seed: int = 0,
     device: str | None = None,
     loader_workers: int | None = None,
@@ -181,6 +183,10 @@ def retrain(
         drop_path: Stochastic depth.
         augment: `"full"` adds RandAugment, mixup, cutmix and erasing, for long trainings.
         train_size: Pixels of training; by default the run's proxy size.
+        ema: Decay of a moving average of the weights, which is then what is measured and exported,
+            such as 0.999; 0 for none.
+        layer_decay: Learning rate of a layer relative to the one behind it; such as 0.75 where the
+            training begins with good weights.
         seed: Of weights, order and augmentation.
         device: By default that of the run.
         loader_workers: Processes that load images.

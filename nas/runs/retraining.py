@@ -85,6 +85,8 @@ def retrain_run(
     drop_path: float,
     augment: Augment,
     train_size: int | None,
+    ema: float,
+    layer_decay: float,
     seed: int,
     device: str | None,
     loader_workers: int | None,
@@ -104,18 +106,29 @@ def retrain_run(
         raise InputError("`steps` and `epochs` say the same thing; give one of them")
     if top < 1:
         raise InputError(f"`top` {top} is below 1")
-    if not 0 <= drop_path < 1:
-        raise InputError(f"`drop_path` {drop_path:g} is outside 0 to 1")
     device = check_device(config.device if device is None else device)
-    exported_networks(folder)  # refuses a run without any, before the data are loaded
-    folder.retrained(name)  # likewise a name that cannot be used
-    source = data_again(config, data)
     if train_size is None:
         train_size = config.proxy_size
     if batch_size is None:
         batch_size = BATCH
-    if batch_size < 1:
-        raise InputError(f"`batch_size` {batch_size} is below 1")
+    if steps is None:
+        steps = max(1, _IMAGES * config.steps * config.batch_size // max(1, batch_size))
+    recipe = _checked_recipe(
+        start=start,
+        steps=steps,
+        batch_size=batch_size,
+        lr=lr,
+        drop_path=drop_path,
+        augment=augment,
+        image_size=train_size,
+        seed=seed,
+        device=device,
+        ema=ema,
+        layer_decay=layer_decay,
+    )
+    exported_networks(folder)  # refuses a run without any, before the data are loaded
+    folder.retrained(name)  # likewise a name that cannot be used
+    source = data_again(config, data)
     loaded = load_data(
         source,
         image_size=train_size,
@@ -132,22 +145,7 @@ def retrain_run(
     )
     if epochs is not None:
         steps = epochs * max(1, round(loaded.epoch_size / batch_size))
-    try:
-        recipe = Recipe(
-            start=start,
-            steps=max(1, _IMAGES * config.steps * config.batch_size // batch_size)
-            if steps is None
-            else steps,
-            batch_size=batch_size,
-            lr=lr,
-            drop_path=drop_path,
-            augment=augment,
-            image_size=train_size,
-            seed=seed,
-            device=device,
-        )
-    except ValidationError as error:
-        raise illegal_field(error) from None
+        recipe = _checked_recipe(**recipe.model_dump() | {"steps": steps})
     if loader_workers is None:
         loader_workers = default_loader_workers(config.data)
     with stop_on_signals() as stop:
@@ -161,6 +159,18 @@ def retrain_run(
             stop=stop,
             console=console,
         )
+
+
+def _checked_recipe(**fields: Any) -> Recipe:
+    """A recipe of what a user asks for.
+
+    Raises:
+        InputError: With the first field that is illegal.
+    """
+    try:
+        return Recipe(**fields)
+    except ValidationError as error:
+        raise illegal_field(error) from None
 
 
 def retrain(

@@ -14,6 +14,7 @@ from pydantic import Field
 from timm.data.mixup import Mixup, mixup_target
 from timm.data.random_erasing import RandomErasing
 from timm.optim import create_optimizer_v2
+from timm.utils import ModelEmaV3
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -48,6 +49,11 @@ class Recipe(TrainingSettings):
             following have an effect with `augment` `full` alone.
         cutmix: Likewise of cutmix. Where both are used each has half of the batches.
         erasing: Chance that a part of an image is erased.
+        ema: Decay of the exponential moving average of the weights, which is then what is measured
+            and exported; 0 for none. In the first steps the decay is smaller, so that the average
+            forgets the weights that the training began with.
+        layer_decay: Learning rate of a layer relative to the one behind it (BEiT, Bao et al., 2022,
+            appendix H); below 1 the layers near the image keep more of what they began with.
     """
 
     start: Start
@@ -59,6 +65,8 @@ class Recipe(TrainingSettings):
     mixup: Amount = 0.8
     cutmix: Amount = 1.0
     erasing: Share = 0.25
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 class Point(NamedTuple):
@@ -111,6 +119,8 @@ def train_alone(
 ) -> list[Point]:
     """Train a network in place, from the last saved state if there is one.
 
+    In the end it has the weights that are to be measured: the averaged ones, if the recipe says so.
+
     Args:
         network: On the recipe's device, with the weights to begin with.
         data: Whose train split to use.
@@ -150,6 +160,8 @@ def train_alone(
         identity=identity_of(network.architecture, recipe),
         on_step=show,
     )
+    if learner.average is not None:
+        network.load_state_dict(learner.average.module.state_dict())
     return [
         Point(step + 1, loss, learning_rate(step, recipe))
         for step, loss in enumerate(learner.curve)
@@ -165,6 +177,7 @@ class NetworkLearner(ModuleLearner):
         num_classes: Of the data.
 
     Attributes:
+        average: The network with the moving average of the weights; None without `ema`.
         curve: The losses of the steps so far, a part of the state.
 
     Raises:
@@ -175,19 +188,26 @@ class NetworkLearner(ModuleLearner):
         self.network, self.recipe = network.train(), recipe
         self.augment = BatchAugmentation(recipe, num_classes)
         optimizer = create_optimizer_v2(
-            parameter_groups(network, weight_decay=recipe.weight_decay),
+            parameter_groups(
+                network, weight_decay=recipe.weight_decay, layer_decay=recipe.layer_decay
+            ),
             opt="adamw",
             lr=recipe.lr,
             betas=recipe.betas,
             eps=recipe.eps,
         )
         super().__init__(network, optimizer, clip_norm=recipe.clip_norm)
+        self.average = (
+            ModelEmaV3(network, decay=recipe.ema, use_warmup=True) if recipe.ema else None
+        )
         self.curve: list[float] = []
+        self._step = 0
 
     def losses(self, step: int, images: Tensor, labels: Tensor) -> Iterator[Tensor]:
         """The cross-entropy with the augmented batch's target probabilities."""
         # Stochastic depth and mixing draw from the step alone, so that a resumed training gives the
         # result of an uninterrupted one.
+        self._step = step
         seed = derived_seed("retrain", self.recipe.seed, step)
         seed_global_generators(seed)
         torch.manual_seed(seed)  # the GPUs' generators, too
@@ -196,23 +216,39 @@ class NetworkLearner(ModuleLearner):
             scores = self.network(images)
         yield F.cross_entropy(scores.float(), targets)
 
+    def update(self, *, lr: float) -> None:
+        """Clip, step and zero, and take the new weights into their average."""
+        super().update(lr=lr)
+        if self.average is not None:
+            self.average.update(self.network, step=self._step + 1)
+
     def state_dict(self) -> dict[str, Tensor]:
-        """That of the network and the optimizer, and the curve."""
+        """That of the network and the optimizer, the curve, and the averaged weights."""
         curve = {"curve": torch.tensor(self.curve)} if self.curve else {}
-        return super().state_dict() | curve
+        return super().state_dict() | curve | self._averaged()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Overwrite weights, moments and curve.
+        """Overwrite weights, moments, curve and averaged weights.
 
         Raises:
+            KeyError: If an averaged weight is missing.
             ValueError: If weights or moments are of another network, or the curve is missing.
         """
         rest = dict(state)
         curve = rest.pop("curve", None)
+        for name, tensor in self._averaged().items():
+            tensor.copy_(rest.pop(name))
         super().load_state_dict(rest)
         if curve is None or curve.ndim != 1:
             raise ValueError("it lacks the curve")
         self.curve = curve.tolist()
+
+    def _averaged(self) -> dict[str, Tensor]:
+        """The averaged weights by their names in the state: the tensors themselves."""
+        if self.average is None:
+            return {}
+        weights = self.average.module.state_dict()
+        return {f"average.{name}": tensor for name, tensor in weights.items()}
 
 
 class BatchAugmentation:

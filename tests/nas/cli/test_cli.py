@@ -570,6 +570,8 @@ BAD_INPUT: list[tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...]]]
         ("--out run/config.json", "exists and is no latency table"),
     ),
     (finished_search, ("retrain", "run", "--drop-path", "1.5"), ("--drop-path", "1.5")),
+    (finished_search, ("retrain", "run", "--ema", "1"), ("--ema", "less than 1", "1.0")),
+    (finished_search, ("retrain", "run", "--layer-decay", "0"), ("--layer-decay", "0.0")),
     (finished_search, ("retrain", "run", "--device", "tpu"), ("--device", "'tpu'")),
     (finished_search, ("retrain", "run", "--from", "scratsh"), ("--from", "scratsh", "supernet")),
     (nothing, ("sample", "--space", "huge"), ("--space", "'huge'")),

@@ -292,6 +292,18 @@ def test_data_of_other_classes_is_refused(run: RunFolder, data: Data) -> None:
 
 
 @pytest.mark.slow
+def test_flags_of_the_recipe_are_kept_and_resuming_without_them_is_refused(run: RunFolder) -> None:
+    few = ("retrain", run.path, "--steps", "1", "--batch-size", "8")
+    assert command(*few, "--ema", "0.9", "--layer-decay", "0.75").status == 0
+    metrics = json.loads((run.retrained("retrain") / "1" / "metrics.json").read_text())
+    assert metrics["recipe"]["ema"] == 0.9
+    assert metrics["recipe"]["layer_decay"] == 0.75
+    refused = command(*few)
+    assert refused.status == 2
+    assert "ema is 0.9 there, 0.0 here" in refused.err
+
+
+@pytest.mark.slow
 def test_epochs_are_passes_over_the_train_split(run: RunFolder, data: Data) -> None:
     batch = data.epoch_size // 2
     flags = ("--epochs", "1", "--batch-size", str(batch), "--train-size", "32")

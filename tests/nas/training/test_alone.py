@@ -1,5 +1,6 @@
 """A network trained alone by a recipe."""
 
+import json
 import math
 import random
 from pathlib import Path
@@ -48,6 +49,7 @@ def changed(recipe: Recipe, **fields: Any) -> Recipe:
 
 
 FULL = changed(SHORT, augment="full")
+AVERAGED = changed(SHORT, ema=0.5, layer_decay=0.8)
 
 
 class Crash(Exception):
@@ -104,7 +106,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", [SHORT, FULL], ids=["light", "full"])
+@pytest.mark.parametrize("recipe", [SHORT, FULL, AVERAGED], ids=["light", "full", "averaged"])
 @pytest.mark.parametrize("after", [1, 3, SHORT.steps])
 def test_a_resumed_training_equals_an_uninterrupted_one(
     tmp_path: Path, digits: Data, recipe: Recipe, after: int
@@ -209,6 +211,53 @@ def test_the_loss_is_the_cross_entropy_with_smoothed_labels(digits: Data) -> Non
     assert float(sharp.detach()) == pytest.approx(float(wanted.detach()), rel=1e-3)
 
 
+def test_with_ema_the_network_has_the_moving_average_of_the_weights_in_the_end(
+    tmp_path: Path, digits: Data
+) -> None:
+    recipe = changed(SHORT, ema=0.5)
+    network = new_network(ARCHITECTURE, recipe, num_classes=10, given=inherited())
+    learner = NetworkLearner(network, recipe, num_classes=10)
+    average: dict[str, Tensor] = {}
+    for step, (images, labels) in enumerate(train_batches(digits, batch_size=8, seed=0, steps=5)):
+        (loss,) = learner.losses(step, normalise(images, digits.mean, digits.std), labels)
+        loss.backward()
+        learner.update(lr=learning_rate(step, recipe))
+        decay = min(0.5, 1 - (1 + step) ** (-2 / 3))
+        weights = {name: tensor.double() for name, tensor in network.state_dict().items()}
+        old = average or weights
+        average = {name: decay * old[name] + (1 - decay) * weights[name] for name in weights}
+    trained, _, _ = train(tmp_path, digits, recipe)
+    for name, tensor in trained.items():
+        if tensor.is_floating_point():
+            assert torch.allclose(tensor.double(), average[name], atol=1e-6), name
+    assert not same(trained, dict(network.state_dict()))
+
+
+def test_the_average_of_the_weights_is_a_part_of_the_state(tmp_path: Path, digits: Data) -> None:
+    with pytest.raises(Interrupted):
+        train(tmp_path, digits, AVERAGED, stop_after=2)
+    state = tmp_path / "state.safetensors"
+    tensors = load_checkpoint(state).tensors
+    del tensors["average.head.bias"]
+    identity = json.dumps(identity_of(ARCHITECTURE, AVERAGED))
+    save_file(tensors, state, metadata={"step": "2", "identity": identity})
+    with pytest.raises(InputError, match=r"cannot be resumed from .*average\.head\.bias"):
+        train(tmp_path, digits, AVERAGED)
+
+
+def test_layer_decay_slows_the_layers_near_the_image() -> None:
+    def rates(layer_decay: float) -> dict[int, float]:
+        learner = NetworkLearner(network, changed(SHORT, layer_decay=layer_decay), num_classes=10)
+        groups = learner.optimizer.param_groups
+        return {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+
+    network = inherited()
+    stem, head = next(network.stem.parameters()), network.head.bias
+    assert rates(1.0)[id(stem)] == rates(1.0)[id(head)] == 1
+    assert rates(0.5)[id(head)] == 1
+    assert rates(0.5)[id(stem)] < 0.5**2
+
+
 def test_full_augmentation_mixes_pairs_and_erases_parts(digits: Data) -> None:
     images, labels = materialise(digits.search, limit=8, seed=0)
     normalised = normalise(images, digits.mean, digits.std)
@@ -283,6 +332,9 @@ def by_default(digits: Data, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         ("mixup", 0.0),
         ("cutmix", 0.0),
         ("erasing", 0.0),
+        ("ema", 0.5),
+        ("ema", 0.2),
+        ("layer_decay", 0.5),
     ],
 )
 def test_the_result_depends_on_every_number_of_the_recipe(
@@ -293,7 +345,15 @@ def test_the_result_depends_on_every_number_of_the_recipe(
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("drop_path", 1.0), ("label_smoothing", -0.1), ("steps", 0), ("lr", 0), ("augment", "much")],
+    [
+        ("drop_path", 1.0),
+        ("label_smoothing", -0.1),
+        ("steps", 0),
+        ("lr", 0),
+        ("augment", "much"),
+        ("ema", 1.0),
+        ("layer_decay", 0.0),
+    ],
 )
 def test_a_recipe_that_cannot_be_is_refused_by_field(field: str, value: object) -> None:
     with pytest.raises(ValidationError, match=field):
