@@ -162,6 +162,7 @@ def retrain(
     train_size: int | None = None,
     ema: float = 0.0,
     layer_decay: float = 1.0,
+    validate: float = 0.0,
     seed: int = 0,
     device: str | None = None,
     loader_workers: int | None = None,
@@ -187,6 +188,8 @@ def retrain(
             such as 0.999; 0 for none.
         layer_decay: Learning rate of a layer relative to the one behind it; such as 0.75 where the
             training begins with good weights.
+        validate: Share of each class of the train split that is held out, such as 0.1. The weights
+            that are most accurate on it are what is measured and exported; 0 for the last ones.
         seed: Of weights, order and augmentation.
         device: By default that of the run.
         loader_workers: Processes that load images.

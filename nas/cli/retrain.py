@@ -73,6 +73,14 @@ def add(commands: Commands) -> None:
         "supernet",
     )
     parser.add_argument(
+        "--validate",
+        metavar="SHARE",
+        type=float,
+        default=0.0,
+        help="hold out this share of the train split, such as 0.1, and export the weights that are "
+        "most accurate on it; 0 for the last ones",
+    )
+    parser.add_argument(
         "--data", metavar="FOLDER", help="where the run's images are now, if they were moved"
     )
     parser.add_argument("--seed", type=seed, default=0)

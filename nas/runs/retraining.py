@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from nas.data import Augment, Data, OwnDataset, load_data, materialise
+from nas.data import Augment, Data, OwnDataset, hold_out, load_data, materialise
 from nas.data.own_dataset import OWN_DATASET
 from nas.export.network import export_network, exported_front, stage_rows
 from nas.objectives.objective import Objective
@@ -23,7 +23,15 @@ from nas.runs.folder import RunFolder, logging_to
 from nas.runs.memory import check_training
 from nas.runs.same_data import keep_data
 from nas.training.accuracy import confusion_matrix, predict
-from nas.training.alone import Point, Recipe, Start, identity_of, new_network, train_alone
+from nas.training.alone import (
+    LARGEST_HELD_OUT,
+    Point,
+    Recipe,
+    Start,
+    identity_of,
+    new_network,
+    train_alone,
+)
 from nas.training.checkpoint import load_checkpoint
 from nas.training.strategies.strategy import Share
 from nas.utilities.bounds import Number, PositiveCount
@@ -87,6 +95,7 @@ def retrain_run(
     train_size: int | None,
     ema: float,
     layer_decay: float,
+    validate: float,
     seed: int,
     device: str | None,
     loader_workers: int | None,
@@ -106,6 +115,8 @@ def retrain_run(
         raise InputError("`steps` and `epochs` say the same thing; give one of them")
     if top < 1:
         raise InputError(f"`top` {top} is below 1")
+    if not 0 <= validate <= LARGEST_HELD_OUT:
+        raise InputError(f"`validate` {validate:g} is outside 0 to {LARGEST_HELD_OUT:g}")
     device = check_device(config.device if device is None else device)
     if train_size is None:
         train_size = config.proxy_size
@@ -125,6 +136,7 @@ def retrain_run(
         device=device,
         ema=ema,
         layer_decay=layer_decay,
+        held_out=validate,
     )
     exported_networks(folder)  # refuses a run without any, before the data are loaded
     folder.retrained(name)  # likewise a name that cannot be used
@@ -144,7 +156,7 @@ def retrain_run(
         device=device,
     )
     if epochs is not None:
-        steps = epochs * max(1, round(loaded.epoch_size / batch_size))
+        steps = epochs * max(1, round((1 - validate) * loaded.epoch_size / batch_size))
         recipe = _checked_recipe(**recipe.model_dump() | {"steps": steps})
     if loader_workers is None:
         loader_workers = default_loader_workers(config.data)
@@ -218,10 +230,22 @@ def retrain(
         tested = materialise(
             data.test, limit=None, seed=config.seed, workers=loader_workers, stop=stop
         )
+        validation = None
+        if recipe.held_out:
+            data, held_out = hold_out(data, recipe.held_out, seed=config.seed)
+            validation = materialise(
+                held_out, limit=None, seed=config.seed, workers=loader_workers, stop=stop
+            )
         results = []
         for source in exported:
             job = _Retraining(
-                source, folder.retrained(name) / source.name, recipe, data, tested, objectives
+                source,
+                folder.retrained(name) / source.name,
+                recipe,
+                data=data,
+                validation=validation,
+                tested=tested,
+                objectives=objectives,
             )
             results.append(job.run(config.image_size, loader_workers, stop, console))
     console.print(_table(results, data, recipe, objectives))
@@ -279,12 +303,15 @@ class _Retraining:
         source: Path,
         target: Path,
         recipe: Recipe,
+        *,
         data: Data,
+        validation: tuple[Tensor, Tensor] | None,
         tested: tuple[Tensor, Tensor],
         objectives: Sequence[Objective],
     ) -> None:
         self.source, self.target = source, target
-        self.recipe, self.data, self.tested = recipe, data, tested
+        self.recipe, self.data = recipe, data
+        self.validation, self.tested = validation, tested
         self.objectives = objectives
         self.metrics = target / "metrics.json"
         self.state = target.parent / f".{target.name}.state.safetensors"
@@ -323,6 +350,7 @@ class _Retraining:
                 state=self.state,
                 stop=stop,
                 on_progress=show,
+                validation=self.validation,
                 loader_workers=loader_workers,
             )
         after = self._confusion(network, named=f"`lr` {recipe.lr:g}, try a lower rate")

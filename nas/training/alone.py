@@ -5,6 +5,7 @@ smoothing, stochastic depth, clipping; with `augment="full"` also RandAugment, m
 random erasing, which pay off in long trainings.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -19,13 +20,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nas.data import Augment, Data
+from nas.training.accuracy import count_correct
 from nas.training.loop import CHECKPOINT_SECONDS, Session, autocast, train
 from nas.training.module_learner import ModuleLearner
 from nas.training.schedule import learning_rate
 from nas.training.settings import TrainingSettings
 from nas.training.strategies.strategy import Share
 from nas.utilities.bounds import Amount
-from nas.utilities.errors import InputError
+from nas.utilities.errors import Diverged, InputError
 from nas.utilities.interrupt import StopRequest
 from nas.utilities.seeding import derived_seed, seed_global_generators
 from search_space import Architecture
@@ -33,6 +35,12 @@ from search_space.bounds import Pixels
 from supernet import Network, parameter_groups
 
 Start = Literal["scratch", "supernet"]
+
+LARGEST_HELD_OUT = 0.5
+"""Share of the train split."""
+
+VALIDATIONS = 20
+"""The most times that held-out images are looked at in a training."""
 
 
 class Recipe(TrainingSettings):
@@ -54,6 +62,8 @@ class Recipe(TrainingSettings):
             forgets the weights that the training began with.
         layer_decay: Learning rate of a layer relative to the one behind it (BEiT, Bao et al., 2022,
             appendix H); below 1 the layers near the image keep more of what they began with.
+        held_out: Share of each class of the train split that is held out; the weights that are most
+            accurate on it are the result then. 0 for none.
     """
 
     start: Start
@@ -67,6 +77,7 @@ class Recipe(TrainingSettings):
     erasing: Share = 0.25
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    held_out: Annotated[float, Field(ge=0, le=LARGEST_HELD_OUT)] = 0.0
 
 
 class Point(NamedTuple):
@@ -76,11 +87,13 @@ class Point(NamedTuple):
         step: Its number, from 1.
         loss: Of its batch, before the step was taken.
         lr: The learning rate that it was taken with.
+        accuracy: After it, on the images that are held out; None where it was not measured.
     """
 
     step: int
     loss: float
     lr: float
+    accuracy: float | None
 
 
 def new_network(
@@ -114,12 +127,14 @@ def train_alone(
     state: Path,
     stop: StopRequest,
     on_progress: Callable[[int, float], None],
+    validation: tuple[Tensor, Tensor] | None = None,
     loader_workers: int = 0,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> list[Point]:
     """Train a network in place, from the last saved state if there is one.
 
-    In the end it has the weights that are to be measured: the averaged ones, if the recipe says so.
+    In the end it has the weights that are to be measured: the averaged ones, if the recipe says so,
+    and with a validation those of the step after which they were most accurate on it.
 
     Args:
         network: On the recipe's device, with the weights to begin with.
@@ -128,6 +143,8 @@ def train_alone(
         state: Where the state is kept. The caller removes it, once the result is safe.
         stop: Looked at after every step.
         on_progress: Called after every step, with the steps done and the loss of this one.
+        validation: Images, uint8 (N, 3, S, S), and labels, int64 (N,), that the train split lacks;
+            the accuracy on them is measured after every twentieth of the steps, and after the last.
         loader_workers: Processes that load images.
         checkpoint_seconds: Time between two savings of the state.
 
@@ -141,8 +158,13 @@ def train_alone(
     """
     learner = NetworkLearner(network, recipe, num_classes=data.num_classes)
 
+    interval = math.ceil(recipe.steps / VALIDATIONS)
+
     def show(step: int, losses: Sequence[float]) -> None:
-        learner.curve.append(losses[0])
+        accuracy = math.nan
+        if validation is not None and (step % interval == 0 or step == recipe.steps):
+            accuracy = learner.validate(*validation, mean=data.mean, std=data.std)
+        learner.curve.append((losses[0], accuracy))
         on_progress(step, losses[0])
 
     session = Session(
@@ -160,11 +182,15 @@ def train_alone(
         identity=identity_of(network.architecture, recipe),
         on_step=show,
     )
-    if learner.average is not None:
-        network.load_state_dict(learner.average.module.state_dict())
+    network.load_state_dict(learner.learned())
     return [
-        Point(step + 1, loss, learning_rate(step, recipe))
-        for step, loss in enumerate(learner.curve)
+        Point(
+            step=step + 1,
+            loss=loss,
+            lr=learning_rate(step, recipe),
+            accuracy=None if math.isnan(accuracy) else accuracy,
+        )
+        for step, (loss, accuracy) in enumerate(learner.curve)
     ]
 
 
@@ -178,7 +204,9 @@ class NetworkLearner(ModuleLearner):
 
     Attributes:
         average: The network with the moving average of the weights; None without `ema`.
-        curve: The losses of the steps so far, a part of the state.
+        curve: The loss of each step so far, and the accuracy after it on what is held out, NaN
+            where it was not measured; a part of the state.
+        best: The most accurate of the weights that were measured; None before any were.
 
     Raises:
         InputError: If the recipe mixes pairs and the batch is odd.
@@ -200,7 +228,8 @@ class NetworkLearner(ModuleLearner):
         self.average = (
             ModelEmaV3(network, decay=recipe.ema, use_warmup=True) if recipe.ema else None
         )
-        self.curve: list[float] = []
+        self.curve: list[tuple[float, float]] = []
+        self.best: dict[str, Tensor] | None = None
         self._step = 0
 
     def losses(self, step: int, images: Tensor, labels: Tensor) -> Iterator[Tensor]:
@@ -222,26 +251,68 @@ class NetworkLearner(ModuleLearner):
         if self.average is not None:
             self.average.update(self.network, step=self._step + 1)
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """That of the network and the optimizer, the curve, and the averaged weights."""
-        curve = {"curve": torch.tensor(self.curve)} if self.curve else {}
-        return super().state_dict() | curve | self._averaged()
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Overwrite weights, moments, curve and averaged weights.
+    def validate(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+    ) -> float:
+        """Accuracy on images that are held out; keeps the weights if none before were better.
 
         Raises:
-            KeyError: If an averaged weight is missing.
+            Diverged: If a class score is not finite.
+        """
+        measured = self._measured
+        try:
+            correct = count_correct(measured, images, labels, mean=mean, std=std)
+        except Diverged as error:
+            raise Diverged(f"`lr` {self.recipe.lr:g}: {error}; try a lower rate") from None
+        self.network.train()
+        accuracy = correct / len(labels)
+        if not any(before > accuracy for _, before in self.curve):
+            self.best = {name: tensor.clone() for name, tensor in measured.state_dict().items()}
+        return accuracy
+
+    def learned(self) -> dict[str, Tensor]:
+        """The weights that the training is for: the best ones, the averaged ones, or the last."""
+        if self.best is not None:
+            return self.best
+        return self._measured.state_dict()
+
+    @property
+    def _measured(self) -> Network:
+        """The network with the averaged weights, or the one that is trained."""
+        return self.network if self.average is None else self.average.module
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """That of the network and the optimizer, the curve, the averaged and the best weights."""
+        curve = {"curve": torch.tensor(self.curve, dtype=torch.float64)} if self.curve else {}
+        best = {f"best.{name}": tensor for name, tensor in (self.best or {}).items()}
+        return super().state_dict() | curve | self._averaged() | best
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Overwrite weights, moments, curve, averaged and best weights.
+
+        Raises:
+            KeyError: If an averaged or a best weight is missing.
             ValueError: If weights or moments are of another network, or the curve is missing.
         """
         rest = dict(state)
         curve = rest.pop("curve", None)
+        best = {name: rest.pop(name) for name in state if name.startswith("best.")}
         for name, tensor in self._averaged().items():
             tensor.copy_(rest.pop(name))
         super().load_state_dict(rest)
-        if curve is None or curve.ndim != 1:
+        if curve is None or curve.ndim != 2 or curve.shape[1] != 2:
             raise ValueError("it lacks the curve")
-        self.curve = curve.tolist()
+        self.curve = [(loss, accuracy) for loss, accuracy in curve.tolist()]
+        if not curve[:, 1].isnan().all():
+            weights = self.network.state_dict()
+            self.best = {name: best[f"best.{name}"].to(weights[name]) for name in weights}
+            if any(tensor.shape != weights[name].shape for name, tensor in self.best.items()):
+                raise ValueError("its best weights are of another network")
 
     def _averaged(self) -> dict[str, Tensor]:
         """The averaged weights by their names in the state: the tensors themselves."""

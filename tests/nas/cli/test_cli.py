@@ -572,6 +572,7 @@ BAD_INPUT: list[tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...]]]
     (finished_search, ("retrain", "run", "--drop-path", "1.5"), ("--drop-path", "1.5")),
     (finished_search, ("retrain", "run", "--ema", "1"), ("--ema", "less than 1", "1.0")),
     (finished_search, ("retrain", "run", "--layer-decay", "0"), ("--layer-decay", "0.0")),
+    (finished_search, ("retrain", "run", "--validate", "0.6"), ("--validate 0.6", "0 to 0.5")),
     (finished_search, ("retrain", "run", "--device", "tpu"), ("--device", "'tpu'")),
     (finished_search, ("retrain", "run", "--from", "scratsh"), ("--from", "scratsh", "supernet")),
     (nothing, ("sample", "--space", "huge"), ("--space", "'huge'")),

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from nas.data import Data, Samples, load_data, materialise
 from nas.runs.folder import RunFolder
 from nas.runs.retraining import Retrained, retrain
 from nas.training.accuracy import predict
-from nas.training.alone import Recipe
+from nas.training.alone import Point, Recipe, train_alone
 from nas.training.schedule import learning_rate
 from nas.utilities.errors import InputError
 from nas.utilities.interrupt import Interrupted, StopRequest
@@ -225,6 +226,28 @@ def test_the_card_tells_of_the_least_accurate_classes(run: RunFolder, data: Data
     ]
 
 
+def test_what_is_held_out_of_the_train_split_is_not_trained_on(
+    run: RunFolder, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+
+    def watched(network: Network, **arguments: Any) -> list[Point]:
+        given.update(arguments)
+        return train_alone(network, **arguments)
+
+    monkeypatch.setattr(nas.runs.retraining, "train_alone", watched)
+    train(run, data, changed(held_out=0.25))
+    images, labels = given["validation"]
+    assert len(given["data"].train) + len(labels) == len(data.train)
+    assert len(labels) == pytest.approx(0.25 * len(data.train), rel=0.02)
+    assert images.shape == (len(labels), 3, 32, 32)
+    rows = table(run, "curve.csv")
+    assert all(0 <= float(row["accuracy"]) <= 1 for row in rows)
+    train(run, data, changed(held_out=0.25), name="again")  # the data of the run are the same
+    with pytest.raises(InputError, match=r"held_out is 0\.25 there, 0\.0 here"):
+        train(run, data)
+
+
 def test_what_another_recipe_has_begun_or_done_is_not_replaced(run: RunFolder, data: Data) -> None:
     other = changed(seed=1)
     refused = r"retrain/1: was retrained otherwise \(seed is 0 there, 1 here\); give another `name`"
@@ -294,10 +317,12 @@ def test_data_of_other_classes_is_refused(run: RunFolder, data: Data) -> None:
 @pytest.mark.slow
 def test_flags_of_the_recipe_are_kept_and_resuming_without_them_is_refused(run: RunFolder) -> None:
     few = ("retrain", run.path, "--steps", "1", "--batch-size", "8")
-    assert command(*few, "--ema", "0.9", "--layer-decay", "0.75").status == 0
+    given = ("--ema", "0.9", "--layer-decay", "0.75", "--validate", "0.1")
+    assert command(*few, *given).status == 0
     metrics = json.loads((run.retrained("retrain") / "1" / "metrics.json").read_text())
     assert metrics["recipe"]["ema"] == 0.9
     assert metrics["recipe"]["layer_decay"] == 0.75
+    assert metrics["recipe"]["held_out"] == 0.1
     refused = command(*few)
     assert refused.status == 2
     assert "ema is 0.9 there, 0.0 here" in refused.err

@@ -1,6 +1,5 @@
 """A network trained alone by a recipe."""
 
-import json
 import math
 import random
 from pathlib import Path
@@ -14,7 +13,9 @@ from small_runs import NANO
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+import nas.training.alone
 from nas.data import Data, load_data, materialise, normalise, train_batches
+from nas.training.accuracy import count_correct
 from nas.training.alone import (
     NetworkLearner,
     Point,
@@ -23,7 +24,7 @@ from nas.training.alone import (
     new_network,
     train_alone,
 )
-from nas.training.checkpoint import load_checkpoint
+from nas.training.checkpoint import load_checkpoint, save_checkpoint
 from nas.training.schedule import learning_rate
 from nas.utilities.errors import InputError
 from nas.utilities.interrupt import Interrupted, StopRequest
@@ -75,6 +76,7 @@ def train(
     stop_after: int | None = None,
     crash_after: int | None = None,
     checkpoint_seconds: float = math.inf,
+    validation: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[dict[str, Tensor], list[tuple[int, float]], list[Point]]:
     """The final weights, the steps and losses that were shown, and the curve."""
     if network is None:
@@ -96,9 +98,16 @@ def train(
         state=path / "state.safetensors",
         stop=stop,
         on_progress=on_progress,
+        validation=validation,
         checkpoint_seconds=checkpoint_seconds,
     )
     return network.state_dict(), shown, curve
+
+
+def without_tensor(state: Path, name: str) -> None:
+    step, identity, tensors = load_checkpoint(state)
+    del tensors[name]
+    save_checkpoint(state, step=step, identity=identity, tensors=tensors)
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -236,13 +245,74 @@ def test_with_ema_the_network_has_the_moving_average_of_the_weights_in_the_end(
 def test_the_average_of_the_weights_is_a_part_of_the_state(tmp_path: Path, digits: Data) -> None:
     with pytest.raises(Interrupted):
         train(tmp_path, digits, AVERAGED, stop_after=2)
-    state = tmp_path / "state.safetensors"
-    tensors = load_checkpoint(state).tensors
-    del tensors["average.head.bias"]
-    identity = json.dumps(identity_of(ARCHITECTURE, AVERAGED))
-    save_file(tensors, state, metadata={"step": "2", "identity": identity})
+    without_tensor(tmp_path / "state.safetensors", "average.head.bias")
     with pytest.raises(InputError, match=r"cannot be resumed from .*average\.head\.bias"):
         train(tmp_path, digits, AVERAGED)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_with_a_validation_the_network_has_the_weights_that_were_best_on_it(
+    tmp_path: Path, digits: Data, ema: float
+) -> None:
+    validation = materialise(digits.search, limit=60, seed=0)
+    recipe = changed(SHORT, ema=ema, lr=0.02)
+    trained, _, curve = train(tmp_path / "whole", digits, recipe, validation=validation)
+    network = Network(ARCHITECTURE, num_classes=10)
+    network.load_state_dict(trained)
+    correct = count_correct(network, *validation, mean=digits.mean, std=digits.std)
+    accuracies = [point.accuracy for point in curve if point.accuracy is not None]
+    assert len(accuracies) == 5  # of a training of so few steps each is measured
+    assert correct / 60 == max(accuracies)
+    with pytest.raises(Interrupted):
+        train(tmp_path / "stopped", digits, recipe, stop_after=4, validation=validation)
+    resumed, _, again = train(tmp_path / "stopped", digits, recipe, validation=validation)
+    assert same(resumed, trained)
+    assert again == curve
+
+
+def test_the_best_weights_stay_while_those_that_follow_are_worse(
+    tmp_path: Path, digits: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, Tensor]] = []
+    counts = iter([3, 5, 4, 5, 2])  # of equal ones the later
+
+    def count(network: Network, *_: Any, **__: Any) -> int:
+        seen.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
+        return next(counts)
+
+    monkeypatch.setattr(nas.training.alone, "count_correct", count)
+    validation = materialise(digits.search, limit=10, seed=0)
+    with pytest.raises(Interrupted):
+        train(tmp_path, digits, stop_after=4, validation=validation)
+    trained, _, curve = train(tmp_path, digits, validation=validation)
+    assert same(trained, seen[3])
+    assert [point.accuracy for point in curve] == [0.3, 0.5, 0.4, 0.5, 0.2]
+
+
+def test_a_state_without_the_best_weights_is_refused(tmp_path: Path, digits: Data) -> None:
+    validation = materialise(digits.search, limit=10, seed=0)
+    with pytest.raises(Interrupted):
+        train(tmp_path, digits, stop_after=2, validation=validation)
+    without_tensor(tmp_path / "state.safetensors", "best.head.bias")
+    with pytest.raises(InputError, match=r"cannot be resumed from .*best\.head\.bias"):
+        train(tmp_path, digits, validation=validation)
+
+
+def test_validating_does_not_change_the_training(tmp_path: Path, digits: Data) -> None:
+    validation = materialise(digits.search, limit=20, seed=0)
+    _, plain, _ = train(tmp_path / "plain", digits)
+    _, validated, _ = train(tmp_path / "validated", digits, validation=validation)
+    assert validated == plain
+
+
+def test_a_long_training_is_validated_at_most_twenty_times_and_in_the_end(
+    tmp_path: Path, digits: Data
+) -> None:
+    validation = materialise(digits.search, limit=10, seed=0)
+    recipe = changed(SHORT, steps=50, batch_size=1)
+    _, _, curve = train(tmp_path, digits, recipe, validation=validation)
+    measured = [point.step for point in curve if point.accuracy is not None]
+    assert measured == [*range(3, 49, 3), 50]
 
 
 def test_layer_decay_slows_the_layers_near_the_image() -> None:
