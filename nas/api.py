@@ -163,6 +163,7 @@ def retrain(
     ema: float = 0.0,
     layer_decay: float = 1.0,
     validate: float = 0.0,
+    class_weights: Literal["none", "balanced"] = "none",
     seed: int = 0,
     device: str | None = None,
     loader_workers: int | None = None,
@@ -190,6 +191,7 @@ def retrain(
             training begins with good weights.
         validate: Share of each class of the train split that is held out, such as 0.1. The weights
             that are most accurate on it are what is measured and exported; 0 for the last ones.
+        class_weights: `"balanced"` gives rare classes as much weight in the loss as frequent ones.
         seed: Of weights, order and augmentation.
         device: By default that of the run.
         loader_workers: Processes that load images.

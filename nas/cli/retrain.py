@@ -81,6 +81,12 @@ def add(commands: Commands) -> None:
         "most accurate on it; 0 for the last ones",
     )
     parser.add_argument(
+        "--class-weights",
+        choices=("none", "balanced"),
+        default="none",
+        help="balanced: rare classes weigh as much in the loss as frequent ones",
+    )
+    parser.add_argument(
         "--data", metavar="FOLDER", help="where the run's images are now, if they were moved"
     )
     parser.add_argument("--seed", type=seed, default=0)

@@ -25,6 +25,7 @@ from nas.runs.same_data import keep_data
 from nas.training.accuracy import confusion_matrix, predict
 from nas.training.alone import (
     LARGEST_HELD_OUT,
+    ClassWeights,
     Point,
     Recipe,
     Start,
@@ -96,6 +97,7 @@ def retrain_run(
     ema: float,
     layer_decay: float,
     validate: float,
+    class_weights: ClassWeights,
     seed: int,
     device: str | None,
     loader_workers: int | None,
@@ -137,6 +139,7 @@ def retrain_run(
         ema=ema,
         layer_decay=layer_decay,
         held_out=validate,
+        class_weights=class_weights,
     )
     exported_networks(folder)  # refuses a run without any, before the data are loaded
     folder.retrained(name)  # likewise a name that cannot be used

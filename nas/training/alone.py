@@ -35,6 +35,7 @@ from search_space.bounds import Pixels
 from supernet import Network, parameter_groups
 
 Start = Literal["scratch", "supernet"]
+ClassWeights = Literal["none", "balanced"]
 
 LARGEST_HELD_OUT = 0.5
 """Share of the train split."""
@@ -64,6 +65,8 @@ class Recipe(TrainingSettings):
             appendix H); below 1 the layers near the image keep more of what they began with.
         held_out: Share of each class of the train split that is held out; the weights that are most
             accurate on it are the result then. 0 for none.
+        class_weights: `balanced` weighs classes in the loss by one over their number of training
+            images, so that a rare one counts as much as a frequent one.
     """
 
     start: Start
@@ -78,6 +81,7 @@ class Recipe(TrainingSettings):
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     held_out: Annotated[float, Field(ge=0, le=LARGEST_HELD_OUT)] = 0.0
+    class_weights: ClassWeights = "none"
 
 
 class Point(NamedTuple):
@@ -156,7 +160,10 @@ def train_alone(
         InputError: If the recipe cannot mix the batches, the saved state is of another training or
             cannot be read, or the loss is no longer finite.
     """
-    learner = NetworkLearner(network, recipe, num_classes=data.num_classes)
+    weights = None
+    if recipe.class_weights == "balanced":
+        weights = balanced_weights(data.train.labels, num_classes=data.num_classes)
+    learner = NetworkLearner(network, recipe, num_classes=data.num_classes, class_weights=weights)
 
     interval = math.ceil(recipe.steps / VALIDATIONS)
 
@@ -194,6 +201,20 @@ def train_alone(
     ]
 
 
+def balanced_weights(labels: Sequence[int], *, num_classes: int) -> Tensor:
+    """What each class weighs in the loss, float32 (C,), so that all weigh the same in sum.
+
+    An image weighs 1 on average; a class without images weighs nothing.
+
+    Args:
+        labels: Of the training images.
+        num_classes: C.
+    """
+    counts = torch.bincount(torch.tensor(labels), minlength=num_classes)
+    present = counts > 0
+    return torch.where(present, len(labels) / (present.sum() * counts.clamp(min=1)), 0.0)
+
+
 class NetworkLearner(ModuleLearner):
     """A network that learns alone; a `nas.training.loop.Learner`.
 
@@ -201,6 +222,7 @@ class NetworkLearner(ModuleLearner):
         network: Who learns.
         recipe: How.
         num_classes: Of the data.
+        class_weights: What each class weighs in the loss, (C,); None for 1 each.
 
     Attributes:
         average: The network with the moving average of the weights; None without `ema`.
@@ -212,9 +234,17 @@ class NetworkLearner(ModuleLearner):
         InputError: If the recipe mixes pairs and the batch is odd.
     """
 
-    def __init__(self, network: Network, recipe: Recipe, *, num_classes: int) -> None:
+    def __init__(
+        self,
+        network: Network,
+        recipe: Recipe,
+        *,
+        num_classes: int,
+        class_weights: Tensor | None = None,
+    ) -> None:
         self.network, self.recipe = network.train(), recipe
         self.augment = BatchAugmentation(recipe, num_classes)
+        self.class_weights = None if class_weights is None else class_weights.to(recipe.device)
         optimizer = create_optimizer_v2(
             parameter_groups(
                 network, weight_decay=recipe.weight_decay, layer_decay=recipe.layer_decay
@@ -243,7 +273,7 @@ class NetworkLearner(ModuleLearner):
         images, targets = self.augment(images, labels)
         with autocast(images.device):
             scores = self.network(images)
-        yield F.cross_entropy(scores.float(), targets)
+        yield F.cross_entropy(scores.float(), targets, weight=self.class_weights)
 
     def update(self, *, lr: float) -> None:
         """Clip, step and zero, and take the new weights into their average."""

@@ -20,6 +20,7 @@ from nas.training.alone import (
     NetworkLearner,
     Point,
     Recipe,
+    balanced_weights,
     identity_of,
     new_network,
     train_alone,
@@ -328,6 +329,25 @@ def test_layer_decay_slows_the_layers_near_the_image() -> None:
     assert rates(0.5)[id(stem)] < 0.5**2
 
 
+def test_balanced_classes_weigh_the_same_in_sum() -> None:
+    weights = balanced_weights([0] * 6 + [2] * 2, num_classes=4)
+    assert weights.tolist() == pytest.approx([8 / 12, 0, 2, 0])
+
+
+def test_class_weights_multiply_the_loss_of_the_images_of_a_class(digits: Data) -> None:
+    images, labels = materialise(digits.search, limit=8, seed=0)
+    normalised = normalise(images, digits.mean, digits.std)
+    recipe = changed(SHORT, drop_path=0.0, label_smoothing=0.0)
+    weights = torch.arange(1.0, 11.0)
+    network = inherited()
+    learner = NetworkLearner(network, recipe, num_classes=10, class_weights=weights)
+    (loss,) = learner.losses(0, normalised, labels)
+    with torch.autocast("cpu", torch.bfloat16):
+        surprise = -network(normalised).float().log_softmax(dim=1)[torch.arange(8), labels]
+    expected = float((weights[labels] * surprise).mean().detach())
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-3)
+
+
 def test_full_augmentation_mixes_pairs_and_erases_parts(digits: Data) -> None:
     images, labels = materialise(digits.search, limit=8, seed=0)
     normalised = normalise(images, digits.mean, digits.std)
@@ -405,6 +425,7 @@ def by_default(digits: Data, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         ("ema", 0.5),
         ("ema", 0.2),
         ("layer_decay", 0.5),
+        ("class_weights", "balanced"),
     ],
 )
 def test_the_result_depends_on_every_number_of_the_recipe(
