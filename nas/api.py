@@ -164,6 +164,7 @@ def retrain(
     layer_decay: float = 1.0,
     validate: float = 0.0,
     class_weights: Literal["none", "balanced"] = "none",
+    accumulate: int = 1,
     seed: int = 0,
     device: str | None = None,
     loader_workers: int | None = None,
@@ -192,6 +193,8 @@ def retrain(
         validate: Share of each class of the train split that is held out, such as 0.1. The weights
             that are most accurate on it are what is measured and exported; 0 for the last ones.
         class_weights: `"balanced"` gives rare classes as much weight in the loss as frequent ones.
+        accumulate: In how many parts, one after the other, a batch goes through the network: large
+            batches need the memory of a part then.
         seed: Of weights, order and augmentation.
         device: By default that of the run.
         loader_workers: Processes that load images.

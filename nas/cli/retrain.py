@@ -87,6 +87,13 @@ def add(commands: Commands) -> None:
         help="balanced: rare classes weigh as much in the loss as frequent ones",
     )
     parser.add_argument(
+        "--accumulate",
+        metavar="N",
+        type=batch,
+        default=1,
+        help="let a batch go through the network in so many parts, for want of memory",
+    )
+    parser.add_argument(
         "--data", metavar="FOLDER", help="where the run's images are now, if they were moved"
     )
     parser.add_argument("--seed", type=seed, default=0)

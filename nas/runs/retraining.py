@@ -1,5 +1,6 @@
 """Retraining: exported architectures trained alone, then measured on the test split."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,7 @@ def retrain_run(
     layer_decay: float,
     validate: float,
     class_weights: ClassWeights,
+    accumulate: int,
     seed: int,
     device: str | None,
     loader_workers: int | None,
@@ -140,6 +142,7 @@ def retrain_run(
         layer_decay=layer_decay,
         held_out=validate,
         class_weights=class_weights,
+        accumulate=accumulate,
     )
     exported_networks(folder)  # refuses a run without any, before the data are loaded
     folder.retrained(name)  # likewise a name that cannot be used
@@ -154,7 +157,7 @@ def retrain_run(
         config.space,
         loaded.test,
         limit=None,
-        batch_size=batch_size,
+        batch_size=math.ceil(batch_size / accumulate),
         image_size=train_size,
         device=device,
     )

@@ -26,7 +26,7 @@ from nas.training.module_learner import ModuleLearner
 from nas.training.schedule import learning_rate
 from nas.training.settings import TrainingSettings
 from nas.training.strategies.strategy import Share
-from nas.utilities.bounds import Amount
+from nas.utilities.bounds import Amount, Batch
 from nas.utilities.errors import Diverged, InputError
 from nas.utilities.interrupt import StopRequest
 from nas.utilities.seeding import derived_seed, seed_global_generators
@@ -67,6 +67,8 @@ class Recipe(TrainingSettings):
             accurate on it are the result then. 0 for none.
         class_weights: `balanced` weighs classes in the loss by one over their number of training
             images, so that a rare one counts as much as a frequent one.
+        accumulate: In how many parts, one after the other, a batch goes through the network, whose
+            gradients add up; memory is needed for one part.
     """
 
     start: Start
@@ -82,6 +84,7 @@ class Recipe(TrainingSettings):
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     held_out: Annotated[float, Field(ge=0, le=LARGEST_HELD_OUT)] = 0.0
     class_weights: ClassWeights = "none"
+    accumulate: Batch = 1
 
 
 class Point(NamedTuple):
@@ -171,8 +174,9 @@ def train_alone(
         accuracy = math.nan
         if validation is not None and (step % interval == 0 or step == recipe.steps):
             accuracy = learner.validate(*validation, mean=data.mean, std=data.std)
-        learner.curve.append((losses[0], accuracy))
-        on_progress(step, losses[0])
+        loss = sum(losses)
+        learner.curve.append((loss, accuracy))
+        on_progress(step, loss)
 
     session = Session(
         data=data,
@@ -263,7 +267,7 @@ class NetworkLearner(ModuleLearner):
         self._step = 0
 
     def losses(self, step: int, images: Tensor, labels: Tensor) -> Iterator[Tensor]:
-        """The cross-entropy with the augmented batch's target probabilities."""
+        """The cross-entropy with the augmented batch's target probabilities, part by part."""
         # Stochastic depth and mixing draw from the step alone, so that a resumed training gives the
         # result of an uninterrupted one.
         self._step = step
@@ -271,9 +275,12 @@ class NetworkLearner(ModuleLearner):
         seed_global_generators(seed)
         torch.manual_seed(seed)  # the GPUs' generators, too
         images, targets = self.augment(images, labels)
-        with autocast(images.device):
-            scores = self.network(images)
-        yield F.cross_entropy(scores.float(), targets, weight=self.class_weights)
+        parts = self.recipe.accumulate
+        for some, wanted in zip(images.chunk(parts), targets.chunk(parts), strict=True):
+            with autocast(images.device):
+                scores = self.network(some)
+            loss = F.cross_entropy(scores.float(), wanted, weight=self.class_weights)
+            yield loss * (len(some) / len(images))
 
     def update(self, *, lr: float) -> None:
         """Clip, step and zero, and take the new weights into their average."""

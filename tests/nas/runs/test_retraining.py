@@ -318,12 +318,14 @@ def test_data_of_other_classes_is_refused(run: RunFolder, data: Data) -> None:
 def test_flags_of_the_recipe_are_kept_and_resuming_without_them_is_refused(run: RunFolder) -> None:
     few = ("retrain", run.path, "--steps", "1", "--batch-size", "8")
     given = ("--ema", "0.9", "--layer-decay", "0.75", "--validate", "0.1")
-    assert command(*few, *given, "--class-weights", "balanced").status == 0
+    others = ("--class-weights", "balanced", "--accumulate", "2")
+    assert command(*few, *given, *others).status == 0
     metrics = json.loads((run.retrained("retrain") / "1" / "metrics.json").read_text())
     assert metrics["recipe"]["ema"] == 0.9
     assert metrics["recipe"]["layer_decay"] == 0.75
     assert metrics["recipe"]["held_out"] == 0.1
     assert metrics["recipe"]["class_weights"] == "balanced"
+    assert metrics["recipe"]["accumulate"] == 2
     refused = command(*few)
     assert refused.status == 2
     assert "ema is 0.9 there, 0.0 here" in refused.err

@@ -348,6 +348,31 @@ def test_class_weights_multiply_the_loss_of_the_images_of_a_class(digits: Data) 
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.parametrize("parts", [2, 3, 100])
+def test_gradients_of_the_parts_of_a_batch_add_up_to_that_of_the_whole(
+    digits: Data, parts: int
+) -> None:
+    images, labels = materialise(digits.search, limit=8, seed=0)
+    normalised = normalise(images, digits.mean, digits.std)
+
+    def gradient(accumulate: int) -> tuple[float, Tensor]:
+        recipe = changed(SHORT, drop_path=0.0, accumulate=accumulate)
+        network = inherited()
+        learner = NetworkLearner(network, recipe, num_classes=10)
+        network.eval()  # the statistics of a batch would be those of a part
+        losses = []
+        for loss in learner.losses(0, normalised, labels):
+            loss.backward()
+            losses.append(float(loss.detach()))
+        assert len(losses) == min(accumulate, 8)
+        assert network.head.bias.grad is not None
+        return sum(losses), network.head.bias.grad
+
+    (loss, whole), (total, summed) = gradient(1), gradient(parts)
+    assert total == pytest.approx(loss, rel=1e-2)
+    assert torch.allclose(summed, whole, atol=2e-2 * float(whole.abs().max()))
+
+
 def test_full_augmentation_mixes_pairs_and_erases_parts(digits: Data) -> None:
     images, labels = materialise(digits.search, limit=8, seed=0)
     normalised = normalise(images, digits.mean, digits.std)
@@ -426,6 +451,7 @@ def by_default(digits: Data, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         ("ema", 0.2),
         ("layer_decay", 0.5),
         ("class_weights", "balanced"),
+        ("accumulate", 2),
     ],
 )
 def test_the_result_depends_on_every_number_of_the_recipe(
@@ -444,6 +470,7 @@ def test_the_result_depends_on_every_number_of_the_recipe(
         ("augment", "much"),
         ("ema", 1.0),
         ("layer_decay", 0.0),
+        ("accumulate", 0),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused_by_field(field: str, value: object) -> None:
