@@ -155,8 +155,7 @@ def retrain_run(
     )
     check_training(
         config.space,
-        loaded.test,
-        limit=None,
+        images=len(loaded.test) + round(validate * len(loaded.train)),
         batch_size=math.ceil(batch_size / accumulate),
         image_size=train_size,
         device=device,

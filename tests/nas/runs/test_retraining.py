@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from small_runs import command, finish, start
 
+import nas
 import nas.runs.retraining
 from nas.data import Data, Samples, load_data, materialise
 from nas.runs.folder import RunFolder
@@ -23,6 +24,7 @@ from nas.training.alone import Point, Recipe, train_alone
 from nas.training.schedule import learning_rate
 from nas.utilities.errors import InputError
 from nas.utilities.interrupt import Interrupted, StopRequest
+from search_space import SearchSpace
 from supernet import Network, load_exported
 
 SHORT = Recipe(
@@ -181,6 +183,22 @@ def test_a_resumed_retraining_equals_an_uninterrupted_one(
     assert train(run, data) == uninterrupted
     assert same(weights(run), weights(other))
     assert {path.name for path in run.retrained("retrain").iterdir()} == {"1"}
+
+
+def test_images_that_are_held_out_are_counted_where_memory_is_looked_at(
+    run: RunFolder, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[int] = []
+
+    def check(space: SearchSpace, *, images: int, **_: Any) -> None:
+        counted.append(images)
+        raise InputError("too little memory")
+
+    monkeypatch.setattr(nas.runs.retraining, "check_training", check)
+    for share in (0.0, 0.5):
+        with pytest.raises(InputError, match="too little memory"):
+            nas.retrain(run.path, validate=share, train_size=32, progress=False)
+    assert counted[1] - counted[0] == round(0.5 * len(data.train))
 
 
 def table(folder: RunFolder, name: str) -> list[dict[str, str]]:
