@@ -61,8 +61,8 @@ class Recipe(TrainingSettings):
         ema: Decay of the exponential moving average of the weights, which is then what is measured
             and exported; 0 for none. In the first steps the decay is smaller, so that the average
             forgets the weights that the training began with.
-        layer_decay: Learning rate of a layer relative to the one behind it (BEiT, Bao et al., 2022,
-            appendix H); below 1 the layers near the image keep more of what they began with.
+        layer_decay: Learning rate of a layer relative to the one behind it; below 1 the layers near
+            the image keep more of what they began with (as in BEiT, Bao et al., 2022).
         held_out: Share of each class of the train split that is held out; the weights that are most
             accurate on it are the result then. 0 for none.
         class_weights: `balanced` weighs classes in the loss by one over their number of training
