@@ -18,7 +18,6 @@ import torch
 from nas.data import Data, load_data, materialise
 from nas.training.accuracy import count_correct
 from nas.training.alone import Recipe, train_alone
-from nas.training.checkpoint import load_checkpoint
 from nas.utilities.interrupt import StopRequest
 from search_space import Architecture, total_cost
 from supernet import Network
@@ -129,19 +128,16 @@ def _row(training: Training, table: Path, options: argparse.Namespace) -> Mappin
     network = Network(
         training.architecture, num_classes=data.num_classes, drop_path_rate=how.drop_path
     )
-    losses: list[float] = []
     name = "-".join((table.stem, *training.key))
     state = table.parent / f".{name}.safetensors"
-    if state.exists():  # the losses of the steps before are not known
-        losses = [float("nan")] * load_checkpoint(state).step
     start = time.monotonic()
-    train_alone(
+    curve = train_alone(
         network,
         data=data,
         recipe=how,
         state=state,
         stop=StopRequest(),
-        on_progress=lambda _, loss: losses.append(loss),
+        on_progress=lambda step, loss: None,
     )
     seconds = time.monotonic() - start
     cost = total_cost(training.architecture, num_classes=data.num_classes)
@@ -159,7 +155,7 @@ def _row(training: Training, table: Path, options: argparse.Namespace) -> Mappin
         "architecture": training.architecture.model_dump_json(),
     }
     for mark in MARKS:
-        some = losses[mark - 20 : mark]
+        some = [point.loss for point in curve[mark - 20 : mark]]
         row[f"loss_{mark}"] = round(sum(some) / len(some), 4) if some else ""
     state.unlink(missing_ok=True)
     return row

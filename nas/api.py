@@ -160,6 +160,11 @@ def retrain(
     drop_path: float = 0.05,
     augment: Augment = "light",
     train_size: int | None = None,
+    ema: float = 0.0,
+    layer_decay: float = 1.0,
+    validate: float = 0.0,
+    class_weights: Literal["none", "balanced"] = "none",
+    accumulate: int = 1,
     seed: int = 0,
     device: str | None = None,
     loader_workers: int | None = None,
@@ -181,6 +186,15 @@ def retrain(
         drop_path: Stochastic depth.
         augment: `"full"` adds RandAugment, mixup, cutmix and erasing, for long trainings.
         train_size: Pixels of training; by default the run's proxy size.
+        ema: Decay of a moving average of the weights, which is then what is measured and exported,
+            such as 0.999; 0 for none.
+        layer_decay: Learning rate of a layer relative to the one behind it; such as 0.75 where the
+            training begins with good weights.
+        validate: Share of each class of the train split that is held out, such as 0.1. The weights
+            that are most accurate on it are what is measured and exported; 0 for the last ones.
+        class_weights: `"balanced"` gives rare classes as much weight in the loss as frequent ones.
+        accumulate: In how many parts, one after the other, a batch goes through the network: large
+            batches need the memory of a part then.
         seed: Of weights, order and augmentation.
         device: By default that of the run.
         loader_workers: Processes that load images.

@@ -58,6 +58,42 @@ def add(commands: Commands) -> None:
         "--train-size", type=size, help="pixels of training; by default the run's proxy size"
     )
     parser.add_argument(
+        "--ema",
+        metavar="DECAY",
+        type=float,
+        default=0.0,
+        help="measure and export a moving average of the weights, such as 0.999; 0 for none",
+    )
+    parser.add_argument(
+        "--layer-decay",
+        metavar="RATE",
+        type=float,
+        default=1.0,
+        help="learning rate of a layer relative to the one behind it, such as 0.75 for --from "
+        "supernet",
+    )
+    parser.add_argument(
+        "--validate",
+        metavar="SHARE",
+        type=float,
+        default=0.0,
+        help="hold out this share of the train split, such as 0.1, and export the weights that are "
+        "most accurate on it; 0 for the last ones",
+    )
+    parser.add_argument(
+        "--class-weights",
+        choices=("none", "balanced"),
+        default="none",
+        help="balanced: rare classes weigh as much in the loss as frequent ones",
+    )
+    parser.add_argument(
+        "--accumulate",
+        metavar="N",
+        type=batch,
+        default=1,
+        help="let a batch go through the network in so many parts, for want of memory",
+    )
+    parser.add_argument(
         "--data", metavar="FOLDER", help="where the run's images are now, if they were moved"
     )
     parser.add_argument("--seed", type=seed, default=0)

@@ -7,7 +7,7 @@ input of either.
 
 from nas.data.batches import materialise, normalise, train_batches
 from nas.data.dataset import Augment, Data, Samples
-from nas.data.load import load_data
+from nas.data.load import hold_out, load_data
 from nas.data.own_dataset import OwnDataset
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Data",
     "OwnDataset",
     "Samples",
+    "hold_out",
     "load_data",
     "materialise",
     "normalise",

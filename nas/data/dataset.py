@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,6 +31,35 @@ class Samples(Dataset[tuple[Tensor, int]], ABC):
     @abstractmethod
     def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
 
+    @property
+    def labels(self) -> Sequence[int]:
+        """The label of each item; those who know them without drawing images say so."""
+        return [self[index][1] for index in range(len(self))]
+
+
+class Part(Samples):
+    """Some items of a split.
+
+    Args:
+        samples: The split.
+        positions: Of the items in it.
+    """
+
+    def __init__(self, samples: Samples, positions: Sequence[int]) -> None:
+        self._samples, self._positions = samples, positions
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self._samples[self._positions[index]]
+
+    @property
+    def labels(self) -> Sequence[int]:
+        """Of these items."""
+        labels = self._samples.labels
+        return [labels[position] for position in self._positions]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
@@ -48,6 +78,8 @@ class Data:
             over, which classes are small.
         crop: Share of the shorter side that the central crop of search and test images keeps.
         root: The folder that the images are files of; None where they are no files.
+        plain_train: The images of `train`, fixed as those of the other splits are; None where
+            those of `train` are such already, but for what is drawn at random.
     """
 
     name: str
@@ -61,6 +93,7 @@ class Data:
     notes: tuple[str, ...]
     crop: float = 1.0
     root: Path | None = None
+    plain_train: Samples | None = None
 
     @property
     def num_classes(self) -> int:

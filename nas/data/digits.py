@@ -106,6 +106,11 @@ class FreshCanvases(Samples):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self._painter.paint(index, None)
 
+    @property
+    def labels(self) -> Sequence[int]:
+        """Of the digits."""
+        return self._painter.labels
+
 
 class FixedCanvases(Samples):
     """`count` canvases that are always the same; the digits take turns."""

@@ -98,6 +98,11 @@ class TransformedImages(Samples):
         self.images = images
         self._transform = transform
 
+    @property
+    def labels(self) -> Sequence[int]:
+        """Of the images."""
+        return self.images.labels
+
     def __len__(self) -> int:
         return len(self.images)
 

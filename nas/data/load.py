@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from nas.data.dataset import Augment, Data
+from nas.data.dataset import Augment, Data, Part, Samples
 from nas.data.digits import load_digits
 from nas.data.fashion import read_fashion_mnist
 from nas.data.folder import read_folder
 from nas.data.images import ImageSource, TransformedImages, eval_transform, train_transform
 from nas.data.own_dataset import OwnDataset
-from nas.data.splits import arrange, class_notes
+from nas.data.splits import arrange, class_notes, cut
 from nas.data.timm_dataset import PREFIXES, read_timm_dataset
 from nas.utilities.errors import InputError
+from nas.utilities.seeding import derived_seed
 
 
 def load_data(
@@ -54,7 +56,39 @@ def load_data(
         notes=(*notes, *sizes),
         crop=found.crop,
         root=found.root,
+        plain_train=TransformedImages(train, fixed),
     )
+
+
+def hold_out(data: Data, share: float, *, seed: int) -> tuple[Data, Samples]:
+    """Data with a smaller train split, and what was cut from it: so much of each class.
+
+    Args:
+        data: As they were loaded.
+        share: Of each class, at least one image.
+        seed: Decides which images.
+
+    Returns:
+        The data, and the images that were held out, fixed as those of search and test are.
+
+    Raises:
+        InputError: A class has too few images to be in both parts.
+    """
+    rest, held = cut(
+        data.train.labels,
+        [share],
+        seed=derived_seed("hold out", seed),
+        class_names=data.class_names,
+        source=data.name,
+    )
+    plain = data.train if data.plain_train is None else data.plain_train
+    smaller = replace(
+        data,
+        train=Part(data.train, rest),
+        plain_train=Part(plain, rest),
+        epoch_size=round((1 - share) * data.epoch_size),
+    )
+    return smaller, Part(plain, held)
 
 
 def _find(source: str | OwnDataset, *, image_size: int, seed: int) -> ImageSource:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 IMAGENET_CLASSES = 1000
 """Of ImageNet, on which the papers measure."""
 
+WORST = 5
+"""So many classes, the least accurate ones, are told of in a card."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSummary:
@@ -37,6 +40,47 @@ class ModelSummary:
     mean: Sequence[float]
     std: Sequence[float]
     crop: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassAccuracy:
+    """How well the images of one class are told from the others.
+
+    Attributes:
+        name: Of the class.
+        images: How many there are of it.
+        accuracy: Share of them that were taken for it, 0 to 1; None where there are none.
+        mistaken_for: The class that most of the others were taken for; None where none was.
+    """
+
+    name: str
+    images: int
+    accuracy: float | None
+    mistaken_for: str | None
+
+
+def class_accuracies(
+    confusion: Sequence[Sequence[int]], names: Sequence[str]
+) -> list[ClassAccuracy]:
+    """What a confusion matrix says of each class, in the order of the classes.
+
+    Args:
+        confusion: How many images of each class (rows) were taken for each class (columns).
+        names: Of the classes.
+    """
+    classes = []
+    for label, (name, counts) in enumerate(zip(names, confusion, strict=True)):
+        images = sum(counts)
+        wrong = [count if other != label else 0 for other, count in enumerate(counts)]
+        classes.append(
+            ClassAccuracy(
+                name=name,
+                images=images,
+                accuracy=counts[label] / images if images else None,
+                mistaken_for=names[wrong.index(max(wrong))] if any(wrong) else None,
+            )
+        )
+    return classes
 
 
 def model_card(model: ModelSummary, run: RunSummary) -> str:
@@ -101,6 +145,7 @@ def retrained_card(
     exported: float,
     retrained: float,
     test_images: int,
+    classes: Sequence[ClassAccuracy],
     recipe: Mapping[str, object],
     stages: Sequence[Mapping[str, object]],
     class_names: Sequence[str],
@@ -126,6 +171,13 @@ nor search has seen.
 
 {_table(figures)}
 
+## Least accurate classes
+
+{_table(_worst(classes))}
+
+All classes are in `classes.csv`, what each was taken for in `confusion.csv`, and the losses of the
+training in `curve.csv`.
+
 ## Architecture
 
 {_table(stages)}
@@ -135,6 +187,20 @@ nor search has seen.
 {_table([{"setting": key, "value": value} for key, value in recipe.items()])}
 
 {_use(proxy_size, class_names, mean, std, crop)}"""
+
+
+def _worst(classes: Sequence[ClassAccuracy]) -> list[dict[str, object]]:
+    """The least accurate classes as rows, the worst first."""
+    measured = [(known.accuracy, known) for known in classes if known.accuracy is not None]
+    return [
+        {
+            "class": known.name,
+            "accuracy": percent(accuracy),
+            "test images": f"{known.images:,}",
+            "most often taken for": known.mistaken_for or "–",
+        }
+        for accuracy, known in sorted(measured, key=lambda pair: pair[0])[:WORST]
+    ]
 
 
 def converted_card(

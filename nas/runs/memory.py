@@ -3,7 +3,7 @@
 All bounds are lower ones: what passes may still be too much, but what is refused could never work.
 """
 
-from nas.data import Data, Samples
+from nas.data import Data
 from nas.runs.config import RunConfig
 from nas.utilities.devices import check_memory
 from search_space import SearchSpace, total_cost
@@ -20,8 +20,7 @@ def check_run(config: RunConfig, data: Data) -> None:
     check_memory(f"`space` {config.space.name}, trained", 16 * params, config.device)
     check_training(
         config.space,
-        data.search,
-        limit=config.search_images,
+        images=min(len(data.search), config.search_images),
         batch_size=config.batch_size,
         image_size=config.proxy_size,
         device=config.device,
@@ -30,9 +29,8 @@ def check_run(config: RunConfig, data: Data) -> None:
 
 def check_training(
     space: SearchSpace,
-    split: Samples,
     *,
-    limit: int | None,
+    images: int,
     batch_size: int,
     image_size: int,
     device: str,
@@ -41,8 +39,7 @@ def check_training(
 
     Args:
         space: Of the network that is trained.
-        split: What it is evaluated on, which is held in memory.
-        limit: The most images of it; all if None.
+        images: How many images it is evaluated on, which are held in memory.
         batch_size: Images in a training step.
         image_size: Side in pixels.
         device: Where it is trained.
@@ -50,7 +47,6 @@ def check_training(
     Raises:
         InputError: If not.
     """
-    images = len(split) if limit is None else min(len(split), limit)
     activations = total_cost(space.scaled(0.0), image_size=image_size).activations
     needed = {"cpu": 3 * image_size**2 * (images + 4 * batch_size)}
     needed[device] = needed.get(device, 0) + 2 * batch_size * activations  # in bfloat16

@@ -1,5 +1,6 @@
 """Retraining: exported architectures trained alone, then measured on the test split."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,25 +13,34 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from nas.data import Augment, Data, OwnDataset, load_data, materialise
+from nas.data import Augment, Data, OwnDataset, hold_out, load_data, materialise
 from nas.data.own_dataset import OWN_DATASET
 from nas.export.network import export_network, exported_front, stage_rows
 from nas.objectives.objective import Objective
-from nas.report.cards import retrained_card
+from nas.report.cards import ClassAccuracy, class_accuracies, retrained_card
 from nas.runs.config import BATCH, RunConfig
 from nas.runs.configure import default_loader_workers, illegal_field
 from nas.runs.folder import RunFolder, logging_to
 from nas.runs.memory import check_training
 from nas.runs.same_data import keep_data
-from nas.training.accuracy import count_correct
-from nas.training.alone import Recipe, Start, identity_of, new_network, train_alone
+from nas.training.accuracy import confusion_matrix, predict
+from nas.training.alone import (
+    LARGEST_HELD_OUT,
+    ClassWeights,
+    Point,
+    Recipe,
+    Start,
+    identity_of,
+    new_network,
+    train_alone,
+)
 from nas.training.checkpoint import load_checkpoint
 from nas.training.strategies.strategy import Share
 from nas.utilities.bounds import Number, PositiveCount
 from nas.utilities.devices import check_device
 from nas.utilities.differences import first_difference
 from nas.utilities.errors import Diverged, InputError
-from nas.utilities.files import read_json, write_json
+from nas.utilities.files import read_json, write_csv, write_json
 from nas.utilities.interrupt import StopRequest, stop_on_signals
 from nas.utilities.progress import LiveLine
 from nas.utilities.units import format_accuracy
@@ -85,6 +95,11 @@ def retrain_run(
     drop_path: float,
     augment: Augment,
     train_size: int | None,
+    ema: float,
+    layer_decay: float,
+    validate: float,
+    class_weights: ClassWeights,
+    accumulate: int,
     seed: int,
     device: str | None,
     loader_workers: int | None,
@@ -104,18 +119,34 @@ def retrain_run(
         raise InputError("`steps` and `epochs` say the same thing; give one of them")
     if top < 1:
         raise InputError(f"`top` {top} is below 1")
-    if not 0 <= drop_path < 1:
-        raise InputError(f"`drop_path` {drop_path:g} is outside 0 to 1")
+    if not 0 <= validate <= LARGEST_HELD_OUT:
+        raise InputError(f"`validate` {validate:g} is outside 0 to {LARGEST_HELD_OUT:g}")
     device = check_device(config.device if device is None else device)
-    exported_networks(folder)  # refuses a run without any, before the data are loaded
-    folder.retrained(name)  # likewise a name that cannot be used
-    source = data_again(config, data)
     if train_size is None:
         train_size = config.proxy_size
     if batch_size is None:
         batch_size = BATCH
-    if batch_size < 1:
-        raise InputError(f"`batch_size` {batch_size} is below 1")
+    if steps is None:
+        steps = max(1, _IMAGES * config.steps * config.batch_size // max(1, batch_size))
+    recipe = _checked_recipe(
+        start=start,
+        steps=steps,
+        batch_size=batch_size,
+        lr=lr,
+        drop_path=drop_path,
+        augment=augment,
+        image_size=train_size,
+        seed=seed,
+        device=device,
+        ema=ema,
+        layer_decay=layer_decay,
+        held_out=validate,
+        class_weights=class_weights,
+        accumulate=accumulate,
+    )
+    exported_networks(folder)  # refuses a run without any, before the data are loaded
+    folder.retrained(name)  # likewise a name that cannot be used
+    source = data_again(config, data)
     loaded = load_data(
         source,
         image_size=train_size,
@@ -124,30 +155,14 @@ def retrain_run(
     )
     check_training(
         config.space,
-        loaded.test,
-        limit=None,
-        batch_size=batch_size,
+        images=len(loaded.test) + round(validate * len(loaded.train)),
+        batch_size=math.ceil(batch_size / accumulate),
         image_size=train_size,
         device=device,
     )
     if epochs is not None:
-        steps = epochs * max(1, round(loaded.epoch_size / batch_size))
-    try:
-        recipe = Recipe(
-            start=start,
-            steps=max(1, _IMAGES * config.steps * config.batch_size // batch_size)
-            if steps is None
-            else steps,
-            batch_size=batch_size,
-            lr=lr,
-            drop_path=drop_path,
-            augment=augment,
-            image_size=train_size,
-            seed=seed,
-            device=device,
-        )
-    except ValidationError as error:
-        raise illegal_field(error) from None
+        steps = epochs * max(1, round((1 - validate) * loaded.epoch_size / batch_size))
+        recipe = _checked_recipe(**recipe.model_dump() | {"steps": steps})
     if loader_workers is None:
         loader_workers = default_loader_workers(config.data)
     with stop_on_signals() as stop:
@@ -163,6 +178,18 @@ def retrain_run(
         )
 
 
+def _checked_recipe(**fields: Any) -> Recipe:
+    """A recipe of what a user asks for.
+
+    Raises:
+        InputError: With the first field that is illegal.
+    """
+    try:
+        return Recipe(**fields)
+    except ValidationError as error:
+        raise illegal_field(error) from None
+
+
 def retrain(
     folder: RunFolder,
     *,
@@ -176,7 +203,8 @@ def retrain(
 ) -> list[Retrained]:
     """Train the `top` most accurate architectures of a run's front, and print a table of them.
 
-    Each network leaves `<name>/<n>/` with its weights, model card and `metrics.json`. One that is
+    Each network leaves `<name>/<n>/` with its weights, model card, `metrics.json` and three tables:
+    `curve.csv` of its training, `classes.csv` and `confusion.csv` of the test split. One that is
     done is not trained again.
 
     Args:
@@ -207,10 +235,22 @@ def retrain(
         tested = materialise(
             data.test, limit=None, seed=config.seed, workers=loader_workers, stop=stop
         )
+        validation = None
+        if recipe.held_out:
+            data, held_out = hold_out(data, recipe.held_out, seed=config.seed)
+            validation = materialise(
+                held_out, limit=None, seed=config.seed, workers=loader_workers, stop=stop
+            )
         results = []
         for source in exported:
             job = _Retraining(
-                source, folder.retrained(name) / source.name, recipe, data, tested, objectives
+                source,
+                folder.retrained(name) / source.name,
+                recipe,
+                data=data,
+                validation=validation,
+                tested=tested,
+                objectives=objectives,
             )
             results.append(job.run(config.image_size, loader_workers, stop, console))
     console.print(_table(results, data, recipe, objectives))
@@ -268,12 +308,15 @@ class _Retraining:
         source: Path,
         target: Path,
         recipe: Recipe,
+        *,
         data: Data,
+        validation: tuple[Tensor, Tensor] | None,
         tested: tuple[Tensor, Tensor],
         objectives: Sequence[Objective],
     ) -> None:
         self.source, self.target = source, target
-        self.recipe, self.data, self.tested = recipe, data, tested
+        self.recipe, self.data = recipe, data
+        self.validation, self.tested = validation, tested
         self.objectives = objectives
         self.metrics = target / "metrics.json"
         self.state = target.parent / f".{target.name}.state.safetensors"
@@ -298,22 +341,24 @@ class _Retraining:
             exported.architecture, recipe, num_classes=about.num_classes, given=exported
         )
         # Before the training: that it cannot be measured is not to be found out after hours.
-        exported_accuracy = self._accuracy(exported.to(recipe.device), named=f"{self.source}")
+        before = self._confusion(exported.to(recipe.device), named=f"{self.source}")
         title = f"front/{self.source.name} from {recipe.start}"
         with LiveLine(console, title, total=recipe.steps) as line:
 
             def show(step: int, loss: float) -> None:
                 line.update(step, f"loss {loss:.2f}")
 
-            train_alone(
+            curve = train_alone(
                 network,
                 data=self.data,
                 recipe=recipe,
                 state=self.state,
                 stop=stop,
                 on_progress=show,
+                validation=self.validation,
                 loader_workers=loader_workers,
             )
+        after = self._confusion(network, named=f"`lr` {recipe.lr:g}, try a lower rate")
         cost = total_cost(
             network.architecture, image_size=image_size, num_classes=about.num_classes
         )
@@ -321,11 +366,12 @@ class _Retraining:
             rank=int(self.source.name),
             hash=network.architecture.hash,
             costs={o.name: o.value(cost) for o in self.objectives if o.value is not None},
-            exported=exported_accuracy,
-            retrained=self._accuracy(network, named=f"`lr` {recipe.lr:g}, try a lower rate"),
+            exported=_accuracy(before),
+            retrained=_accuracy(after),
             test_images=len(self.tested[1]),
         )
-        self._export(network, result, image_size)
+        self._export(network, result, after, image_size)
+        self._write_tables(curve, after)
         # Last, since it says that all the rest is there.
         metrics = _Metrics(hash=result.hash, recipe=recipe, result=result)
         write_json(self.metrics, to_jsonable_python(metrics))
@@ -349,16 +395,36 @@ class _Retraining:
                 f"{self.target}: was retrained otherwise ({difference}); give another `name`"
             )
 
-    def _accuracy(self, network: Network, *, named: str) -> float:
-        """Accuracy on the test split; where there is none, a line says so of what is named."""
+    def _confusion(self, network: Network, *, named: str) -> Tensor:
+        """Confusion matrix of the test split; where there is none, a line says so of `named`."""
         images, labels = self.tested
         try:
-            correct = count_correct(network, images, labels, mean=self.data.mean, std=self.data.std)
+            predicted = predict(network, images, mean=self.data.mean, std=self.data.std)
         except Diverged as error:
             raise Diverged(f"{named}: {error}") from None
-        return correct / len(labels)
+        return confusion_matrix(labels, predicted, num_classes=self.data.num_classes)
 
-    def _export(self, network: Network, result: Retrained, image_size: int) -> None:
+    def _write_tables(self, curve: Sequence[Point], confusion: Tensor) -> None:
+        write_csv(self.target / "curve.csv", Point._fields, curve)
+        write_csv(
+            self.target / "classes.csv",
+            ("class", "images", "accuracy"),
+            ((known.name, known.images, known.accuracy) for known in self._classes(confusion)),
+        )
+        names = self.data.class_names
+        rows = zip(names, confusion.tolist(), strict=True)
+        write_csv(
+            self.target / "confusion.csv",
+            ("true class", *names),
+            ((name, *counts) for name, counts in rows),
+        )
+
+    def _classes(self, confusion: Tensor) -> list[ClassAccuracy]:
+        return class_accuracies(confusion.tolist(), self.data.class_names)
+
+    def _export(
+        self, network: Network, result: Retrained, confusion: Tensor, image_size: int
+    ) -> None:
         recipe, classes = self.recipe, len(self.data.class_names)
         card = retrained_card(
             name=f"{self.target.parent.name}/{self.target.name}",
@@ -373,6 +439,7 @@ class _Retraining:
             exported=result.exported,
             retrained=result.retrained,
             test_images=result.test_images,
+            classes=self._classes(confusion),
             recipe=recipe.model_dump(mode="json"),
             stages=stage_rows(network.architecture, image_size),
             class_names=self.data.class_names,
@@ -383,6 +450,11 @@ class _Retraining:
         export_network(
             self.target, network.cpu(), self.data, image_size=recipe.image_size, card=card
         )
+
+
+def _accuracy(confusion: Tensor) -> float:
+    """Share of the images that were taken for what they are."""
+    return int(confusion.trace()) / int(confusion.sum())
 
 
 def _amounts(objectives: Sequence[Objective], result: Retrained) -> Iterator[tuple[Objective, str]]:

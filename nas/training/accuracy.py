@@ -13,6 +13,40 @@ EVALUATION_BATCH = 250
 
 
 @torch.no_grad()
+def predict(
+    network: Network,
+    images: Tensor,
+    *,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    batch_size: int = EVALUATION_BATCH,
+) -> Tensor:
+    """The class with the highest score for each image, int64 (N,); eval mode and bf16 autocast.
+
+    bf16 has the exponents of float32: what is too large for it is too large for either.
+
+    Args:
+        network: The network, on the device to use.
+        images: uint8 (N, 3, S, S).
+        mean: Of each channel, for pixels from 0 to 1.
+        std: Likewise.
+        batch_size: Images at a time.
+
+    Raises:
+        Diverged: If a class score is infinite or not a number: no class is the highest then.
+    """
+    device = next(network.parameters()).device
+    network.eval()
+    predicted = []
+    for some in images.split(batch_size):
+        with autocast(device):
+            logits = network(normalise(some.to(device), mean, std))
+        if not logits.isfinite().all():
+            raise Diverged("class scores of the network are infinite or not a number")
+        predicted.append(logits.argmax(dim=1).cpu())
+    return torch.cat(predicted)
+
+
 def count_correct(
     network: Network,
     images: Tensor,
@@ -22,9 +56,7 @@ def count_correct(
     std: tuple[float, float, float],
     batch_size: int = EVALUATION_BATCH,
 ) -> int:
-    """Number of images whose highest class score is their label's, in eval mode and bf16 autocast.
-
-    bf16 has the exponents of float32: what is too large for it is too large for either.
+    """Number of images whose highest class score is their label's.
 
     Args:
         network: The network, on the device to use.
@@ -35,18 +67,22 @@ def count_correct(
         batch_size: Images at a time.
 
     Raises:
-        Diverged: If a class score is infinite or not a number: no class is the highest then.
+        Diverged: Where `predict` does.
     """
-    device = next(network.parameters()).device
-    network.eval()
-    correct = 0
-    for some, truth in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-        with autocast(device):
-            logits = network(normalise(some.to(device), mean, std))
-        if not logits.isfinite().all():
-            raise Diverged("class scores of the network are infinite or not a number")
-        correct += int((logits.argmax(dim=1) == truth.to(device)).sum())
-    return correct
+    predicted = predict(network, images, mean=mean, std=std, batch_size=batch_size)
+    return int((predicted == labels).sum())
+
+
+def confusion_matrix(labels: Tensor, predicted: Tensor, *, num_classes: int) -> Tensor:
+    """How many images of each class (rows) were taken for each class (columns), int64 (C, C).
+
+    Args:
+        labels: int64 (N,).
+        predicted: Likewise.
+        num_classes: C.
+    """
+    counts = torch.bincount(labels * num_classes + predicted, minlength=num_classes**2)
+    return counts.view(num_classes, num_classes)
 
 
 class SubnetEvaluator:

@@ -5,25 +5,29 @@ smoothing, stochastic depth, clipping; with `augment="full"` also RandAugment, m
 random erasing, which pay off in long trainings.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field
 from timm.data.mixup import Mixup, mixup_target
 from timm.data.random_erasing import RandomErasing
 from timm.optim import create_optimizer_v2
+from timm.utils import ModelEmaV3
 from torch import Tensor
 from torch.nn import functional as F
 
 from nas.data import Augment, Data
+from nas.training.accuracy import count_correct
 from nas.training.loop import CHECKPOINT_SECONDS, Session, autocast, train
 from nas.training.module_learner import ModuleLearner
+from nas.training.schedule import learning_rate
 from nas.training.settings import TrainingSettings
 from nas.training.strategies.strategy import Share
-from nas.utilities.bounds import Amount
-from nas.utilities.errors import InputError
+from nas.utilities.bounds import Amount, Batch
+from nas.utilities.errors import Diverged, InputError
 from nas.utilities.interrupt import StopRequest
 from nas.utilities.seeding import derived_seed, seed_global_generators
 from search_space import Architecture
@@ -31,6 +35,13 @@ from search_space.bounds import Pixels
 from supernet import Network, parameter_groups
 
 Start = Literal["scratch", "supernet"]
+ClassWeights = Literal["none", "balanced"]
+
+LARGEST_HELD_OUT = 0.5
+"""Share of the train split."""
+
+VALIDATIONS = 20
+"""The most times that held-out images are looked at in a training."""
 
 
 class Recipe(TrainingSettings):
@@ -47,6 +58,17 @@ class Recipe(TrainingSettings):
             following have an effect with `augment` `full` alone.
         cutmix: Likewise of cutmix. Where both are used each has half of the batches.
         erasing: Chance that a part of an image is erased.
+        ema: Decay of the exponential moving average of the weights, which is then what is measured
+            and exported; 0 for none. In the first steps the decay is smaller, so that the average
+            forgets the weights that the training began with.
+        layer_decay: Learning rate of a layer relative to the one behind it; below 1 the layers near
+            the image keep more of what they began with (as in BEiT, Bao et al., 2022).
+        held_out: Share of each class of the train split that is held out; the weights that are most
+            accurate on it are the result then. 0 for none.
+        class_weights: `balanced` weighs classes in the loss by one over their number of training
+            images, so that a rare one counts as much as a frequent one.
+        accumulate: In how many parts, one after the other, a batch goes through the network, whose
+            gradients add up; memory is needed for one part.
     """
 
     start: Start
@@ -58,6 +80,27 @@ class Recipe(TrainingSettings):
     mixup: Amount = 0.8
     cutmix: Amount = 1.0
     erasing: Share = 0.25
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    held_out: Annotated[float, Field(ge=0, le=LARGEST_HELD_OUT)] = 0.0
+    class_weights: ClassWeights = "none"
+    accumulate: Batch = 1
+
+
+class Point(NamedTuple):
+    """One step of a training's curve.
+
+    Attributes:
+        step: Its number, from 1.
+        loss: Of its batch, before the step was taken.
+        lr: The learning rate that it was taken with.
+        accuracy: After it, on the images that are held out; None where it was not measured.
+    """
+
+    step: int
+    loss: float
+    lr: float
+    accuracy: float | None
 
 
 def new_network(
@@ -91,10 +134,14 @@ def train_alone(
     state: Path,
     stop: StopRequest,
     on_progress: Callable[[int, float], None],
+    validation: tuple[Tensor, Tensor] | None = None,
     loader_workers: int = 0,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
-) -> None:
+) -> list[Point]:
     """Train a network in place, from the last saved state if there is one.
+
+    In the end it has the weights that are to be measured: the averaged ones, if the recipe says so,
+    and with a validation those of the step after which they were most accurate on it.
 
     Args:
         network: On the recipe's device, with the weights to begin with.
@@ -103,17 +150,33 @@ def train_alone(
         state: Where the state is kept. The caller removes it, once the result is safe.
         stop: Looked at after every step.
         on_progress: Called after every step, with the steps done and the loss of this one.
+        validation: Images, uint8 (N, 3, S, S), and labels, int64 (N,), that the train split lacks;
+            the accuracy on them is measured after every twentieth of the steps, and after the last.
         loader_workers: Processes that load images.
         checkpoint_seconds: Time between two savings of the state.
+
+    Returns:
+        The curve of the whole training, steps of earlier processes included.
 
     Raises:
         Interrupted: If a stop was requested; the state was saved.
         InputError: If the recipe cannot mix the batches, the saved state is of another training or
             cannot be read, or the loss is no longer finite.
     """
+    weights = None
+    if recipe.class_weights == "balanced":
+        weights = balanced_weights(data.train.labels, num_classes=data.num_classes)
+    learner = NetworkLearner(network, recipe, num_classes=data.num_classes, class_weights=weights)
+
+    interval = math.ceil(recipe.steps / VALIDATIONS)
 
     def show(step: int, losses: Sequence[float]) -> None:
-        on_progress(step, losses[0])
+        accuracy = math.nan
+        if validation is not None and (step % interval == 0 or step == recipe.steps):
+            accuracy = learner.validate(*validation, mean=data.mean, std=data.std)
+        loss = sum(losses)
+        learner.curve.append((loss, accuracy))
+        on_progress(step, loss)
 
     session = Session(
         data=data,
@@ -123,13 +186,37 @@ def train_alone(
         checkpoint_seconds=checkpoint_seconds,
     )
     train(
-        NetworkLearner(network, recipe, num_classes=data.num_classes),
+        learner,
         session,
         settings=recipe,
         state=state,
         identity=identity_of(network.architecture, recipe),
         on_step=show,
     )
+    network.load_state_dict(learner.learned())
+    return [
+        Point(
+            step=step + 1,
+            loss=loss,
+            lr=learning_rate(step, recipe),
+            accuracy=None if math.isnan(accuracy) else accuracy,
+        )
+        for step, (loss, accuracy) in enumerate(learner.curve)
+    ]
+
+
+def balanced_weights(labels: Sequence[int], *, num_classes: int) -> Tensor:
+    """What each class weighs in the loss, float32 (C,), so that all weigh the same in sum.
+
+    An image weighs 1 on average; a class without images weighs nothing.
+
+    Args:
+        labels: Of the training images.
+        num_classes: C.
+    """
+    counts = torch.bincount(torch.tensor(labels), minlength=num_classes)
+    present = counts > 0
+    return torch.where(present, len(labels) / (present.sum() * counts.clamp(min=1)), 0.0)
 
 
 class NetworkLearner(ModuleLearner):
@@ -139,34 +226,137 @@ class NetworkLearner(ModuleLearner):
         network: Who learns.
         recipe: How.
         num_classes: Of the data.
+        class_weights: What each class weighs in the loss, (C,); None for 1 each.
+
+    Attributes:
+        average: The network with the moving average of the weights; None without `ema`.
+        curve: The loss of each step so far, and the accuracy after it on what is held out, NaN
+            where it was not measured; a part of the state.
+        best: The most accurate of the weights that were measured; None before any were.
 
     Raises:
         InputError: If the recipe mixes pairs and the batch is odd.
     """
 
-    def __init__(self, network: Network, recipe: Recipe, *, num_classes: int) -> None:
+    def __init__(
+        self,
+        network: Network,
+        recipe: Recipe,
+        *,
+        num_classes: int,
+        class_weights: Tensor | None = None,
+    ) -> None:
         self.network, self.recipe = network.train(), recipe
         self.augment = BatchAugmentation(recipe, num_classes)
+        self.class_weights = None if class_weights is None else class_weights.to(recipe.device)
         optimizer = create_optimizer_v2(
-            parameter_groups(network, weight_decay=recipe.weight_decay),
+            parameter_groups(
+                network, weight_decay=recipe.weight_decay, layer_decay=recipe.layer_decay
+            ),
             opt="adamw",
             lr=recipe.lr,
             betas=recipe.betas,
             eps=recipe.eps,
         )
         super().__init__(network, optimizer, clip_norm=recipe.clip_norm)
+        self.average = (
+            ModelEmaV3(network, decay=recipe.ema, use_warmup=True) if recipe.ema else None
+        )
+        self.curve: list[tuple[float, float]] = []
+        self.best: dict[str, Tensor] | None = None
+        self._step = 0
 
     def losses(self, step: int, images: Tensor, labels: Tensor) -> Iterator[Tensor]:
-        """The cross-entropy with the augmented batch's target probabilities."""
+        """The cross-entropy with the augmented batch's target probabilities, part by part."""
         # Stochastic depth and mixing draw from the step alone, so that a resumed training gives the
         # result of an uninterrupted one.
+        self._step = step
         seed = derived_seed("retrain", self.recipe.seed, step)
         seed_global_generators(seed)
         torch.manual_seed(seed)  # the GPUs' generators, too
         images, targets = self.augment(images, labels)
-        with autocast(images.device):
-            scores = self.network(images)
-        yield F.cross_entropy(scores.float(), targets)
+        parts = self.recipe.accumulate
+        for some, wanted in zip(images.chunk(parts), targets.chunk(parts), strict=True):
+            with autocast(images.device):
+                scores = self.network(some)
+            loss = F.cross_entropy(scores.float(), wanted, weight=self.class_weights)
+            yield loss * (len(some) / len(images))
+
+    def update(self, *, lr: float) -> None:
+        """Clip, step and zero, and take the new weights into their average."""
+        super().update(lr=lr)
+        if self.average is not None:
+            self.average.update(self.network, step=self._step + 1)
+
+    def validate(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+    ) -> float:
+        """Accuracy on images that are held out; keeps the weights if none before were better.
+
+        Raises:
+            Diverged: If a class score is not finite.
+        """
+        measured = self._measured
+        try:
+            correct = count_correct(measured, images, labels, mean=mean, std=std)
+        except Diverged as error:
+            raise Diverged(f"`lr` {self.recipe.lr:g}: {error}; try a lower rate") from None
+        self.network.train()
+        accuracy = correct / len(labels)
+        if not any(before > accuracy for _, before in self.curve):
+            self.best = {name: tensor.clone() for name, tensor in measured.state_dict().items()}
+        return accuracy
+
+    def learned(self) -> dict[str, Tensor]:
+        """The weights that the training is for: the best ones, the averaged ones, or the last."""
+        if self.best is not None:
+            return self.best
+        return self._measured.state_dict()
+
+    @property
+    def _measured(self) -> Network:
+        """The network with the averaged weights, or the one that is trained."""
+        return self.network if self.average is None else self.average.module
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """That of the network and the optimizer, the curve, the averaged and the best weights."""
+        curve = {"curve": torch.tensor(self.curve, dtype=torch.float64)} if self.curve else {}
+        best = {f"best.{name}": tensor for name, tensor in (self.best or {}).items()}
+        return super().state_dict() | curve | self._averaged() | best
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Overwrite weights, moments, curve, averaged and best weights.
+
+        Raises:
+            KeyError: If an averaged or a best weight is missing.
+            ValueError: If weights or moments are of another network, or the curve is missing.
+        """
+        rest = dict(state)
+        curve = rest.pop("curve", None)
+        best = {name: rest.pop(name) for name in state if name.startswith("best.")}
+        for name, tensor in self._averaged().items():
+            tensor.copy_(rest.pop(name))
+        super().load_state_dict(rest)
+        if curve is None or curve.ndim != 2 or curve.shape[1] != 2:
+            raise ValueError("it lacks the curve")
+        self.curve = [(loss, accuracy) for loss, accuracy in curve.tolist()]
+        if not curve[:, 1].isnan().all():
+            weights = self.network.state_dict()
+            self.best = {name: best[f"best.{name}"].to(weights[name]) for name in weights}
+            if any(tensor.shape != weights[name].shape for name, tensor in self.best.items()):
+                raise ValueError("its best weights are of another network")
+
+    def _averaged(self) -> dict[str, Tensor]:
+        """The averaged weights by their names in the state: the tensors themselves."""
+        if self.average is None:
+            return {}
+        weights = self.average.module.state_dict()
+        return {f"average.{name}": tensor for name, tensor in weights.items()}
 
 
 class BatchAugmentation:

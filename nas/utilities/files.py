@@ -1,10 +1,12 @@
 """Files that are never seen half-written, and files that are read back whatever they hold."""
 
+import csv
 import errno
+import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -111,6 +113,15 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old or the new one, never a part."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table below a line of names, as `write_text` writes; None is an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def write_json(path: Path, value: object) -> None:

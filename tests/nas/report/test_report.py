@@ -16,7 +16,7 @@ from rich.console import Console
 from nas.latency.table import TimedNetwork
 from nas.objectives.limits import Limits
 from nas.objectives.objective import ACCURACY, MACS, LatencyColumns, Objective, latency_on
-from nas.report.cards import ModelSummary, model_card
+from nas.report.cards import ModelSummary, class_accuracies, model_card
 from nas.report.figures import macs_latency_figure, pareto_figure, prediction_figure
 from nas.report.pages import next_commands, write_report
 from nas.report.run_summary import LatencySummary, RunSummary, latency_text
@@ -909,3 +909,13 @@ def test_importing_the_report_imports_neither_pandas_nor_plotly_nor_torch() -> N
     code = f"import sys, nas.report; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_of_each_class_it_is_said_how_accurate_it_is_and_what_it_is_taken_for() -> None:
+    cat, dog, eel, fox = class_accuracies(
+        [[8, 0, 2, 0], [3, 5, 1, 1], [0, 0, 0, 0], [0, 0, 0, 4]], ["cat", "dog", "eel", "fox"]
+    )
+    assert (cat.name, cat.images, cat.accuracy, cat.mistaken_for) == ("cat", 10, 0.8, "eel")
+    assert (dog.accuracy, dog.mistaken_for) == (0.5, "cat")
+    assert (eel.images, eel.accuracy, eel.mistaken_for) == (0, None, None)
+    assert (fox.accuracy, fox.mistaken_for) == (1.0, None)

@@ -1,9 +1,11 @@
+import csv
 import json
 import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,13 +14,17 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from small_runs import command, finish, start
 
+import nas
 import nas.runs.retraining
-from nas.data import Data, Samples, load_data
+from nas.data import Data, Samples, load_data, materialise
 from nas.runs.folder import RunFolder
 from nas.runs.retraining import Retrained, retrain
-from nas.training.alone import Recipe
+from nas.training.accuracy import predict
+from nas.training.alone import Point, Recipe, train_alone
+from nas.training.schedule import learning_rate
 from nas.utilities.errors import InputError
 from nas.utilities.interrupt import Interrupted, StopRequest
+from search_space import SearchSpace
 from supernet import Network, load_exported
 
 SHORT = Recipe(
@@ -179,6 +185,87 @@ def test_a_resumed_retraining_equals_an_uninterrupted_one(
     assert {path.name for path in run.retrained("retrain").iterdir()} == {"1"}
 
 
+def test_images_that_are_held_out_are_counted_where_memory_is_looked_at(
+    run: RunFolder, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[int] = []
+
+    def check(space: SearchSpace, *, images: int, **_: Any) -> None:
+        counted.append(images)
+        raise InputError("too little memory")
+
+    monkeypatch.setattr(nas.runs.retraining, "check_training", check)
+    for share in (0.0, 0.5):
+        with pytest.raises(InputError, match="too little memory"):
+            nas.retrain(run.path, validate=share, train_size=32, progress=False)
+    assert counted[1] - counted[0] == round(0.5 * len(data.train))
+
+
+def table(folder: RunFolder, name: str) -> list[dict[str, str]]:
+    with (folder.retrained("retrain") / "1" / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_resumed_retraining_leaves_the_whole_curve(run: RunFolder, data: Data) -> None:
+    interrupt(run, data, after=3)
+    train(run, data)
+    rows = table(run, "curve.csv")
+    assert [row["step"] for row in rows] == ["1", "2", "3", "4", "5"]
+    assert all(float(row["loss"]) > 0 for row in rows)
+    assert [float(row["lr"]) for row in rows] == [learning_rate(s, SHORT) for s in range(5)]
+
+
+def test_tables_tell_how_each_class_of_the_test_split_was_taken(run: RunFolder, data: Data) -> None:
+    (result,) = train(run, data)
+    network, _ = load_exported(run.retrained("retrain") / "1")
+    images, labels = materialise(data.test, limit=None, seed=0)
+    predicted = predict(network, images, mean=data.mean, std=data.std)
+    confusion = table(run, "confusion.csv")
+    assert [row["true class"] for row in confusion] == list(data.class_names)
+    for true, row in enumerate(confusion):
+        for taken, name in enumerate(data.class_names):
+            assert int(row[name]) == int(((labels == true) & (predicted == taken)).sum())
+    classes = table(run, "classes.csv")
+    right = sum(int(row["images"]) * float(row["accuracy"]) for row in classes)
+    assert right / 100 == pytest.approx(result.retrained)
+    for row, counts in zip(classes, confusion, strict=True):
+        name = row["class"]
+        assert float(row["accuracy"]) == int(counts[name]) / int(row["images"])
+
+
+def test_the_card_tells_of_the_least_accurate_classes(run: RunFolder, data: Data) -> None:
+    train(run, data)
+    card = (run.retrained("retrain") / "1" / "README.md").read_text()
+    _, part = card.split("## Least accurate classes")
+    rows = [line.split("|")[1:4] for line in part.splitlines() if line.startswith("| ")][2:7]
+    worst = sorted(table(run, "classes.csv"), key=lambda row: float(row["accuracy"]))[:5]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        [row["class"], f"{100 * float(row['accuracy']):.1f} %", row["images"]] for row in worst
+    ]
+
+
+def test_what_is_held_out_of_the_train_split_is_not_trained_on(
+    run: RunFolder, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+
+    def watched(network: Network, **arguments: Any) -> list[Point]:
+        given.update(arguments)
+        return train_alone(network, **arguments)
+
+    monkeypatch.setattr(nas.runs.retraining, "train_alone", watched)
+    train(run, data, changed(held_out=0.25))
+    images, labels = given["validation"]
+    assert len(given["data"].train) + len(labels) == len(data.train)
+    assert len(labels) == pytest.approx(0.25 * len(data.train), rel=0.02)
+    assert images.shape == (len(labels), 3, 32, 32)
+    rows = table(run, "curve.csv")
+    assert all(0 <= float(row["accuracy"]) <= 1 for row in rows)
+    train(run, data, changed(held_out=0.25), name="again")  # the data of the run are the same
+    with pytest.raises(InputError, match=r"held_out is 0\.25 there, 0\.0 here"):
+        train(run, data)
+
+
 def test_what_another_recipe_has_begun_or_done_is_not_replaced(run: RunFolder, data: Data) -> None:
     other = changed(seed=1)
     refused = r"retrain/1: was retrained otherwise \(seed is 0 there, 1 here\); give another `name`"
@@ -246,6 +333,23 @@ def test_data_of_other_classes_is_refused(run: RunFolder, data: Data) -> None:
 
 
 @pytest.mark.slow
+def test_flags_of_the_recipe_are_kept_and_resuming_without_them_is_refused(run: RunFolder) -> None:
+    few = ("retrain", run.path, "--steps", "1", "--batch-size", "8")
+    given = ("--ema", "0.9", "--layer-decay", "0.75", "--validate", "0.1")
+    others = ("--class-weights", "balanced", "--accumulate", "2")
+    assert command(*few, *given, *others).status == 0
+    metrics = json.loads((run.retrained("retrain") / "1" / "metrics.json").read_text())
+    assert metrics["recipe"]["ema"] == 0.9
+    assert metrics["recipe"]["layer_decay"] == 0.75
+    assert metrics["recipe"]["held_out"] == 0.1
+    assert metrics["recipe"]["class_weights"] == "balanced"
+    assert metrics["recipe"]["accumulate"] == 2
+    refused = command(*few)
+    assert refused.status == 2
+    assert "ema is 0.9 there, 0.0 here" in refused.err
+
+
+@pytest.mark.slow
 def test_epochs_are_passes_over_the_train_split(run: RunFolder, data: Data) -> None:
     batch = data.epoch_size // 2
     flags = ("--epochs", "1", "--batch-size", str(batch), "--train-size", "32")
@@ -254,10 +358,15 @@ def test_epochs_are_passes_over_the_train_split(run: RunFolder, data: Data) -> N
     assert metrics["recipe"]["steps"] == 2
 
 
-def test_nothing_but_json_safetensors_and_the_card_is_left(run: RunFolder, data: Data) -> None:
+def test_nothing_but_json_safetensors_tables_and_the_card_is_left(
+    run: RunFolder, data: Data
+) -> None:
     train(run, data)
     names = {path.name for path in (run.retrained("retrain") / "1").iterdir()}
-    assert names == {"README.md", "architecture.json", "weights.safetensors", "metrics.json"}
+    assert names == {
+        *("README.md", "architecture.json", "weights.safetensors", "metrics.json"),
+        *("curve.csv", "classes.csv", "confusion.csv"),
+    }
     with safe_open(run.retrained("retrain") / "1" / "weights.safetensors", framework="pt") as file:
         assert json.loads(file.metadata()["class_names"]) == list("0123456789")
 

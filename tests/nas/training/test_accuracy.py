@@ -9,7 +9,7 @@ from small_runs import NANO
 from torch import Tensor, nn
 
 from nas.data import Data, load_data, materialise, normalise
-from nas.training.accuracy import SubnetEvaluator, count_correct
+from nas.training.accuracy import SubnetEvaluator, confusion_matrix, count_correct
 from nas.utilities.errors import Diverged
 from search_space import Architecture
 from supernet import Store
@@ -181,3 +181,9 @@ def test_the_number_of_threads_is_put_back(
         evaluator.accuracy(architectures[0])
     assert torch.get_num_threads() == 2
     assert seen == [1, 1]
+
+
+def test_a_confusion_matrix_has_true_classes_in_rows_and_predicted_ones_in_columns() -> None:
+    labels, predicted = torch.tensor([0, 0, 1, 1, 1]), torch.tensor([0, 2, 1, 1, 0])
+    counts = confusion_matrix(labels, predicted, num_classes=3)
+    assert counts.tolist() == [[1, 0, 1], [1, 2, 0], [0, 0, 0]]

@@ -11,13 +11,25 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from small_runs import NANO
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
-from nas.data import Data, load_data, materialise, normalise
-from nas.training.alone import NetworkLearner, Recipe, identity_of, new_network, train_alone
-from nas.training.checkpoint import load_checkpoint
+import nas.training.alone
+from nas.data import Data, load_data, materialise, normalise, train_batches
+from nas.training.accuracy import count_correct
+from nas.training.alone import (
+    NetworkLearner,
+    Point,
+    Recipe,
+    balanced_weights,
+    identity_of,
+    new_network,
+    train_alone,
+)
+from nas.training.checkpoint import load_checkpoint, save_checkpoint
+from nas.training.schedule import learning_rate
 from nas.utilities.errors import InputError
 from nas.utilities.interrupt import Interrupted, StopRequest
-from supernet import Network
+from supernet import Network, parameter_groups
 
 ARCHITECTURE = NANO.sample(random.Random(1))
 
@@ -39,6 +51,7 @@ def changed(recipe: Recipe, **fields: Any) -> Recipe:
 
 
 FULL = changed(SHORT, augment="full")
+AVERAGED = changed(SHORT, ema=0.5, layer_decay=0.8)
 
 
 class Crash(Exception):
@@ -64,8 +77,9 @@ def train(
     stop_after: int | None = None,
     crash_after: int | None = None,
     checkpoint_seconds: float = math.inf,
-) -> tuple[dict[str, Tensor], list[tuple[int, float]]]:
-    """The final weights, and the steps and losses that were shown."""
+    validation: tuple[Tensor, Tensor] | None = None,
+) -> tuple[dict[str, Tensor], list[tuple[int, float]], list[Point]]:
+    """The final weights, the steps and losses that were shown, and the curve."""
     if network is None:
         network = new_network(ARCHITECTURE, recipe, num_classes=10, given=inherited())
     stop = StopRequest()
@@ -78,16 +92,23 @@ def train(
             raise Crash
         torch.rand(3)  # the process draws something else meanwhile
 
-    train_alone(
+    curve = train_alone(
         network,
         data=data,
         recipe=recipe,
         state=path / "state.safetensors",
         stop=stop,
         on_progress=on_progress,
+        validation=validation,
         checkpoint_seconds=checkpoint_seconds,
     )
-    return network.state_dict(), shown
+    return network.state_dict(), shown, curve
+
+
+def without_tensor(state: Path, name: str) -> None:
+    step, identity, tensors = load_checkpoint(state)
+    del tensors[name]
+    save_checkpoint(state, step=step, identity=identity, tensors=tensors)
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
@@ -95,17 +116,18 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", [SHORT, FULL], ids=["light", "full"])
+@pytest.mark.parametrize("recipe", [SHORT, FULL, AVERAGED], ids=["light", "full", "averaged"])
 @pytest.mark.parametrize("after", [1, 3, SHORT.steps])
 def test_a_resumed_training_equals_an_uninterrupted_one(
     tmp_path: Path, digits: Data, recipe: Recipe, after: int
 ) -> None:
-    straight, shown = train(tmp_path / "straight", digits, recipe)
+    straight, shown, curve = train(tmp_path / "straight", digits, recipe)
     with pytest.raises(Interrupted):
         train(tmp_path / "stopped", digits, recipe, stop_after=after)
-    resumed, rest = train(tmp_path / "stopped", digits, recipe)
+    resumed, rest, whole = train(tmp_path / "stopped", digits, recipe)
     assert same(resumed, straight)
     assert rest == shown[after:]
+    assert whole == curve
 
 
 def test_a_training_that_was_killed_goes_on_from_its_last_checkpoint(
@@ -113,8 +135,43 @@ def test_a_training_that_was_killed_goes_on_from_its_last_checkpoint(
 ) -> None:
     with pytest.raises(Crash):
         train(tmp_path, digits, crash_after=4, checkpoint_seconds=-1.0)
-    _, shown = train(tmp_path, digits)
+    _, shown, curve = train(tmp_path, digits)
     assert [step for step, _ in shown] == [4, 5]
+    assert [point.step for point in curve] == [1, 2, 3, 4, 5]
+
+
+def test_the_curve_has_the_loss_and_the_learning_rate_of_every_step(
+    tmp_path: Path, digits: Data
+) -> None:
+    _, shown, curve = train(tmp_path, digits)
+    assert [(point.step, point.loss) for point in curve] == shown
+    assert [point.lr for point in curve] == [learning_rate(step, SHORT) for step in range(5)]
+
+
+def test_the_default_recipe_is_adamw_on_smoothed_labels_with_a_cosine(
+    tmp_path: Path, digits: Data
+) -> None:
+    recipe = changed(SHORT, drop_path=0.0, start="supernet")
+    trained, shown, _ = train(tmp_path, digits, recipe)
+    network = new_network(ARCHITECTURE, recipe, num_classes=10, given=inherited()).train()
+    optimizer = torch.optim.AdamW(parameter_groups(network, weight_decay=0.05))
+    losses = []
+    batches = train_batches(digits, batch_size=8, seed=0, steps=5)
+    for step, (images, labels) in enumerate(batches):
+        with torch.autocast("cpu", torch.bfloat16):
+            scores = network(normalise(images, digits.mean, digits.std))
+        loss = cross_entropy(scores.float(), labels, label_smoothing=0.1)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-3 * group["lr_scale"] * (1 + math.cos(math.pi * max(0, step - 1) / 4))
+            group["lr"] /= 2
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    assert [loss for _, loss in shown] == pytest.approx(losses, rel=1e-3)
+    for name, tensor in network.state_dict().items():
+        assert torch.allclose(trained[name].float(), tensor.float(), rtol=0.02, atol=1e-3), name
 
 
 def test_the_state_is_left_to_the_caller_and_says_whose_it_is(tmp_path: Path, digits: Data) -> None:
@@ -162,6 +219,158 @@ def test_the_loss_is_the_cross_entropy_with_smoothed_labels(digits: Data) -> Non
     )
     wanted = surprise[torch.arange(8), labels].mean()
     assert float(sharp.detach()) == pytest.approx(float(wanted.detach()), rel=1e-3)
+
+
+def test_with_ema_the_network_has_the_moving_average_of_the_weights_in_the_end(
+    tmp_path: Path, digits: Data
+) -> None:
+    recipe = changed(SHORT, ema=0.5)
+    network = new_network(ARCHITECTURE, recipe, num_classes=10, given=inherited())
+    learner = NetworkLearner(network, recipe, num_classes=10)
+    average: dict[str, Tensor] = {}
+    for step, (images, labels) in enumerate(train_batches(digits, batch_size=8, seed=0, steps=5)):
+        (loss,) = learner.losses(step, normalise(images, digits.mean, digits.std), labels)
+        loss.backward()
+        learner.update(lr=learning_rate(step, recipe))
+        decay = min(0.5, 1 - (1 + step) ** (-2 / 3))
+        weights = {name: tensor.double() for name, tensor in network.state_dict().items()}
+        old = average or weights
+        average = {name: decay * old[name] + (1 - decay) * weights[name] for name in weights}
+    trained, _, _ = train(tmp_path, digits, recipe)
+    for name, tensor in trained.items():
+        if tensor.is_floating_point():
+            assert torch.allclose(tensor.double(), average[name], atol=1e-6), name
+    assert not same(trained, dict(network.state_dict()))
+
+
+def test_the_average_of_the_weights_is_a_part_of_the_state(tmp_path: Path, digits: Data) -> None:
+    with pytest.raises(Interrupted):
+        train(tmp_path, digits, AVERAGED, stop_after=2)
+    without_tensor(tmp_path / "state.safetensors", "average.head.bias")
+    with pytest.raises(InputError, match=r"cannot be resumed from .*average\.head\.bias"):
+        train(tmp_path, digits, AVERAGED)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_with_a_validation_the_network_has_the_weights_that_were_best_on_it(
+    tmp_path: Path, digits: Data, ema: float
+) -> None:
+    validation = materialise(digits.search, limit=60, seed=0)
+    recipe = changed(SHORT, ema=ema, lr=0.02)
+    trained, _, curve = train(tmp_path / "whole", digits, recipe, validation=validation)
+    network = Network(ARCHITECTURE, num_classes=10)
+    network.load_state_dict(trained)
+    correct = count_correct(network, *validation, mean=digits.mean, std=digits.std)
+    accuracies = [point.accuracy for point in curve if point.accuracy is not None]
+    assert len(accuracies) == 5  # of a training of so few steps each is measured
+    assert correct / 60 == max(accuracies)
+    with pytest.raises(Interrupted):
+        train(tmp_path / "stopped", digits, recipe, stop_after=4, validation=validation)
+    resumed, _, again = train(tmp_path / "stopped", digits, recipe, validation=validation)
+    assert same(resumed, trained)
+    assert again == curve
+
+
+def test_the_best_weights_stay_while_those_that_follow_are_worse(
+    tmp_path: Path, digits: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, Tensor]] = []
+    counts = iter([3, 5, 4, 5, 2])  # of equal ones the later
+
+    def count(network: Network, *_: Any, **__: Any) -> int:
+        seen.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
+        return next(counts)
+
+    monkeypatch.setattr(nas.training.alone, "count_correct", count)
+    validation = materialise(digits.search, limit=10, seed=0)
+    with pytest.raises(Interrupted):
+        train(tmp_path, digits, stop_after=4, validation=validation)
+    trained, _, curve = train(tmp_path, digits, validation=validation)
+    assert same(trained, seen[3])
+    assert [point.accuracy for point in curve] == [0.3, 0.5, 0.4, 0.5, 0.2]
+
+
+def test_a_state_without_the_best_weights_is_refused(tmp_path: Path, digits: Data) -> None:
+    validation = materialise(digits.search, limit=10, seed=0)
+    with pytest.raises(Interrupted):
+        train(tmp_path, digits, stop_after=2, validation=validation)
+    without_tensor(tmp_path / "state.safetensors", "best.head.bias")
+    with pytest.raises(InputError, match=r"cannot be resumed from .*best\.head\.bias"):
+        train(tmp_path, digits, validation=validation)
+
+
+def test_validating_does_not_change_the_training(tmp_path: Path, digits: Data) -> None:
+    validation = materialise(digits.search, limit=20, seed=0)
+    _, plain, _ = train(tmp_path / "plain", digits)
+    _, validated, _ = train(tmp_path / "validated", digits, validation=validation)
+    assert validated == plain
+
+
+def test_a_long_training_is_validated_at_most_twenty_times_and_in_the_end(
+    tmp_path: Path, digits: Data
+) -> None:
+    validation = materialise(digits.search, limit=10, seed=0)
+    recipe = changed(SHORT, steps=50, batch_size=1)
+    _, _, curve = train(tmp_path, digits, recipe, validation=validation)
+    measured = [point.step for point in curve if point.accuracy is not None]
+    assert measured == [*range(3, 49, 3), 50]
+
+
+def test_layer_decay_slows_the_layers_near_the_image() -> None:
+    def rates(layer_decay: float) -> dict[int, float]:
+        learner = NetworkLearner(network, changed(SHORT, layer_decay=layer_decay), num_classes=10)
+        groups = learner.optimizer.param_groups
+        return {id(p): group["lr_scale"] for group in groups for p in group["params"]}
+
+    network = inherited()
+    stem, head = next(network.stem.parameters()), network.head.bias
+    assert rates(1.0)[id(stem)] == rates(1.0)[id(head)] == 1
+    assert rates(0.5)[id(head)] == 1
+    assert rates(0.5)[id(stem)] < 0.5**2
+
+
+def test_balanced_classes_weigh_the_same_in_sum() -> None:
+    weights = balanced_weights([0] * 6 + [2] * 2, num_classes=4)
+    assert weights.tolist() == pytest.approx([8 / 12, 0, 2, 0])
+
+
+def test_class_weights_multiply_the_loss_of_the_images_of_a_class(digits: Data) -> None:
+    images, labels = materialise(digits.search, limit=8, seed=0)
+    normalised = normalise(images, digits.mean, digits.std)
+    recipe = changed(SHORT, drop_path=0.0, label_smoothing=0.0)
+    weights = torch.arange(1.0, 11.0)
+    network = inherited()
+    learner = NetworkLearner(network, recipe, num_classes=10, class_weights=weights)
+    (loss,) = learner.losses(0, normalised, labels)
+    with torch.autocast("cpu", torch.bfloat16):
+        surprise = -network(normalised).float().log_softmax(dim=1)[torch.arange(8), labels]
+    expected = float((weights[labels] * surprise).mean().detach())
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 100])
+def test_gradients_of_the_parts_of_a_batch_add_up_to_that_of_the_whole(
+    digits: Data, parts: int
+) -> None:
+    images, labels = materialise(digits.search, limit=8, seed=0)
+    normalised = normalise(images, digits.mean, digits.std)
+
+    def gradient(accumulate: int) -> tuple[float, Tensor]:
+        recipe = changed(SHORT, drop_path=0.0, accumulate=accumulate)
+        network = inherited()
+        learner = NetworkLearner(network, recipe, num_classes=10)
+        network.eval()  # the statistics of a batch would be those of a part
+        losses = []
+        for loss in learner.losses(0, normalised, labels):
+            loss.backward()
+            losses.append(float(loss.detach()))
+        assert len(losses) == min(accumulate, 8)
+        assert network.head.bias.grad is not None
+        return sum(losses), network.head.bias.grad
+
+    (loss, whole), (total, summed) = gradient(1), gradient(parts)
+    assert total == pytest.approx(loss, rel=1e-2)
+    assert torch.allclose(summed, whole, atol=2e-2 * float(whole.abs().max()))
 
 
 def test_full_augmentation_mixes_pairs_and_erases_parts(digits: Data) -> None:
@@ -238,6 +447,11 @@ def by_default(digits: Data, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         ("mixup", 0.0),
         ("cutmix", 0.0),
         ("erasing", 0.0),
+        ("ema", 0.5),
+        ("ema", 0.2),
+        ("layer_decay", 0.5),
+        ("class_weights", "balanced"),
+        ("accumulate", 2),
     ],
 )
 def test_the_result_depends_on_every_number_of_the_recipe(
@@ -248,7 +462,16 @@ def test_the_result_depends_on_every_number_of_the_recipe(
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("drop_path", 1.0), ("label_smoothing", -0.1), ("steps", 0), ("lr", 0), ("augment", "much")],
+    [
+        ("drop_path", 1.0),
+        ("label_smoothing", -0.1),
+        ("steps", 0),
+        ("lr", 0),
+        ("augment", "much"),
+        ("ema", 1.0),
+        ("layer_decay", 0.0),
+        ("accumulate", 0),
+    ],
 )
 def test_a_recipe_that_cannot_be_is_refused_by_field(field: str, value: object) -> None:
     with pytest.raises(ValidationError, match=field):
