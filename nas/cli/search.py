@@ -84,7 +84,7 @@ def add(commands: Commands) -> None:
     )
     effort = parser.add_argument_group("effort")
     effort.add_argument(
-        "--quick", action="store_true", help="shrink everything: a look within 90 seconds"
+        "--quick", action="store_true", help="shrink everything: a look within two minutes"
     )
     effort.add_argument(
         "--strategy",

@@ -163,7 +163,7 @@ DEFAULT = Effort(steps=900, trials=80, search_images=600, short_list=10)
 billion multiply-adds, and others where a step is cheaper (`default_steps`)."""
 
 QUICK = Effort(steps=120, trials=10, search_images=200, short_list=3)
-"""A look at how everything works, within 90 seconds on two CPU cores."""
+"""A look at how everything works, within two minutes on two CPU cores."""
 
 SMALL_SIZE = 64
 """Pixels at which networks are trained and compared with the embedded data, and on CPUs."""
