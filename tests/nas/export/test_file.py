@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnx
@@ -17,7 +17,8 @@ from torch import Tensor
 import nas
 import nas.export.file
 import nas.export.onnx
-from nas.export.file import FileSettings, write_file
+from nas.cli.export import DTYPES, FORMATS
+from nas.export.file import FileSettings, Format, write_file
 from nas.export.onnx import INPUT, OUTPUT, onnx_session
 from nas.utilities.errors import InputError
 from search_space import Architecture
@@ -112,6 +113,11 @@ def test_weights_alone_carry_their_architecture(exported: Path, tmp_path: Path) 
     assert json.loads(metadata["class_names"]) == list("abcde")
     for name, tensor in network.half().state_dict().items():
         assert torch.equal(weights[name], tensor)
+
+
+def test_the_command_knows_all_formats_and_types_without_loading_torch() -> None:
+    assert FORMATS == get_args(Format)
+    assert DTYPES == get_args(FileSettings.model_fields["dtype"].annotation)
 
 
 class Wrong:
