@@ -9,6 +9,11 @@ waits for another, and whatever the operators before it, a stage sees what a tra
 No choice may win by having been trained first. So the teacher is no member of the space and shares
 no weight with one: a small residual network, which learns in few and cheap steps before all else.
 
+Of several random subnets the costliest learns (AttentiveNAS, Wang et al., 2021, arXiv 2011.09011,
+section 3, draws several, too, and trains the one that it expects most of). Shared weights are
+prefixes: the last channels of a wide subnet are in few of those that are drawn evenly, and what
+they would be worth is not seen.
+
 In the end random subnets learn as a whole, from the labels and from the teacher's answers: what is
 compared later is their accuracy, not how well they imitate.
 """
@@ -44,6 +49,7 @@ class Blockwise(Strategy):
             as a whole.
         labels: Weight of the labels in what a subnet learns from.
         answers: Weight of the teacher's answers.
+        draws: Random subnets that a step draws, of which the one with the most multiply-adds learns.
     """
 
     name: Literal["blockwise"] = "blockwise"
@@ -54,6 +60,7 @@ class Blockwise(Strategy):
     warmup: Share = 0.03
     labels: Amount = 0.5
     answers: Amount = 0.5
+    draws: Annotated[int, Field(ge=1, le=100)] = 2
 
     @model_validator(mode="after")
     def _something_is_learned(self) -> Self:
@@ -72,7 +79,9 @@ class Blockwise(Strategy):
 
     def plan(self, course: Course, step: int) -> tuple[Lesson]:
         """A random subnet, its stages side by side or as a whole."""
-        subnet = course.constrained.sample(course.rng(step))
+        rng = course.rng(step)
+        drawn = [course.constrained.sample(rng) for _ in range(self.draws)]
+        subnet = max(drawn, key=lambda architecture: course.constrained.cost(architecture).macs)
         on_a_map = not subnet.stages[0].class_token
         begin = self._first_whole(course.steps)
         by_stage = on_a_map and step < begin

@@ -134,6 +134,17 @@ def test_the_optimizer_forgets_where_whole_subnets_begin(steps: int, begin: int)
     assert not SinglePath().restarts(steps) and not Sandwich().restarts(steps)
 
 
+def test_of_the_subnets_that_blockwise_draws_the_costliest_learns() -> None:
+    course = course_of(20)
+    for step in range(course.steps):
+        rng = course.rng(step)
+        drawn = [course.constrained.sample(rng) for _ in range(3)]
+        for draws in (1, 2, 3):
+            (lesson,) = QUARTER.model_copy(update={"draws": draws}).plan(course, step)
+            macs = [course.constrained.cost(subnet).macs for subnet in drawn[:draws]]
+            assert lesson.subnet == drawn[macs.index(max(macs))]
+
+
 @pytest.mark.parametrize(
     ("changes", "first"),
     [
@@ -263,6 +274,7 @@ def test_a_changed_number_of_a_strategy_survives_json() -> None:
         ({"name": "blockwise", "stages_rate": -1.0}, "stages_rate"),
         ({"name": "blockwise", "labels": 0.0, "answers": 0.0}, "subnets would learn nothing"),
         ({"name": "blockwise", "answers": -1.0}, "answers"),
+        ({"name": "blockwise", "draws": 0}, "draws"),
     ],
 )
 def test_a_strategy_that_cannot_be_is_refused_by_name(value: object, told: str) -> None:
