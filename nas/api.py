@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nas.latency.conditions import DtypeName, RuntimeName
     from nas.latency.table import LatencyTable
     from nas.runs.deployment import Deployment
-    from nas.runs.retraining import Retrained
+    from nas.runs.one_retraining import Retrained
     from nas.runs.run import Run
     from search_space import SearchSpace
 
@@ -156,7 +156,7 @@ def retrain(
     steps: int | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
-    lr: float = 1e-3,
+    lr: float | Sequence[float] = 1e-3,
     drop_path: float = 0.05,
     augment: Augment = "light",
     train_size: int | None = None,
@@ -167,6 +167,9 @@ def retrain(
     accumulate: int = 1,
     seed: int = 0,
     device: str | None = None,
+    workers: int = 0,
+    ray_address: str | None = None,
+    ray_wait: str = "5min",
     loader_workers: int | None = None,
     data: str | Path | OwnDataset | None = None,
     progress: bool = True,
@@ -182,7 +185,8 @@ def retrain(
             the supernet did.
         epochs: The same, in passes over the train split.
         batch_size: Images in a step; 64 by default.
-        lr: Peak learning rate.
+        lr: Peak learning rate. Of several each is tried, and what comes out lies in a folder of its
+            own: `<name>-lr0.001`.
         drop_path: Stochastic depth.
         augment: `"full"` adds RandAugment, mixup, cutmix and erasing, for long trainings.
         train_size: Pixels of training; by default the run's proxy size.
@@ -197,16 +201,22 @@ def retrain(
             batches need the memory of a part then.
         seed: Of weights, order and augmentation.
         device: By default that of the run.
-        loader_workers: Processes that load images.
+        workers: How many networks are trained at a time, by Ray; 0 trains one after the other in
+            this process, without Ray. Results don't depend on it, but for rounding.
+        ray_address: A running Ray cluster: `"auto"`, `"HOST:PORT"`.
+        ray_wait: How long there may be no room in Ray: `"90s"`, `"5min"`, `"2h"`.
+        loader_workers: Processes that load images, of each training.
         data: Where the run's folder of images is now, if it was moved; of a run on a
             `nas.OwnDataset` those datasets again.
         progress: Show what goes on.
 
     Returns:
-        Accuracies on the test split and costs of each, in the order of the ranks.
+        Accuracies on the test split and costs of each, in the order of the ranks; for the first
+        learning rate, then for the second, and so on.
 
     Raises:
-        InputError: If something of it is wrong, or the run has exported nothing yet.
+        InputError: If something of it is wrong, or the run has exported nothing yet; when all
+            others are trained, if a network's loss is no longer finite or its workers died.
         Interrupted: After Ctrl-C, SIGTERM or SIGHUP, when everything was saved.
     """
     asked = dict(locals())

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from nas.cli.arguments import (
     Commands,
+    add_ray_cluster,
     batch,
     helpers,
-    rate,
+    rates,
     say_how_to_go_on,
     seed,
     size,
@@ -46,7 +47,14 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("--epochs", type=steps, help="the same, in passes over the train split")
     parser.add_argument("--batch-size", type=batch, help="images in a step; 64 by default")
-    parser.add_argument("--lr", type=rate, default=1e-3, help="peak learning rate")
+    parser.add_argument(
+        "--lr",
+        metavar="RATE[,RATE...]",
+        type=rates,
+        default="1e-3",
+        help="peak learning rate; of several, such as 1e-3,5e-4, each is tried, and what comes out "
+        "lies in NAME-lr0.001/, NAME-lr0.0005/",
+    )
     parser.add_argument("--drop-path", type=float, default=0.05, help="stochastic depth")
     parser.add_argument(
         "--augment",
@@ -98,6 +106,14 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--device", help="cpu, cuda or cuda:N; by default that of the run")
+    parser.add_argument(
+        "--workers",
+        type=helpers,
+        default=0,
+        help="how many networks are trained at a time, by Ray; 0 trains one after the other in "
+        "this process",
+    )
+    add_ray_cluster(parser)
     parser.add_argument("--loader-workers", type=helpers, help="processes that load images")
 
 

@@ -1,8 +1,9 @@
 import csv
+import io
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,18 @@ from safetensors.torch import load_file, save_file
 from small_runs import command, finish, start
 
 import nas
+import nas.runs.one_retraining
 import nas.runs.retraining
 from nas.data import Data, Samples, load_data, materialise
+from nas.data.dataset import Part
 from nas.runs.folder import RunFolder
-from nas.runs.retraining import Retrained, retrain
+from nas.runs.job import Execution
+from nas.runs.one_retraining import Retrained
+from nas.runs.retraining import retrain
 from nas.training.accuracy import predict
 from nas.training.alone import Point, Recipe, train_alone
 from nas.training.schedule import learning_rate
-from nas.utilities.errors import InputError
+from nas.utilities.errors import Diverged, InputError
 from nas.utilities.interrupt import Interrupted, StopRequest
 from search_space import SearchSpace
 from supernet import Network, load_exported
@@ -98,15 +103,27 @@ def train(
     name: str = "retrain",
     stop: StopRequest | None = None,
 ) -> list[Retrained]:
+    return train_all(folder, data, {name: recipe}, top=top, stop=stop)
+
+
+def train_all(
+    folder: RunFolder,
+    data: Data,
+    recipes: Mapping[str, Recipe],
+    *,
+    top: int = 1,
+    workers: int = 0,
+    stop: StopRequest | None = None,
+    console: Console | None = None,
+) -> list[Retrained]:
     return retrain(
         folder,
         data=data,
         top=top,
-        recipe=recipe,
-        name=name,
-        loader_workers=0,
+        recipes=recipes,
+        execution=Execution(workers=workers),
         stop=stop or StopRequest(),
-        console=Console(quiet=True),
+        console=console or Console(quiet=True),
     )
 
 
@@ -114,7 +131,7 @@ def changed(**fields: object) -> Recipe:
     return Recipe.model_validate(SHORT.model_dump() | fields)
 
 
-def interrupt(folder: RunFolder, data: Data, *, after: int) -> None:
+def interrupt(folder: RunFolder, data: Data, *, after: int, name: str = "retrain") -> None:
     """Train up to that step, during which somebody asks to stop."""
     stop = StopRequest()
 
@@ -122,7 +139,7 @@ def interrupt(folder: RunFolder, data: Data, *, after: int) -> None:
         stop.requested = count == after * SHORT.batch_size
 
     with pytest.raises(Interrupted):
-        train(folder, replace(data, train=Watched(data.train, on_drawn)), stop=stop)
+        train(folder, replace(data, train=Watched(data.train, on_drawn)), stop=stop, name=name)
 
 
 def not_to_train_on(data: Data) -> Data:
@@ -201,8 +218,8 @@ def test_images_that_are_held_out_are_counted_where_memory_is_looked_at(
     assert counted[1] - counted[0] == round(0.5 * len(data.train))
 
 
-def table(folder: RunFolder, name: str) -> list[dict[str, str]]:
-    with (folder.retrained("retrain") / "1" / name).open(newline="") as file:
+def table(folder: RunFolder, name: str, of: str = "retrain") -> list[dict[str, str]]:
+    with (folder.retrained(of) / "1" / name).open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -244,6 +261,113 @@ def test_the_card_tells_of_the_least_accurate_classes(run: RunFolder, data: Data
     ]
 
 
+def rates(*lrs: float, **fields: object) -> dict[str, Recipe]:
+    return {f"lr{lr}": changed(lr=lr, **fields) for lr in lrs}
+
+
+def diverging_at(lr: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let trainings at that rate fail."""
+
+    def training(network: Network, *, recipe: Recipe, **arguments: Any) -> list[Point]:
+        if recipe.lr == lr:
+            raise Diverged(f"`lr` {lr:g}: the loss is nan at step 1; try a lower rate")
+        return train_alone(network, recipe=recipe, **arguments)
+
+    monkeypatch.setattr(nas.runs.one_retraining, "train_alone", training)
+
+
+def test_each_of_several_rates_gives_what_it_gives_alone(run: RunFolder, data: Data) -> None:
+    (alone,) = train(run, data, changed(lr=5e-4), name="alone")
+    faster, slower = train_all(run, data, rates(1e-3, 5e-4))
+    assert slower == alone
+    assert same(weights(run, "lr0.0005"), weights(run, "alone"))
+    assert not same(weights(run, "lr0.001"), weights(run, "alone"))
+    assert faster.rank == slower.rank == 1
+
+
+def test_one_that_fails_is_named_and_the_others_are_trained(
+    run: RunFolder, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    diverging_at(0.5, monkeypatch)
+    out = io.StringIO()
+    told = r"^1 of 2 were not retrained: front/1 from scratch, lr 0\.5: `lr` 0\.5: the loss is nan"
+    with pytest.raises(InputError, match=told):
+        train_all(run, data, rates(0.5, 1e-3), console=Console(file=out, width=120))
+    assert not (run.retrained("lr0.5") / "1").exists()
+    assert (run.retrained("lr0.001") / "1" / "metrics.json").exists()
+    lines = out.getvalue().splitlines()
+    assert any("front/1 from scratch, lr 0.5 failed: `lr` 0.5" in line for line in lines)
+    cells = [line.split() for line in lines]
+    assert ["1", "0.5", "failed"] in cells  # the row of the table
+    assert any(row[:2] == ["1", "0.001"] and "±" in row for row in cells)
+
+
+def test_what_belongs_to_another_recipe_is_refused_before_anything_is_trained(
+    run: RunFolder, data: Data
+) -> None:
+    train(run, data, name="lr0.0005")
+    with pytest.raises(InputError, match=r"lr0\.0005/1: was retrained otherwise \(lr is 0\.001"):
+        train_all(run, not_to_train_on(data), rates(1e-3, 5e-4))
+
+
+@pytest.mark.slow
+def test_several_at_a_time_by_ray_give_what_they_give_one_after_the_other(
+    run: RunFolder, tmp_path: Path, data: Data
+) -> None:
+    few = replace(data, test=Part(load_data("digits", image_size=32, seed=2).test, range(100)))
+    other = RunFolder(shutil.copytree(run.path, tmp_path / "one-after-the-other"))
+    known = train_all(other, few, rates(1e-3, 5e-4))
+    cannot_be_mixed = changed(lr=0.999, batch_size=7, augment="full")
+    recipes = {**rates(1e-3, 5e-4), "odd": cannot_be_mixed}
+    interrupt(run, data, after=3, name="lr0.001")
+    out = io.StringIO()
+    with pytest.raises(
+        InputError, match=r"^1 of 3 were not retrained: .*lr 0\.999: `batch_size` 7"
+    ):
+        train_all(run, few, recipes, workers=2, console=Console(file=out, width=200))
+    for name in ("lr0.001", "lr0.0005"):
+        assert same(weights(run, name), weights(other, name)), name
+        assert not list(run.retrained(name).glob(".*"))  # no state is left
+    rows = table(run, "curve.csv", "lr0.001")
+    assert [row["step"] for row in rows] == ["1", "2", "3", "4", "5"]
+    assert "front/1 from scratch, lr 0.999 failed" in out.getvalue()
+    assert "3 networks, 2 at a time 15/15" in out.getvalue()
+    again = train_all(run, not_to_train_on(few), rates(1e-3, 5e-4), workers=2)
+    assert again == known
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"workers": -1}, "`workers` -1 is not between 0"),
+        ({"ray_address": "auto"}, "`ray_address` with `workers` 0: nothing would use Ray"),
+        ({"workers": 2, "ray_wait": "soon"}, "`ray_wait` 'soon'"),
+        ({"workers": 2, "ray_address": "nowhere"}, "`ray_address` 'nowhere' is neither"),
+        ({"lr": []}, "`lr` names no learning rate"),
+        ({"lr": [1e-3, 2.0]}, "`lr` Input should be"),
+    ],
+)
+def test_what_cannot_be_spread_is_refused_by_name(
+    run: RunFolder, wrong: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(InputError, match=told):
+        nas.retrain(run.path, **wrong, train_size=32, progress=False)
+
+
+@pytest.mark.slow
+def test_rates_of_the_command_line_lie_in_folders_named_by_them(run: RunFolder) -> None:
+    few = ("retrain", run.path, "--steps", "1", "--batch-size", "8", "--name", "few")
+    outcome = command(*few, "--lr", "1e-3,5e-4")
+    assert outcome.status == 0, outcome.err
+    for name, lr in (("few-lr0.001", 0.001), ("few-lr0.0005", 0.0005)):
+        metrics = json.loads((run.retrained(name) / "1" / "metrics.json").read_text())
+        assert metrics["recipe"]["lr"] == lr
+        assert f" {lr:g} " in outcome.out  # in the table
+    refused = command(*few, "--lr", "1e-3,fast")
+    assert refused.status == 2
+    assert "'fast' is no number" in refused.err
+
+
 def test_what_is_held_out_of_the_train_split_is_not_trained_on(
     run: RunFolder, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,7 +377,7 @@ def test_what_is_held_out_of_the_train_split_is_not_trained_on(
         given.update(arguments)
         return train_alone(network, **arguments)
 
-    monkeypatch.setattr(nas.runs.retraining, "train_alone", watched)
+    monkeypatch.setattr(nas.runs.one_retraining, "train_alone", watched)
     train(run, data, changed(held_out=0.25))
     images, labels = given["validation"]
     assert len(given["data"].train) + len(labels) == len(data.train)
@@ -446,7 +570,7 @@ def test_a_retrained_network_whose_class_scores_are_no_numbers_gets_no_accuracy(
     def overflow(network: Network, **rest: object) -> None:
         network.head.bias.data.fill_(math.inf)
 
-    monkeypatch.setattr(nas.runs.retraining, "train_alone", overflow)
+    monkeypatch.setattr(nas.runs.one_retraining, "train_alone", overflow)
     with pytest.raises(InputError, match=r"`lr` 0.001, try a lower rate: class scores"):
         train(run, data)
     assert not (run.retrained("retrain") / "1").exists()
