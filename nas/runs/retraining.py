@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -227,7 +228,10 @@ def retrain(
     config = folder.config
     if len(exported) < top:
         console.print(f"the front has only {len(exported)} architectures", style="yellow")
-    with folder.locked(), logging_to(folder):
+    with ExitStack() as held:
+        for name in recipes:
+            held.enter_context(folder.locked_for_retraining(name))
+        held.enter_context(logging_to(folder))
         for leak in keep_data(folder, data):
             console.print(leak, style="yellow")
         helpers = execution.loader_workers

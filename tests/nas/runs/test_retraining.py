@@ -3,6 +3,7 @@ import io
 import json
 import math
 import shutil
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from small_runs import command, finish, start
+from small_runs import Fork, command, finish, start, wait_for
 
 import nas
 import nas.runs.one_retraining
@@ -334,6 +335,25 @@ def test_several_at_a_time_by_ray_give_what_they_give_one_after_the_other(
     assert "3 networks, 2 at a time 15/15" in out.getvalue()
     again = train_all(run, not_to_train_on(few), rates(1e-3, 5e-4), workers=2)
     assert again == known
+
+
+@pytest.mark.slow
+def test_two_commands_retrain_a_run_at_the_same_time_under_two_names(run: RunFolder) -> None:
+    few = ("-m", "nas", "retrain", run.path, "--batch-size", "8", "--train-size", "32")
+    long = Fork(*few, "--steps", "100000", "--name", "long")
+    try:
+        wait_for("front/1 from scratch 1/", long.stdout)
+        short = command(*few[2:], "--steps", "1", "--name", "short")
+        again = command(*few[2:], "--steps", "100000", "--name", "long")
+    finally:
+        long.send_signal(signal.SIGTERM)
+        stopped = long.finish()
+    assert short.status == 0, short.err
+    assert again.status == 2
+    (line,) = again.err.splitlines()
+    assert line.startswith("error: --name 'long': another process is retraining under this name")
+    assert stopped.status == 128 + signal.SIGTERM, stopped.err
+    assert (run.retrained("long") / ".1.state.safetensors").exists()
 
 
 @pytest.mark.parametrize(
