@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nas.runs.deployment import Deployment
     from nas.runs.one_retraining import Retrained
     from nas.runs.run import Run
+    from nas.training.recipes import RecipeName
     from search_space import SearchSpace
 
 
@@ -153,12 +154,13 @@ def retrain(
     top: int = 1,
     name: str = "retrain",
     start: Literal["scratch", "supernet"] = "scratch",
+    recipe: RecipeName = "default",
     steps: int | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
-    lr: float | Sequence[float] = 1e-3,
-    drop_path: float = 0.05,
-    augment: Augment = "light",
+    lr: float | Sequence[float] | None = None,
+    drop_path: float | None = None,
+    augment: Augment | None = None,
     train_size: int | None = None,
     ema: float = 0.0,
     layer_decay: float = 1.0,
@@ -181,14 +183,17 @@ def retrain(
         top: How many architectures.
         name: Folder in the run's for this recipe's results.
         start: From fresh weights, or from the exported ones (the flag `--from`).
+        recipe: What those of the following are that are None: `"deit"` for the published recipe
+            (Touvron et al., 2021, table 9).
         steps: Training steps; by default so many that the network sees twice as many images as
             the supernet did.
         epochs: The same, in passes over the train split.
         batch_size: Images in a step; 64 by default.
-        lr: Peak learning rate. Of several each is tried, and what comes out lies in a folder of its
-            own: `<name>-lr0.001`.
-        drop_path: Stochastic depth.
-        augment: `"full"` adds RandAugment, mixup, cutmix and erasing, for long trainings.
+        lr: Peak learning rate; 1e-3 by default. Of several each is tried, and what comes out lies
+            in a folder of its own: `<name>-lr0.001`.
+        drop_path: Stochastic depth; 0.05 by default.
+        augment: `"light"` by default; `"full"` adds RandAugment, mixup, cutmix and erasing, for
+            long trainings.
         train_size: Pixels of training; by default the run's proxy size.
         ema: Decay of a moving average of the weights, which is then what is measured and exported,
             such as 0.999; 0 for none.

@@ -15,6 +15,7 @@ from nas.cli.arguments import (
     some,
     steps,
 )
+from nas.training.recipes import RECIPES
 
 
 def add(commands: Commands) -> None:
@@ -41,6 +42,15 @@ def add(commands: Commands) -> None:
         help="fresh weights, or those that were exported",
     )
     parser.add_argument(
+        "--recipe",
+        choices=tuple(RECIPES),
+        default="default",
+        help="what holds where the flags below are not given; deit: the published one (Touvron et "
+        "al., 2021, table 9), with 300 epochs, a learning rate of 5e-4 for batches of 512 and for "
+        "others in proportion, 5 epochs of warm-up, full augmentation, each image three times in a "
+        "row, drop path 0.1, no clipping",
+    )
+    parser.add_argument(
         "--steps",
         type=steps,
         help="training steps; by default so many that it sees twice as many images as the supernet",
@@ -51,16 +61,14 @@ def add(commands: Commands) -> None:
         "--lr",
         metavar="RATE[,RATE...]",
         type=rates,
-        default="1e-3",
-        help="peak learning rate; of several, such as 1e-3,5e-4, each is tried, and what comes out "
-        "lies in NAME-lr0.001/, NAME-lr0.0005/",
+        help="peak learning rate, 1e-3 by default; of several, such as 1e-3,5e-4, each is tried, "
+        "and what comes out lies in NAME-lr0.001/, NAME-lr0.0005/",
     )
-    parser.add_argument("--drop-path", type=float, default=0.05, help="stochastic depth")
+    parser.add_argument("--drop-path", type=float, help="stochastic depth, 0.05 by default")
     parser.add_argument(
         "--augment",
         choices=("light", "full"),
-        default="light",
-        help="full: RandAugment, mixup, cutmix and erasing, for long trainings",
+        help="light by default; full: RandAugment, mixup, cutmix and erasing, for long trainings",
     )
     parser.add_argument(
         "--train-size", type=size, help="pixels of training; by default the run's proxy size"

@@ -23,6 +23,7 @@ from nas.runs.one_retraining import Retrained, Retraining, RetrainingData
 from nas.runs.ray_retraining import retrain_on_ray
 from nas.runs.same_data import keep_data
 from nas.training.alone import LARGEST_HELD_OUT, ClassWeights, Recipe, Start
+from nas.training.recipes import RECIPES, RecipeName
 from nas.utilities.bounds import MOST_PROCESSES
 from nas.utilities.devices import check_device, usable_cpus
 from nas.utilities.errors import InputError
@@ -41,12 +42,13 @@ def retrain_run(
     top: int,
     name: str,
     start: Start,
+    recipe: RecipeName,
     steps: int | None,
     epochs: int | None,
     batch_size: int | None,
-    lr: float | Sequence[float],
-    drop_path: float,
-    augment: Augment,
+    lr: float | Sequence[float] | None,
+    drop_path: float | None,
+    augment: Augment | None,
     train_size: int | None,
     ema: float,
     layer_decay: float,
@@ -77,23 +79,30 @@ def retrain_run(
         raise InputError(f"`top` {top} is below 1")
     if not 0 <= validate <= LARGEST_HELD_OUT:
         raise InputError(f"`validate` {validate:g} is outside 0 to {LARGEST_HELD_OUT:g}")
+    if recipe not in RECIPES:
+        raise InputError(f"`recipe` {recipe!r} is none of {', '.join(RECIPES)}")
+    named = RECIPES[recipe]
+    if batch_size is None:
+        batch_size = BATCH
+    if lr is None:
+        lr = named.rate(batch_size)
     rates = [float(lr)] if isinstance(lr, int | float) else [float(rate) for rate in lr]
     if not rates:
         raise InputError("`lr` names no learning rate")
     device = check_device(config.device if device is None else device)
     if train_size is None:
         train_size = config.proxy_size
-    if batch_size is None:
-        batch_size = BATCH
+    if steps is None and epochs is None:
+        epochs = named.epochs
     if steps is None:
         steps = max(1, _IMAGES * config.steps * config.batch_size // max(1, batch_size))
-    recipe = _checked_recipe(
+    asked = _checked_recipe(
         start=start,
         steps=steps,
         batch_size=batch_size,
         lr=rates[0],
-        drop_path=drop_path,
-        augment=augment,
+        drop_path=named.drop_path if drop_path is None else drop_path,
+        augment=named.augment if augment is None else augment,
         image_size=train_size,
         seed=seed,
         device=device,
@@ -102,16 +111,17 @@ def retrain_run(
         held_out=validate,
         class_weights=class_weights,
         accumulate=accumulate,
+        **named.fields,
     )
     exported_networks(folder)  # refuses a run without any, before the data are loaded
     folder.retrained(name)  # likewise a name that cannot be used
-    execution = _execution(workers, ray_address, ray_wait, loader_workers, config, recipe)
+    execution = _execution(workers, ray_address, ray_wait, loader_workers, config, asked)
     source = data_again(config, data)
     loaded = load_data(
         source,
         image_size=train_size,
         seed=config.seed,
-        augment=augment,
+        augment=asked.augment,
     )
     check_training(
         config.space,
@@ -121,16 +131,17 @@ def retrain_run(
         device=device,
     )
     if workers:
-        _cluster(execution, console).check([_demand(execution, config, recipe)])
-    if epochs is not None:
-        steps = epochs * max(1, round((1 - validate) * loaded.epoch_size / batch_size))
-        recipe = _checked_recipe(**recipe.model_dump() | {"steps": steps})
-    recipes = {name: recipe}
-    if len(rates) > 1:
-        recipes = {
-            f"{name}-lr{rate!r}": _checked_recipe(**recipe.model_dump() | {"lr": rate})
-            for rate in rates
-        }
+        _cluster(execution, console).check([_demand(execution, config, asked)])
+    epoch = max(1, round((1 - validate) * loaded.epoch_size / batch_size))
+    lengths: dict[str, Any] = {} if epochs is None else {"steps": epochs * epoch}
+    if named.warmup_epochs is not None:
+        lengths |= {"warmup_share": 0.5, "warmup_limit": named.warmup_epochs * epoch}
+    recipes = {
+        name if len(rates) == 1 else f"{name}-lr{rate!r}": _checked_recipe(
+            **asked.model_dump() | lengths | {"lr": rate}
+        )
+        for rate in rates
+    }
     with stop_on_signals() as stop:
         return retrain(
             folder,

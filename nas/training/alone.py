@@ -69,6 +69,9 @@ class Recipe(TrainingSettings):
             images, so that a rare one counts as much as a frequent one.
         accumulate: In how many parts, one after the other, a batch goes through the network, whose
             gradients add up; memory is needed for one part.
+        repeats: How often in a row an image is drawn, augmented anew each time (repeated
+            augmentation, Hoffer et al., 2020); an epoch sees so many times fewer images.
+        clip_norm: As in all trainings; 0 for no limit.
     """
 
     start: Start
@@ -85,6 +88,8 @@ class Recipe(TrainingSettings):
     held_out: Annotated[float, Field(ge=0, le=LARGEST_HELD_OUT)] = 0.0
     class_weights: ClassWeights = "none"
     accumulate: Batch = 1
+    repeats: Batch = 1
+    clip_norm: Amount = 5.0
 
 
 class Point(NamedTuple):
@@ -184,6 +189,7 @@ def train_alone(
         stop=stop,
         loader_workers=loader_workers,
         checkpoint_seconds=checkpoint_seconds,
+        repeats=recipe.repeats,
     )
     train(
         learner,

@@ -476,6 +476,55 @@ def test_data_of_other_classes_is_refused(run: RunFolder, data: Data) -> None:
         train(run, replace(data, class_names=tuple("abcdefghij")))
 
 
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What `nas.retrain` would train by, which is not trained."""
+    given: dict[str, Any] = {}
+
+    def note(folder: RunFolder, **arguments: Any) -> list[Retrained]:
+        given.update(arguments)
+        return []
+
+    monkeypatch.setattr(nas.runs.retraining, "retrain", note)
+    return given
+
+
+def test_the_published_recipe_is_that_of_table_9(run: RunFolder, asked: dict[str, Any]) -> None:
+    nas.retrain(run.path, recipe="deit", batch_size=128, train_size=32, progress=False)
+    recipe = asked["recipes"]["retrain"]
+    epoch = 6400 // 128
+    assert recipe.steps == 300 * epoch
+    assert recipe.lr == 5e-4 * 128 / 512
+    assert learning_rate(5 * epoch - 1, recipe) == recipe.lr > learning_rate(5 * epoch - 2, recipe)
+    assert (recipe.weight_decay, recipe.drop_path, recipe.label_smoothing) == (0.05, 0.1, 0.1)
+    assert (recipe.augment, recipe.mixup, recipe.cutmix) == ("full", 0.8, 1.0)
+    assert (recipe.erasing, recipe.repeats) == (0.25, 3)
+    assert (recipe.clip_norm, recipe.ema) == (0.0, 0.0)
+
+
+def test_what_is_given_beside_a_recipe_wins(run: RunFolder, asked: dict[str, Any]) -> None:
+    own = {"epochs": 2, "lr": 1e-3, "drop_path": 0.2, "augment": "light", "ema": 0.9}
+    nas.retrain(run.path, recipe="deit", **own, train_size=32, progress=False)
+    recipe = asked["recipes"]["retrain"]
+    assert recipe.steps == 2 * 100
+    assert recipe.warmup_share == 0.5  # at most half of the steps
+    for field in own.keys() - {"epochs"}:
+        assert getattr(recipe, field) == own[field], field
+    nas.retrain(run.path, recipe="deit", steps=7, train_size=32, progress=False)
+    assert asked["recipes"]["retrain"].steps == 7
+
+
+def test_the_default_recipe_is_what_it_always_was(run: RunFolder, asked: dict[str, Any]) -> None:
+    nas.retrain(run.path, train_size=32, progress=False)
+    # The small run has four steps of eight images, and twice as many are seen.
+    assert asked["recipes"] == {"retrain": changed(steps=1, batch_size=64, drop_path=0.05)}
+
+
+def test_an_unknown_recipe_is_refused_with_those_there_are(run: RunFolder) -> None:
+    with pytest.raises(InputError, match="`recipe` 'swin' is none of default, deit"):
+        nas.retrain(run.path, recipe="swin", train_size=32, progress=False)
+
+
 @pytest.mark.slow
 def test_flags_of_the_recipe_are_kept_and_resuming_without_them_is_refused(run: RunFolder) -> None:
     few = ("retrain", run.path, "--steps", "1", "--batch-size", "8")
@@ -491,6 +540,13 @@ def test_flags_of_the_recipe_are_kept_and_resuming_without_them_is_refused(run: 
     refused = command(*few)
     assert refused.status == 2
     assert "ema is 0.9 there, 0.0 here" in refused.err
+    deit = (*few[:2], "--recipe", "deit", *few[2:], "--name", "deit")
+    assert command(*deit).status == 0
+    metrics = json.loads((run.retrained("deit") / "1" / "metrics.json").read_text())
+    assert metrics["recipe"]["repeats"] == 3
+    refused = command(*few, "--name", "deit")
+    assert refused.status == 2
+    assert "lr is 7.8125e-06 there, 0.001 here" in refused.err
 
 
 @pytest.mark.slow
