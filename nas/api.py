@@ -153,8 +153,8 @@ def retrain(
     *,
     top: int = 1,
     name: str = "retrain",
-    start: Literal["scratch", "supernet"] = "scratch",
-    recipe: RecipeName = "default",
+    start: str = "scratch",
+    recipe: RecipeName | None = None,
     steps: int | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
@@ -182,9 +182,11 @@ def retrain(
         run: A run, or its folder.
         top: How many architectures.
         name: Folder in the run's for this recipe's results.
-        start: From fresh weights, or from the exported ones (the flag `--from`).
-        recipe: What those of the following are that are None: `"deit"` for the published recipe
-            (Touvron et al., 2021, table 9).
+        start: From fresh weights (`"scratch"`), from the exported ones (`"supernet"`), or from
+            those of an earlier retraining, by its name (the flag `--from`).
+        recipe: What those of the following are that are None: `"default"`; `"deit"` for the
+            published recipe (Touvron et al., 2021, table 9); `"finetune"`, by default from an
+            earlier retraining, for 30 epochs at a hundredth of its learning rate.
         steps: Training steps; by default so many that the network sees twice as many images as
             the supernet did.
         epochs: The same, in passes over the train split.

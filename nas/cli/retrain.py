@@ -37,18 +37,19 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--from",
         dest="start",
-        choices=("scratch", "supernet"),
+        metavar="WEIGHTS",
         default="scratch",
-        help="fresh weights, or those that were exported",
+        help="scratch: fresh weights; supernet: those that were exported; or the --name of an "
+        "earlier retraining, to go on from its weights, such as at another --train-size",
     )
     parser.add_argument(
         "--recipe",
         choices=tuple(RECIPES),
-        default="default",
         help="what holds where the flags below are not given; deit: the published one (Touvron et "
         "al., 2021, table 9), with 300 epochs, a learning rate of 5e-4 for batches of 512 and for "
         "others in proportion, 5 epochs of warm-up, full augmentation, each image three times in a "
-        "row, drop path 0.1, no clipping",
+        "row, drop path 0.1, no clipping; finetune, the default from an earlier retraining: the "
+        "same with 30 epochs, a learning rate of 5e-6 and next to no weight decay",
     )
     parser.add_argument(
         "--steps",

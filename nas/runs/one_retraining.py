@@ -14,7 +14,15 @@ from nas.export.network import export_network, stage_rows
 from nas.objectives.objective import Objective
 from nas.report.cards import ClassAccuracy, class_accuracies, retrained_card
 from nas.training.accuracy import confusion_matrix, predict
-from nas.training.alone import Point, Recipe, identity_of, new_network, train_alone
+from nas.training.alone import (
+    SCRATCH,
+    SUPERNET,
+    Point,
+    Recipe,
+    identity_of,
+    new_network,
+    train_alone,
+)
 from nas.training.checkpoint import load_checkpoint
 from nas.training.strategies.strategy import Share
 from nas.utilities.bounds import Number, PositiveCount
@@ -24,6 +32,9 @@ from nas.utilities.files import read_json, write_csv, write_json
 from nas.utilities.interrupt import StopRequest
 from search_space import total_cost
 from supernet import ExportedNetwork, Network, load_exported
+
+METRICS = "metrics.json"
+"""What a retraining writes last."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +46,8 @@ class Retrained:
         hash: Of the architecture.
         costs: The value of each closed-form objective of the run, by name: `macs`, `params`.
         exported: Accuracy with the weights that it was exported with: inherited from the supernet
-            and, where there was a short list, trained alone for some steps.
+            and, where there was a short list, trained alone for some steps; or with those of the
+            earlier retraining that it began with.
         retrained: Accuracy after training alone.
         test_images: Size of the test split.
     """
@@ -85,7 +97,8 @@ class Retraining:
 
     Attributes:
         title: What it is called while it goes on.
-        source: The exported folder that it begins with.
+        source: The exported folder of the network: in the front, or in the earlier retraining that
+            it begins with.
         target: The folder for what it gives.
         recipe: How the network is trained.
         on: The data, and what is told of them.
@@ -96,6 +109,11 @@ class Retraining:
     target: Path
     recipe: Recipe
     on: RetrainingData
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it begins with the weights of an earlier retraining."""
+        return self.recipe.start not in (SCRATCH, SUPERNET)
 
     @property
     def state(self) -> Path:
@@ -117,7 +135,7 @@ class Retraining:
         """
         exported, _ = self._exported()
         identity = identity_of(exported.architecture, self.recipe)
-        metrics = self.target / "metrics.json"
+        metrics = self.target / METRICS
         if metrics.exists():
             known = read_json(metrics, _Metrics, remedy="delete it to train again")
             # A recipe of before some of its numbers stood in it had their defaults.
@@ -172,7 +190,7 @@ class Retraining:
         self._write_tables(curve, after)
         # Last, since it says that all the rest is there.
         metrics = _Metrics(hash=result.hash, recipe=recipe, result=result)
-        write_json(self.target / "metrics.json", to_jsonable_python(metrics))
+        write_json(self.target / METRICS, to_jsonable_python(metrics))
         self.state.unlink(missing_ok=True)
         return result
 
@@ -180,7 +198,10 @@ class Retraining:
         try:
             exported, about = load_exported(self.source)
         except ValueError as error:
-            raise InputError(f"{error}; run the search again to export it anew") from None
+            remedy = (
+                "retrain it again" if self.goes_on else "run the search again to export it anew"
+            )
+            raise InputError(f"{error}; {remedy}") from None
         if about.class_names != self.on.data.class_names:
             raise InputError(f"{self.source}: was trained on other classes than the data has")
         return exported, about
@@ -232,7 +253,12 @@ class Retraining:
                 for o, text in _amounts(objectives, result)
             ],
             proxy_size=recipe.image_size,
-            exported=result.exported,
+            before=(
+                f"the weights of {recipe.start}, from which it went on"
+                if self.goes_on
+                else "the weights that the search exported",
+                result.exported,
+            ),
             retrained=result.retrained,
             test_images=result.test_images,
             classes=self._classes(confusion),

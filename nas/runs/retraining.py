@@ -19,10 +19,10 @@ from nas.runs.configure import default_loader_workers, illegal_field
 from nas.runs.folder import RunFolder, logging_to
 from nas.runs.job import Execution
 from nas.runs.memory import check_training
-from nas.runs.one_retraining import Retrained, Retraining, RetrainingData
+from nas.runs.one_retraining import METRICS, Retrained, Retraining, RetrainingData
 from nas.runs.ray_retraining import retrain_on_ray
 from nas.runs.same_data import keep_data
-from nas.training.alone import LARGEST_HELD_OUT, ClassWeights, Recipe, Start
+from nas.training.alone import LARGEST_HELD_OUT, SCRATCH, SUPERNET, ClassWeights, Recipe
 from nas.training.recipes import RECIPES, RecipeName
 from nas.utilities.bounds import MOST_PROCESSES
 from nas.utilities.devices import check_device, usable_cpus
@@ -41,8 +41,8 @@ def retrain_run(
     *,
     top: int,
     name: str,
-    start: Start,
-    recipe: RecipeName,
+    start: str,
+    recipe: RecipeName | None,
     steps: int | None,
     epochs: int | None,
     batch_size: int | None,
@@ -79,6 +79,10 @@ def retrain_run(
         raise InputError(f"`top` {top} is below 1")
     if not 0 <= validate <= LARGEST_HELD_OUT:
         raise InputError(f"`validate` {validate:g} is outside 0 to {LARGEST_HELD_OUT:g}")
+    networks_to_train(folder, start)  # refuses what is not there, before the data are loaded
+    folder.retrained(name)  # likewise a name that cannot be used
+    if recipe is None:
+        recipe = "default" if start in (SCRATCH, SUPERNET) else "finetune"
     if recipe not in RECIPES:
         raise InputError(f"`recipe` {recipe!r} is none of {', '.join(RECIPES)}")
     named = RECIPES[recipe]
@@ -113,8 +117,6 @@ def retrain_run(
         accumulate=accumulate,
         **named.fields,
     )
-    exported_networks(folder)  # refuses a run without any, before the data are loaded
-    folder.retrained(name)  # likewise a name that cannot be used
     execution = _execution(workers, ray_address, ray_wait, loader_workers, config, asked)
     source = data_again(config, data)
     loaded = load_data(
@@ -197,7 +199,10 @@ def _checked_recipe(**fields: Any) -> Recipe:
     try:
         return Recipe(**fields)
     except ValidationError as error:
-        raise illegal_field(error) from None
+        told = str(illegal_field(error))
+        for field, argument in (("image_size", "train_size"), ("held_out", "validate")):
+            told = told.replace(f"`{field}`", f"`{argument}`")
+        raise InputError(told) from None
 
 
 def retrain(
@@ -235,10 +240,11 @@ def retrain(
     """
     recipe = next(iter(recipes.values()))
     check_device(recipe.device)
-    exported = exported_networks(folder)[:top]
+    exported = networks_to_train(folder, recipe.start)[:top]
     config = folder.config
     if len(exported) < top:
-        console.print(f"the front has only {len(exported)} architectures", style="yellow")
+        where = exported[0].parent.name
+        console.print(f"the {where} has only {len(exported)} architectures", style="yellow")
     with ExitStack() as held:
         for name in recipes:
             held.enter_context(folder.locked_for_retraining(name))
@@ -433,6 +439,27 @@ def data_again(config: RunConfig, given: str | Path | OwnDataset | None) -> str 
     return config.data
 
 
+def networks_to_train(folder: RunFolder, start: str) -> list[Path]:
+    """The exported folders of the networks that can be trained, the most accurate one first.
+
+    Args:
+        folder: The run's.
+        start: As in `Recipe`.
+
+    Raises:
+        InputError: If the run has exported nothing yet, or has no such retraining.
+    """
+    if start in (SCRATCH, SUPERNET):
+        return exported_networks(folder)
+    known = sorted({file.parent.parent.name for file in folder.path.glob(f"*/*/{METRICS}")})
+    if start not in known:
+        raise InputError(
+            f"`start` {start!r}: neither {SCRATCH}, {SUPERNET} nor the name of an earlier "
+            f"retraining of {folder.path} ({', '.join(known) or 'there is none'})"
+        )
+    return [path for path in exported_front(folder.path, start) if (path / METRICS).exists()]
+
+
 def exported_networks(folder: RunFolder) -> list[Path]:
     """The folders of a run's exported front, the most accurate network first.
 
@@ -456,7 +483,8 @@ def _table(jobs: Sequence[Retraining], results: Sequence[Retrained | InputError]
     )
     known = [objective for objective in on.objectives if objective.value is not None]
     rates = ["lr"] if len({job.recipe.lr for job in jobs}) > 1 else []
-    for name in ("front", *rates, *(o.label for o in known), "exported", "retrained"):
+    before = recipe.start if jobs[0].goes_on else "exported"
+    for name in ("front", *rates, *(o.label for o in known), before, "retrained"):
         table.add_column(name, justify="right")
     for job, result in zip(jobs, results, strict=True):
         named = [job.source.name, *(f"{job.recipe.lr:g}" for _ in rates)]

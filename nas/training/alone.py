@@ -34,7 +34,9 @@ from search_space import Architecture
 from search_space.bounds import Pixels
 from supernet import Network, parameter_groups
 
-Start = Literal["scratch", "supernet"]
+SCRATCH, SUPERNET = "scratch", "supernet"
+"""Where weights come from that are no earlier retraining's."""
+
 ClassWeights = Literal["none", "balanced"]
 
 LARGEST_HELD_OUT = 0.5
@@ -48,7 +50,8 @@ class Recipe(TrainingSettings):
     """How a network is trained alone.
 
     Attributes:
-        start: From fresh weights, or from those that the search exported.
+        start: From what weights: `scratch` for fresh ones, `supernet` for those that the search
+            exported, else the name of the earlier retraining whose they are.
         drop_path: Stochastic depth of the last block.
         augment: `full` for DeiT's augmentation, `light` for crops and flips alone.
         image_size: Side in pixels.
@@ -74,7 +77,7 @@ class Recipe(TrainingSettings):
         clip_norm: As in all trainings; 0 for no limit.
     """
 
-    start: Start
+    start: Annotated[str, Field(min_length=1)]
     drop_path: Annotated[float, Field(ge=0, lt=1)]
     augment: Augment
     image_size: Pixels
@@ -117,11 +120,12 @@ def new_network(
         architecture: What to build.
         recipe: Says from which weights, how deep stochastically, and the seed of fresh weights.
         num_classes: Outputs of its classifier.
-        given: A network of that architecture with the weights that the search exported.
+        given: A network of that architecture with the weights that it begins with, if they are
+            not fresh ones.
     """
     torch.manual_seed(recipe.seed)
     network = Network(architecture, num_classes=num_classes, drop_path_rate=recipe.drop_path)
-    if recipe.start == "supernet":
+    if recipe.start != SCRATCH:
         network.load_state_dict(given.state_dict())
     return network.to(recipe.device)
 

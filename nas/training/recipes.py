@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 if TYPE_CHECKING:
     from nas.data import Augment
 
-RecipeName = Literal["default", "deit"]
+RecipeName = Literal["default", "deit", "finetune"]
 
 
 class NamedRecipe(NamedTuple):
@@ -43,4 +43,8 @@ RECIPES: dict[RecipeName, NamedRecipe] = {
     "default": NamedRecipe(1e-3, None, None, None, 0.05, "light", {}),
     # Touvron et al., 2021, table 9; weights are not averaged and gradients not clipped there.
     "deit": NamedRecipe(5e-4, 512, 300, 5, 0.1, "full", {"clip_norm": 0.0, "repeats": 3}),
+    # As the authors of DeiT go on at 384 pixels.
+    "finetune": NamedRecipe(
+        5e-6, 512, 30, 5, 0.1, "full", {"clip_norm": 0.0, "repeats": 3, "weight_decay": 1e-8}
+    ),
 }

@@ -95,6 +95,19 @@ def data() -> Data:
     return replace(digits, test=Few(digits.test, 100))
 
 
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What `nas.retrain` would train by, which is not trained."""
+    given: dict[str, Any] = {}
+
+    def note(folder: RunFolder, **arguments: Any) -> list[Retrained]:
+        given.update(arguments)
+        return []
+
+    monkeypatch.setattr(nas.runs.retraining, "retrain", note)
+    return given
+
+
 def train(
     folder: RunFolder,
     data: Data,
@@ -461,6 +474,63 @@ def test_from_the_supernet_begins_with_the_inherited_weights(run: RunFolder, dat
     assert not same(weights(run, "scratch"), weights(run))
 
 
+def test_an_earlier_retraining_is_gone_on_with_at_another_size(run: RunFolder, data: Data) -> None:
+    train(run, data, name="first")
+    large = load_data("digits", image_size=64, seed=2)
+    large = replace(large, test=Few(large.test, 100))
+    still = changed(start="first", image_size=64, steps=1, lr=1e-12)
+    (result,) = train(run, large, still, name="large")
+    first = weights(run, "first")
+    for name, tensor in weights(run, "large").items():
+        if "running" not in name and "num_batches" not in name:
+            assert torch.allclose(tensor, first[name], atol=1e-6), name
+    network, _ = load_exported(run.retrained("first") / "1")
+    images, labels = materialise(large.test, limit=None, seed=0)
+    predicted = predict(network, images, mean=large.mean, std=large.std)
+    assert result.exported == int((predicted == labels).sum()) / 100
+    _, about = load_exported(run.retrained("large") / "1")
+    assert about.image_size == 64
+    card = (run.retrained("large") / "1" / "README.md").read_text()
+    assert "accuracy with the weights of first, from which it went on" in card
+
+
+def test_going_on_is_short_and_slow_unless_it_is_asked_otherwise(
+    run: RunFolder, data: Data, asked: dict[str, Any]
+) -> None:
+    train(run, data, name="first")
+    few = {"start": "first", "name": "large", "train_size": 64, "progress": False}
+    nas.retrain(run.path, batch_size=128, **few)
+    recipe = asked["recipes"]["large"]
+    assert (recipe.start, recipe.image_size) == ("first", 64)
+    assert recipe.steps == 30 * 6400 // 128
+    assert (recipe.lr, recipe.weight_decay) == (5e-6 * 128 / 512, 1e-8)
+    nas.retrain(run.path, recipe="default", lr=1e-4, epochs=1, **few)
+    recipe = asked["recipes"]["large"]
+    assert (recipe.steps, recipe.lr, recipe.weight_decay) == (100, 1e-4, 0.05)
+
+
+def test_weights_that_are_not_there_are_refused_with_those_that_are(
+    run: RunFolder, data: Data
+) -> None:
+    told = "`start` 'second': neither scratch, supernet nor the name of an earlier .*"
+    with pytest.raises(InputError, match=told + r"\(there is none\)"):
+        nas.retrain(run.path, start="second", progress=False)
+    train(run, data, name="first")
+    with pytest.raises(InputError, match=told + r"\(first\)"):
+        nas.retrain(run.path, start="second", progress=False)
+    with pytest.raises(InputError, match=r"first/1: was retrained otherwise \(start is"):
+        train(run, data, changed(start="first"), name="first")
+    (run.retrained("first") / "1" / "weights.safetensors").unlink()
+    with pytest.raises(InputError, match=r"first/1/weights\.safetensors.*; retrain it again"):
+        train(run, data, changed(start="first"), name="large")
+
+
+@pytest.mark.parametrize("size", [0, 10**5])
+def test_a_size_that_no_network_takes_is_refused_by_name(run: RunFolder, size: int) -> None:
+    with pytest.raises(InputError, match="`train_size` Input should be"):
+        nas.retrain(run.path, train_size=size, progress=False)
+
+
 def test_what_is_done_with_the_same_recipe_is_not_done_again(run: RunFolder, data: Data) -> None:
     first = train(run, data)
     target = run.retrained("retrain")
@@ -474,19 +544,6 @@ def test_what_is_done_with_the_same_recipe_is_not_done_again(run: RunFolder, dat
 def test_data_of_other_classes_is_refused(run: RunFolder, data: Data) -> None:
     with pytest.raises(InputError, match="other classes"):
         train(run, replace(data, class_names=tuple("abcdefghij")))
-
-
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What `nas.retrain` would train by, which is not trained."""
-    given: dict[str, Any] = {}
-
-    def note(folder: RunFolder, **arguments: Any) -> list[Retrained]:
-        given.update(arguments)
-        return []
-
-    monkeypatch.setattr(nas.runs.retraining, "retrain", note)
-    return given
 
 
 def test_the_published_recipe_is_that_of_table_9(run: RunFolder, asked: dict[str, Any]) -> None:
