@@ -167,6 +167,7 @@ def retrain(
     validate: float = 0.0,
     class_weights: Literal["none", "balanced"] = "none",
     accumulate: int = 1,
+    tensorboard: bool = False,
     seed: int = 0,
     device: str | None = None,
     workers: int = 0,
@@ -206,6 +207,8 @@ def retrain(
         class_weights: `"balanced"` gives rare classes as much weight in the loss as frequent ones.
         accumulate: In how many parts, one after the other, a batch goes through the network: large
             batches need the memory of a part then.
+        tensorboard: Write loss, learning rate and held-out accuracy by step into the folder
+            `<name>/tensorboard` in the run's, too.
         seed: Of weights, order and augmentation.
         device: By default that of the run.
         workers: How many networks are trained at a time, by Ray; 0 trains one after the other in

@@ -111,6 +111,11 @@ def add(commands: Commands) -> None:
         help="let a batch go through the network in so many parts, for want of memory",
     )
     parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write loss, learning rate and held-out accuracy by step into NAME/tensorboard/, too",
+    )
+    parser.add_argument(
         "--data", metavar="FOLDER", help="where the run's images are now, if they were moved"
     )
     parser.add_argument("--seed", type=seed, default=0)

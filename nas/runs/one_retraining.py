@@ -1,7 +1,7 @@
 """One architecture's way from its exported folder to its retrained one, in whatever process."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from nas.training.alone import (
 )
 from nas.training.checkpoint import load_checkpoint
 from nas.training.strategies.strategy import Share
+from nas.training.tensorboard import tensorboard_scalars
 from nas.utilities.bounds import Number, PositiveCount
 from nas.utilities.differences import first_difference
 from nas.utilities.errors import Diverged, InputError
@@ -81,6 +82,7 @@ class RetrainingData:
         objectives: Of the run; the closed-form ones are told of.
         cost_size: Pixels at which costs count.
         loader_workers: Processes that load images, of each training.
+        tensorboard: Whether the curves are written for TensorBoard, too.
     """
 
     data: Data
@@ -89,6 +91,7 @@ class RetrainingData:
     objectives: Sequence[Objective]
     cost_size: int
     loader_workers: int
+    tensorboard: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,16 +167,22 @@ class Retraining:
         )
         # Before the training: that it cannot be measured is not to be found out after hours.
         before = self._confusion(exported.to(recipe.device), named=f"{self.source}")
-        curve = train_alone(
-            network,
-            data=data,
-            recipe=recipe,
-            state=self.state,
-            stop=stop,
-            on_progress=on_step,
-            validation=self.on.validation,
-            loader_workers=self.on.loader_workers,
-        )
+        with self._scalars() as write:
+
+            def tell(point: Point) -> None:
+                write(point)
+                on_step(point.step, point.loss)
+
+            curve = train_alone(
+                network,
+                data=data,
+                recipe=recipe,
+                state=self.state,
+                stop=stop,
+                on_progress=tell,
+                validation=self.on.validation,
+                loader_workers=self.on.loader_workers,
+            )
         after = self._confusion(network, named=f"`lr` {recipe.lr:g}, try a lower rate")
         cost = total_cost(
             network.architecture, image_size=self.on.cost_size, num_classes=about.num_classes
@@ -193,6 +202,15 @@ class Retraining:
         write_json(self.target / METRICS, to_jsonable_python(metrics))
         self.state.unlink(missing_ok=True)
         return result
+
+    @contextmanager
+    def _scalars(self) -> Iterator[Callable[[Point], None]]:
+        """What writes the points of the curve for TensorBoard, or nothing."""
+        if not self.on.tensorboard:
+            yield lambda point: None
+            return
+        with tensorboard_scalars(self.target.parent / "tensorboard" / self.target.name) as write:
+            yield write
 
     def _exported(self) -> tuple[Network, ExportedNetwork]:
         try:

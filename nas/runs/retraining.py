@@ -24,6 +24,7 @@ from nas.runs.ray_retraining import retrain_on_ray
 from nas.runs.same_data import keep_data
 from nas.training.alone import LARGEST_HELD_OUT, SCRATCH, SUPERNET, ClassWeights, Recipe
 from nas.training.recipes import RECIPES, RecipeName
+from nas.training.tensorboard import check_tensorboard_installed
 from nas.utilities.bounds import MOST_PROCESSES
 from nas.utilities.devices import check_device, usable_cpus
 from nas.utilities.errors import InputError
@@ -55,6 +56,7 @@ def retrain_run(
     validate: float,
     class_weights: ClassWeights,
     accumulate: int,
+    tensorboard: bool,
     seed: int,
     device: str | None,
     workers: int,
@@ -79,6 +81,8 @@ def retrain_run(
         raise InputError(f"`top` {top} is below 1")
     if not 0 <= validate <= LARGEST_HELD_OUT:
         raise InputError(f"`validate` {validate:g} is outside 0 to {LARGEST_HELD_OUT:g}")
+    if tensorboard:
+        check_tensorboard_installed()
     networks_to_train(folder, start)  # refuses what is not there, before the data are loaded
     folder.retrained(name)  # likewise a name that cannot be used
     if recipe is None:
@@ -151,6 +155,7 @@ def retrain_run(
             top=top,
             recipes=recipes,
             execution=execution,
+            tensorboard=tensorboard,
             stop=stop,
             console=console,
         )
@@ -212,6 +217,7 @@ def retrain(
     top: int,
     recipes: Mapping[str, Recipe],
     execution: Execution,
+    tensorboard: bool = False,
     stop: StopRequest,
     console: Console,
 ) -> list[Retrained]:
@@ -229,6 +235,7 @@ def retrain(
             their learning rates alone.
         execution: How many are trained at a time, and where; the results don't depend on it, but
             for rounding.
+        tensorboard: Write the curves into `<name>/tensorboard/<n>/`, too, as they come.
         stop: Looked at after every step.
         console: Where progress and the table are shown.
 
@@ -266,6 +273,7 @@ def retrain(
             objectives=config.limits.objectives,
             cost_size=config.image_size,
             loader_workers=helpers,
+            tensorboard=tensorboard,
         )
         several = len(recipes) > 1
         jobs = [

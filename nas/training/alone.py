@@ -142,7 +142,7 @@ def train_alone(
     recipe: Recipe,
     state: Path,
     stop: StopRequest,
-    on_progress: Callable[[int, float], None],
+    on_progress: Callable[[Point], None],
     validation: tuple[Tensor, Tensor] | None = None,
     loader_workers: int = 0,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
@@ -158,7 +158,7 @@ def train_alone(
         recipe: How.
         state: Where the state is kept. The caller removes it, once the result is safe.
         stop: Looked at after every step.
-        on_progress: Called after every step, with the steps done and the loss of this one.
+        on_progress: Called after every step, with its point of the curve.
         validation: Images, uint8 (N, 3, S, S), and labels, int64 (N,), that the train split lacks;
             the accuracy on them is measured after every twentieth of the steps, and after the last.
         loader_workers: Processes that load images.
@@ -183,9 +183,8 @@ def train_alone(
         accuracy = math.nan
         if validation is not None and (step % interval == 0 or step == recipe.steps):
             accuracy = learner.validate(*validation, mean=data.mean, std=data.std)
-        loss = sum(losses)
-        learner.curve.append((loss, accuracy))
-        on_progress(step, loss)
+        learner.curve.append((sum(losses), accuracy))
+        on_progress(learner.point(step))
 
     session = Session(
         data=data,
@@ -204,15 +203,7 @@ def train_alone(
         on_step=show,
     )
     network.load_state_dict(learner.learned())
-    return [
-        Point(
-            step=step + 1,
-            loss=loss,
-            lr=learning_rate(step, recipe),
-            accuracy=None if math.isnan(accuracy) else accuracy,
-        )
-        for step, (loss, accuracy) in enumerate(learner.curve)
-    ]
+    return [learner.point(step) for step in range(1, recipe.steps + 1)]
 
 
 def balanced_weights(labels: Sequence[int], *, num_classes: int) -> Tensor:
@@ -321,6 +312,16 @@ class NetworkLearner(ModuleLearner):
         if not any(before > accuracy for _, before in self.curve):
             self.best = {name: tensor.clone() for name, tensor in measured.state_dict().items()}
         return accuracy
+
+    def point(self, step: int) -> Point:
+        """The point of the curve after so many steps."""
+        loss, accuracy = self.curve[step - 1]
+        return Point(
+            step=step,
+            loss=loss,
+            lr=learning_rate(step - 1, self.recipe),
+            accuracy=None if math.isnan(accuracy) else accuracy,
+        )
 
     def learned(self) -> dict[str, Tensor]:
         """The weights that the training is for: the best ones, the averaged ones, or the last."""

@@ -19,6 +19,7 @@ from small_runs import Fork, command, finish, start, wait_for
 import nas
 import nas.runs.one_retraining
 import nas.runs.retraining
+import nas.training.tensorboard
 from nas.data import Data, Samples, load_data, materialise
 from nas.data.dataset import Part
 from nas.runs.folder import RunFolder
@@ -129,6 +130,7 @@ def train_all(
     workers: int = 0,
     stop: StopRequest | None = None,
     console: Console | None = None,
+    tensorboard: bool = False,
 ) -> list[Retrained]:
     return retrain(
         folder,
@@ -136,6 +138,7 @@ def train_all(
         top=top,
         recipes=recipes,
         execution=Execution(workers=workers),
+        tensorboard=tensorboard,
         stop=stop or StopRequest(),
         console=console or Console(quiet=True),
     )
@@ -529,6 +532,60 @@ def test_weights_that_are_not_there_are_refused_with_those_that_are(
 def test_a_size_that_no_network_takes_is_refused_by_name(run: RunFolder, size: int) -> None:
     with pytest.raises(InputError, match="`train_size` Input should be"):
         nas.retrain(run.path, train_size=size, progress=False)
+
+
+class StopAfter(StopRequest):
+    """A stop that is requested after so many steps."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.left = steps
+
+    def check(self) -> None:
+        self.left -= 1
+        self.requested = self.left == 0
+        super().check()
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard reads in a folder."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    read = EventAccumulator(str(folder)).Reload()
+    return {
+        tag: [(event.step, event.value) for event in read.Scalars(tag)]
+        for tag in read.Tags()["scalars"]
+    }
+
+
+def test_tensorboard_sees_the_curve_and_of_a_resumed_training_each_step_once(
+    run: RunFolder, data: Data
+) -> None:
+    recipes = {"seen": changed(held_out=0.25)}
+    with pytest.raises(Interrupted):
+        train_all(run, data, recipes, tensorboard=True, stop=StopAfter(3))
+    train_all(run, data, recipes, tensorboard=True)
+    read = scalars(run.retrained("seen") / "tensorboard" / "1")
+    rows = table(run, "curve.csv", "seen")
+    columns = {"train/loss": "loss", "train/lr": "lr", "validation/accuracy": "accuracy"}
+    assert read.keys() == columns.keys()
+    for tag, column in columns.items():
+        assert [step for step, _ in read[tag]] == [1, 2, 3, 4, 5]
+        assert [value for _, value in read[tag]] == pytest.approx(
+            [float(row[column]) for row in rows]
+        )
+
+
+def test_tensorboard_that_is_not_installed_is_told_in_one_line(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nas.training.tensorboard, "find_spec", lambda name: None)
+    outcome = command("retrain", run.path, "--tensorboard")
+    assert outcome.status == 2
+    (line,) = outcome.err.splitlines()
+    told = "--tensorboard is not installed here; pip install 'subnet-search[tensorboard]'"
+    assert line == f"error: {told}"
+    assert not run.retrained("retrain").exists()
 
 
 def test_what_is_done_with_the_same_recipe_is_not_done_again(run: RunFolder, data: Data) -> None:

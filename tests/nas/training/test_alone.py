@@ -85,10 +85,10 @@ def train(
     stop = StopRequest()
     shown: list[tuple[int, float]] = []
 
-    def on_progress(step: int, loss: float) -> None:
-        shown.append((step, loss))
-        stop.requested = step == stop_after
-        if step == crash_after:
+    def on_progress(point: Point) -> None:
+        shown.append((point.step, point.loss))
+        stop.requested = point.step == stop_after
+        if point.step == crash_after:
             raise Crash
         torch.rand(3)  # the process draws something else meanwhile
 
