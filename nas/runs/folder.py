@@ -127,9 +127,10 @@ class RunFolder:
         """Hold the retraining of that name for this process; others may go on beside it.
 
         Raises:
-            InputError: If another process holds that retraining or the whole folder, or it cannot
-                be written.
+            InputError: If another process holds that retraining or the whole folder, it cannot be
+                written, or the name cannot be used.
         """
+        self.retrained(name)
         running = f"{self.path}: another process is running in this folder"
         retraining = (
             f"`name` {name!r}: another process is retraining under this name; wait for it, or give "

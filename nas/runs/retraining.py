@@ -94,7 +94,7 @@ def retrain_run(
         batch_size = BATCH
     if lr is None:
         lr = named.rate(batch_size)
-    rates = [float(lr)] if isinstance(lr, int | float) else [float(rate) for rate in lr]
+    rates = list(lr) if isinstance(lr, Sequence) and not isinstance(lr, str) else [lr]
     if not rates:
         raise InputError("`lr` names no learning rate")
     device = check_device(config.device if device is None else device)
@@ -104,30 +104,37 @@ def retrain_run(
         epochs = named.epochs
     if steps is None:
         steps = max(1, _IMAGES * config.steps * config.batch_size // max(1, batch_size))
-    asked = _checked_recipe(
-        start=start,
-        steps=steps,
-        batch_size=batch_size,
-        lr=rates[0],
-        drop_path=named.drop_path if drop_path is None else drop_path,
-        augment=named.augment if augment is None else augment,
-        image_size=train_size,
-        seed=seed,
-        device=device,
-        ema=ema,
-        layer_decay=layer_decay,
-        held_out=validate,
-        class_weights=class_weights,
-        accumulate=accumulate,
-        **named.fields,
-    )
-    execution = _execution(workers, ray_address, ray_wait, loader_workers, config, asked)
+    if drop_path is None:
+        drop_path = named.drop_path
+    if augment is None:
+        augment = named.augment
+    asked = [
+        _checked_recipe(
+            start=start,
+            steps=steps,
+            batch_size=batch_size,
+            lr=rate,
+            drop_path=drop_path,
+            augment=augment,
+            image_size=train_size,
+            seed=seed,
+            device=device,
+            ema=ema,
+            layer_decay=layer_decay,
+            held_out=validate,
+            class_weights=class_weights,
+            accumulate=accumulate,
+            **named.fields,
+        )
+        for rate in rates
+    ]
+    execution = _execution(workers, ray_address, ray_wait, loader_workers, config, device)
     source = data_again(config, data)
     loaded = load_data(
         source,
         image_size=train_size,
         seed=config.seed,
-        augment=asked.augment,
+        augment=augment,
     )
     check_training(
         config.space,
@@ -137,16 +144,16 @@ def retrain_run(
         device=device,
     )
     if workers:
-        _cluster(execution, console).check([_demand(execution, config, asked)])
+        _cluster(execution, console).check([_demand(execution, config, device)])
     epoch = max(1, round((1 - validate) * loaded.epoch_size / batch_size))
     lengths: dict[str, Any] = {} if epochs is None else {"steps": epochs * epoch}
     if named.warmup_epochs is not None:
         lengths |= {"warmup_share": 0.5, "warmup_limit": named.warmup_epochs * epoch}
     recipes = {
-        name if len(rates) == 1 else f"{name}-lr{rate!r}": _checked_recipe(
-            **asked.model_dump() | lengths | {"lr": rate}
+        name if len(asked) == 1 else f"{name}-lr{some.lr!r}": _checked_recipe(
+            **some.model_dump() | lengths
         )
-        for rate in rates
+        for some in asked
     }
     with stop_on_signals() as stop:
         return retrain(
@@ -167,7 +174,7 @@ def _execution(
     ray_wait: str,
     loader_workers: int | None,
     config: RunConfig,
-    recipe: Recipe,
+    device: str,
 ) -> Execution:
     """How the work is spread, as the user asks for it.
 
@@ -182,10 +189,9 @@ def _execution(
             raise InputError(f"`{field}` {number} is not between 0 and {MOST_PROCESSES}")
     if not workers and ray_address is not None:
         raise InputError("`ray_address` with `workers` 0: nothing would use Ray")
-    if workers and recipe.device not in ("cpu", "cuda"):
+    if workers and device not in ("cpu", "cuda"):
         raise InputError(
-            f"`device` {recipe.device} with `workers` {workers}: Ray gives each worker its GPU; "
-            "give cuda"
+            f"`device` {device} with `workers` {workers}: Ray gives each worker its GPU; give cuda"
         )
     return Execution(
         workers=workers,
@@ -325,7 +331,7 @@ def _done(
             console.print(f"{jobs[place].title} failed: {result}", style="yellow")
 
     if execution.workers and left:
-        demand = _demand(execution, config, jobs[0].recipe)
+        demand = _demand(execution, config, jobs[0].recipe.device)
         _on_ray(jobs, left, demand, execution, stop, console, end)
     else:
         _in_turn(jobs, left, stop, console, end)
@@ -402,12 +408,12 @@ def _cluster(execution: Execution, console: Console) -> RayCluster:
     return RayCluster(execution.ray_address, wait_seconds=execution.ray_wait, tell=tell)
 
 
-def _demand(execution: Execution, config: RunConfig, recipe: Recipe) -> Demand:
+def _demand(execution: Execution, config: RunConfig, device: str) -> Demand:
     """What is asked of Ray: on this machine its CPUs are divided among the workers."""
     threads = config.threads
     if execution.ray_address is None:
         threads = max(1, usable_cpus() // execution.workers)
-    return Demand(count=execution.workers, threads=threads, device=recipe.device)
+    return Demand(count=execution.workers, threads=threads, device=device)
 
 
 def _stored_bytes(on: RetrainingData) -> int:

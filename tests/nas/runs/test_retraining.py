@@ -381,6 +381,7 @@ def test_two_commands_retrain_a_run_at_the_same_time_under_two_names(run: RunFol
         ({"workers": 2, "ray_address": "nowhere"}, "`ray_address` 'nowhere' is neither"),
         ({"lr": []}, "`lr` names no learning rate"),
         ({"lr": [1e-3, 2.0]}, "`lr` Input should be"),
+        ({"lr": "fast"}, "`lr` Input should be"),
     ],
 )
 def test_what_cannot_be_spread_is_refused_by_name(
