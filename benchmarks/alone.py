@@ -137,7 +137,7 @@ def _row(training: Training, table: Path, options: argparse.Namespace) -> Mappin
         recipe=how,
         state=state,
         stop=StopRequest(),
-        on_progress=lambda step, loss: None,
+        on_progress=lambda point: None,
     )
     seconds = time.monotonic() - start
     cost = total_cost(training.architecture, num_classes=data.num_classes)

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from nas.latency.conditions import DtypeName, RuntimeName
     from nas.latency.table import LatencyTable
     from nas.runs.deployment import Deployment
-    from nas.runs.retraining import Retrained
+    from nas.runs.one_retraining import Retrained
     from nas.runs.run import Run
+    from nas.training.recipes import RecipeName
     from search_space import SearchSpace
 
 
@@ -152,21 +153,26 @@ def retrain(
     *,
     top: int = 1,
     name: str = "retrain",
-    start: Literal["scratch", "supernet"] = "scratch",
+    start: str = "scratch",
+    recipe: RecipeName | None = None,
     steps: int | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
-    lr: float = 1e-3,
-    drop_path: float = 0.05,
-    augment: Augment = "light",
+    lr: float | Sequence[float] | None = None,
+    drop_path: float | None = None,
+    augment: Augment | None = None,
     train_size: int | None = None,
     ema: float = 0.0,
     layer_decay: float = 1.0,
     validate: float = 0.0,
     class_weights: Literal["none", "balanced"] = "none",
     accumulate: int = 1,
+    tensorboard: bool = False,
     seed: int = 0,
     device: str | None = None,
+    workers: int = 0,
+    ray_address: str | None = None,
+    ray_wait: str = "5min",
     loader_workers: int | None = None,
     data: str | Path | OwnDataset | None = None,
     progress: bool = True,
@@ -177,14 +183,20 @@ def retrain(
         run: A run, or its folder.
         top: How many architectures.
         name: Folder in the run's for this recipe's results.
-        start: From fresh weights, or from the exported ones (the flag `--from`).
+        start: From fresh weights (`"scratch"`), from the exported ones (`"supernet"`), or from
+            those of an earlier retraining, by its name (the flag `--from`).
+        recipe: What those of the following are that are None: `"default"`; `"deit"` for the
+            published recipe (Touvron et al., 2021, table 9); `"finetune"`, by default from an
+            earlier retraining, for 30 epochs at a hundredth of its learning rate.
         steps: Training steps; by default so many that the network sees twice as many images as
             the supernet did.
         epochs: The same, in passes over the train split.
         batch_size: Images in a step; 64 by default.
-        lr: Peak learning rate.
-        drop_path: Stochastic depth.
-        augment: `"full"` adds RandAugment, mixup, cutmix and erasing, for long trainings.
+        lr: Peak learning rate; 1e-3 by default. Of several each is tried, and what comes out lies
+            in a folder of its own: `<name>-lr0.001`.
+        drop_path: Stochastic depth; 0.05 by default.
+        augment: `"light"` by default; `"full"` adds RandAugment, mixup, cutmix and erasing, for
+            long trainings.
         train_size: Pixels of training; by default the run's proxy size.
         ema: Decay of a moving average of the weights, which is then what is measured and exported,
             such as 0.999; 0 for none.
@@ -195,18 +207,26 @@ def retrain(
         class_weights: `"balanced"` gives rare classes as much weight in the loss as frequent ones.
         accumulate: In how many parts, one after the other, a batch goes through the network: large
             batches need the memory of a part then.
+        tensorboard: Write loss, learning rate and held-out accuracy by step into the folder
+            `<name>/tensorboard` in the run's, too.
         seed: Of weights, order and augmentation.
         device: By default that of the run.
-        loader_workers: Processes that load images.
+        workers: How many networks are trained at a time, by Ray; 0 trains one after the other in
+            this process, without Ray. Results don't depend on it, but for rounding.
+        ray_address: A running Ray cluster: `"auto"`, `"HOST:PORT"`.
+        ray_wait: How long there may be no room in Ray: `"90s"`, `"5min"`, `"2h"`.
+        loader_workers: Processes that load images, of each training.
         data: Where the run's folder of images is now, if it was moved; of a run on a
             `nas.OwnDataset` those datasets again.
         progress: Show what goes on.
 
     Returns:
-        Accuracies on the test split and costs of each, in the order of the ranks.
+        Accuracies on the test split and costs of each, in the order of the ranks; for the first
+        learning rate, then for the second, and so on.
 
     Raises:
-        InputError: If something of it is wrong, or the run has exported nothing yet.
+        InputError: If something of it is wrong, or the run has exported nothing yet; when all
+            others are trained, if a network's loss is no longer finite or its workers died.
         Interrupted: After Ctrl-C, SIGTERM or SIGHUP, when everything was saved.
     """
     asked = dict(locals())

@@ -104,7 +104,11 @@ def test_without_ray_optuna_plotly_and_pandas_a_machine_can_train_and_evaluate(m
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "module", ["nas.search.ray_workers", "nas.search.ray_tryout", "nas.training.ray_training"]
+    "module",
+    [
+        *("nas.search.ray_workers", "nas.search.ray_tryout", "nas.training.ray_training"),
+        "nas.runs.ray_retraining",
+    ],
 )
 def test_a_machine_of_a_cluster_needs_only_what_the_page_on_clusters_names(module: str) -> None:
     absent = "fvcore", "onnx", "onnxruntime", "onnxscript", "optuna", "pandas", "plotly", "rich"

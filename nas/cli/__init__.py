@@ -79,10 +79,15 @@ def _refused(message: str) -> int:
         The exit status.
     """
     line = " ".join(message.split())
-    line = re.sub(r"`(\w+)`", lambda field: f"--{field[1].replace('_', '-')}", line)
+    line = re.sub(r"`(\w+)`", lambda field: f"--{_flag(field[1])}", line)
     cut = "..." if len(line) > LONGEST_LINE else ""
     print(f"error: {line[:LONGEST_LINE]}{cut}", file=sys.stderr)
     return 2
+
+
+def _flag(field: str) -> str:
+    """What a field is called on the command line; Python has no argument named `from`."""
+    return "from" if field == "start" else field.replace("_", "-")
 
 
 def _check_text(arguments: Sequence[str]) -> None:

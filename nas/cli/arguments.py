@@ -66,6 +66,20 @@ def add_latency_conditions(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_ray_cluster(parser: argparse._ActionsContainer) -> None:
+    """Add what cluster the workers live in, and how long they are waited for."""
+    parser.add_argument(
+        "--ray-address", metavar="ADDRESS", help="a running Ray cluster: auto, HOST:PORT"
+    )
+    parser.add_argument(
+        "--ray-wait",
+        metavar="TIME",
+        default="5min",
+        help="how long a step waits where Ray has no room for it, such as on a busy cluster: 90s, "
+        "5min, 2h; the same command goes on later",
+    )
+
+
 STOPPED = 128
 """What is added to a signal's number to give the exit status of a process that it stopped."""
 
@@ -125,3 +139,8 @@ def rate(text: str) -> float:
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return value
+
+
+def rates(text: str) -> list[float]:
+    """Numbers between 0 and 1, with commas between them."""
+    return [rate(part) for part in text.split(",")]

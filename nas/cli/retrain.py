@@ -5,15 +5,17 @@ from pathlib import Path
 
 from nas.cli.arguments import (
     Commands,
+    add_ray_cluster,
     batch,
     helpers,
-    rate,
+    rates,
     say_how_to_go_on,
     seed,
     size,
     some,
     steps,
 )
+from nas.training.recipes import RECIPES
 
 
 def add(commands: Commands) -> None:
@@ -35,9 +37,19 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--from",
         dest="start",
-        choices=("scratch", "supernet"),
+        metavar="WEIGHTS",
         default="scratch",
-        help="fresh weights, or those that were exported",
+        help="scratch: fresh weights; supernet: those that were exported; or the --name of an "
+        "earlier retraining, to go on from its weights, such as at another --train-size",
+    )
+    parser.add_argument(
+        "--recipe",
+        choices=tuple(RECIPES),
+        help="what holds where the flags below are not given; deit: the published one (Touvron et "
+        "al., 2021, table 9), with 300 epochs, a learning rate of 5e-4 for batches of 512 and for "
+        "others in proportion, 5 epochs of warm-up, full augmentation, each image three times in a "
+        "row, drop path 0.1, no clipping; finetune, the default from an earlier retraining: the "
+        "same with 30 epochs, a learning rate of 5e-6 and next to no weight decay",
     )
     parser.add_argument(
         "--steps",
@@ -46,13 +58,18 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("--epochs", type=steps, help="the same, in passes over the train split")
     parser.add_argument("--batch-size", type=batch, help="images in a step; 64 by default")
-    parser.add_argument("--lr", type=rate, default=1e-3, help="peak learning rate")
-    parser.add_argument("--drop-path", type=float, default=0.05, help="stochastic depth")
+    parser.add_argument(
+        "--lr",
+        metavar="RATE[,RATE...]",
+        type=rates,
+        help="peak learning rate, 1e-3 by default; of several, such as 1e-3,5e-4, each is tried, "
+        "and what comes out lies in NAME-lr0.001/, NAME-lr0.0005/",
+    )
+    parser.add_argument("--drop-path", type=float, help="stochastic depth, 0.05 by default")
     parser.add_argument(
         "--augment",
         choices=("light", "full"),
-        default="light",
-        help="full: RandAugment, mixup, cutmix and erasing, for long trainings",
+        help="light by default; full: RandAugment, mixup, cutmix and erasing, for long trainings",
     )
     parser.add_argument(
         "--train-size", type=size, help="pixels of training; by default the run's proxy size"
@@ -94,10 +111,23 @@ def add(commands: Commands) -> None:
         help="let a batch go through the network in so many parts, for want of memory",
     )
     parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write loss, learning rate and held-out accuracy by step into NAME/tensorboard/, too",
+    )
+    parser.add_argument(
         "--data", metavar="FOLDER", help="where the run's images are now, if they were moved"
     )
     parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--device", help="cpu, cuda or cuda:N; by default that of the run")
+    parser.add_argument(
+        "--workers",
+        type=helpers,
+        default=0,
+        help="how many networks are trained at a time, by Ray; 0 trains one after the other in "
+        "this process",
+    )
+    add_ray_cluster(parser)
     parser.add_argument("--loader-workers", type=helpers, help="processes that load images")
 
 

@@ -8,6 +8,7 @@ from nas.cli.arguments import (
     Commands,
     add_latency_conditions,
     add_limits,
+    add_ray_cluster,
     batch,
     helpers,
     processes,
@@ -148,16 +149,7 @@ def add(commands: Commands) -> None:
         help="processes that train the supernet together, by Ray Train: on GPUs one for each; 1 "
         "trains in this process without Ray",
     )
-    machine.add_argument(
-        "--ray-address", metavar="ADDRESS", help="a running Ray cluster: auto, HOST:PORT"
-    )
-    machine.add_argument(
-        "--ray-wait",
-        metavar="TIME",
-        default="5min",
-        help="how long a step waits where Ray has no room for it, such as on a busy cluster: 90s, "
-        "5min, 2h; the same command goes on later",
-    )
+    add_ray_cluster(machine)
     machine.add_argument(
         "--threads", type=processes, default=1, help="CPU threads of one evaluation"
     )

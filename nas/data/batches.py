@@ -41,6 +41,7 @@ def train_batches(
     steps: int,
     workers: int = 0,
     part: tuple[int, int] = (0, 1),
+    repeats: int = 1,
     stop: StopRequest | None = None,
 ) -> Iterator[Batch]:
     """Training batches number `first_step` to `first_step + steps - 1` of an endless sequence.
@@ -57,6 +58,7 @@ def train_batches(
         steps: How many batches to yield.
         workers: Processes that prepare batches; 0 prepares them in this one.
         part: Which of how many equal parts of each batch to yield.
+        repeats: How often in a row each image is drawn, augmented anew each time.
         stop: Looked at while a worker is waited for.
 
     Returns:
@@ -69,7 +71,7 @@ def train_batches(
     size = batch_size // parts
     starts = (batch_size * step + size * number for step in range(first_step, first_step + steps))
     draws = (range(start, start + size) for start in starts)
-    order = _ShuffledEpochs(len(data.train), seed)
+    order = _ShuffledEpochs(len(data.train), seed, repeats)
     return _load(_Drawn(data.train, order, seed), draws, workers, stop or StopRequest())
 
 
@@ -140,16 +142,17 @@ class _Order(Protocol):
 
 
 class _ShuffledEpochs:
-    """An endless order: each epoch is a permutation of its own of 0..size-1."""
+    """An endless order: each pass is a permutation of its own of 0..size-1, each item repeated."""
 
-    def __init__(self, size: int, seed: int) -> None:
+    def __init__(self, size: int, seed: int, repeats: int) -> None:
         self._size = size
+        self._repeats = repeats
         self._seed = seed
         self._epoch = -1
         self._permutation: NDArray[np.int64] = np.empty(0, np.int64)
 
     def __getitem__(self, draw: int) -> int:
-        epoch, position = divmod(draw, self._size)
+        epoch, position = divmod(draw // self._repeats, self._size)
         if epoch != self._epoch:
             generator = np.random.default_rng(derived_seed("epoch", self._seed, epoch))
             self._permutation = generator.permutation(self._size)

@@ -79,7 +79,8 @@ def hold_out(data: Data, share: float, *, seed: int) -> tuple[Data, Samples]:
         [share],
         seed=derived_seed("hold out", seed),
         class_names=data.class_names,
-        source=data.name,
+        source=f"`validate` {share:g}: {data.name}",
+        purpose="hold some of them out",
     )
     plain = data.train if data.plain_train is None else data.plain_train
     smaller = replace(

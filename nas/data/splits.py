@@ -31,6 +31,7 @@ def cut(
     seed: int,
     class_names: Sequence[str],
     source: str,
+    purpose: str = "cut the missing splits from train",
 ) -> list[list[int]]:
     """Divide positions 0..len(labels)-1 at random into parts, class by class.
 
@@ -40,6 +41,7 @@ def cut(
         seed: Decides which position goes where.
         class_names: Names of the labels, for the error.
         source: Name of the data, for the error.
+        purpose: What the parts are for, for the error.
 
     Returns:
         What is left, then one list of positions per share; each in ascending order.
@@ -55,7 +57,7 @@ def cut(
         if len(members) < len(parts):
             raise InputError(
                 f"{source}: class {name!r} has {len(members)} training image(s); "
-                f"at least {len(parts)} are needed to cut the missing splits from train"
+                f"at least {len(parts)} are needed to {purpose}"
             )
         sizes = [max(1, round(share * len(members))) for share in shares]
         *pieces, rest = np.split(members, np.cumsum(sizes))

@@ -47,10 +47,15 @@ def export_front(
             _remove(target)
 
 
-def exported_front(folder: Path) -> list[Path]:
-    """The folders of a run's front that an export wrote, the most accurate network first."""
+def exported_front(folder: Path, name: str = "front") -> list[Path]:
+    """The folders of a run's front that an export wrote, the most accurate network first.
+
+    Args:
+        folder: The run's.
+        name: Of another folder in it, in which the networks of the front are.
+    """
     numbered = (
-        path for path in (folder / "front").glob("*") if re.fullmatch(r"[1-9][0-9]*", path.name)
+        path for path in (folder / name).glob("*") if re.fullmatch(r"[1-9][0-9]*", path.name)
     )
     written = (path for path in numbered if any((path / name).exists() for name in FILES))
     return sorted(written, key=lambda path: int(path.name))

@@ -142,7 +142,7 @@ def retrained_card(
     hash: str,
     costs: Sequence[tuple[str, str]],
     proxy_size: int,
-    exported: float,
+    before: tuple[str, float],
     retrained: float,
     test_images: int,
     classes: Sequence[ClassAccuracy],
@@ -153,10 +153,14 @@ def retrained_card(
     std: Sequence[float],
     crop: float,
 ) -> str:
-    """Markdown for an architecture that was trained alone and measured on the test split."""
+    """Markdown for an architecture that was trained alone and measured on the test split.
+
+    `before` says with what other weights it was measured, too, and their accuracy; `costs` are
+    what is counted and its amount; accuracies are between 0 and 1.
+    """
     figures = [
         {"": "accuracy after training alone", "value": percent(retrained)},
-        {"": "accuracy with the weights that the search exported", "value": percent(exported)},
+        {"": f"accuracy with {before[0]}", "value": percent(before[1])},
         *({"": what, "value": text} for what, text in costs),
     ]
     return f"""\

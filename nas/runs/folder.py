@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -15,6 +15,12 @@ from nas.utilities.files import read_json, write_text
 
 _OWN_FOLDERS = ("best", "front", "latency", "supernet", "tried")
 """Folders within a run's that are not for retrainings."""
+
+_LOCK = ".lock"
+"""The lock of the folder; those of its retrainings have their names behind it."""
+
+_MOMENT = 2.0
+"""Seconds, of which another retraining holds the whole folder for a few thousandths."""
 
 
 class RunFolder:
@@ -104,12 +110,46 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this process.
+        """Hold the folder for this process alone.
 
         Raises:
-            InputError: If another process holds it, or it cannot be written or is no run's.
+            InputError: If another process holds it or a part of it, or it cannot be written or is
+                no run's.
         """
-        lock_file = self.path / ".lock"
+        with self._held(_LOCK, f"{self.path}: another process is running in this folder"):
+            for part in self.path.glob(f"{_LOCK}-*"):
+                with self._held(part.name, f"{self.path}: another process is retraining here"):
+                    pass
+            yield
+
+    @contextmanager
+    def locked_for_retraining(self, name: str) -> Iterator[None]:
+        """Hold the retraining of that name for this process; others may go on beside it.
+
+        Raises:
+            InputError: If another process holds that retraining or the whole folder, it cannot be
+                written, or the name cannot be used.
+        """
+        self.retrained(name)
+        running = f"{self.path}: another process is running in this folder"
+        retraining = (
+            f"`name` {name!r}: another process is retraining under this name; wait for it, or give "
+            "another"
+        )
+        with ExitStack() as part:
+            with self._held(_LOCK, running, wait=_MOMENT):
+                part.enter_context(self._held(f"{_LOCK}-{name}", retraining))
+            yield
+
+    @contextmanager
+    def _held(self, name: str, refusal: str, *, wait: float = 0.0) -> Iterator[None]:
+        """Hold a lock of the folder, if that is a run's or empty.
+
+        Args:
+            name: Of the lock's file.
+            refusal: What to say if another process holds it.
+            wait: Seconds for it to let go.
+        """
         try:
             if self.path.is_dir() and not self.config_file.exists():
                 others = [p.name for p in self.path.iterdir() if not p.name.startswith(".")]
@@ -119,10 +159,10 @@ class RunFolder:
                         "give an empty or a new folder as `out`"
                     )
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(lock_file)
-            lock.acquire(timeout=0)
+            lock = FileLock(self.path / name)
+            lock.acquire(timeout=wait)
         except Timeout:
-            raise InputError(f"{self.path}: another process is running in this folder") from None
+            raise InputError(refusal) from None
         except OSError as error:
             raise InputError(f"{self.path}: cannot be written ({error.strerror})") from None
         try:
@@ -132,7 +172,7 @@ class RunFolder:
 
     def _remove_all_but(self, kept: set[Path]) -> None:
         """Remove what a run has written, and the folder if it held nothing before but our lock."""
-        if {path.name for path in kept} <= {".lock"}:
+        if {path.name for path in kept} <= {_LOCK}:
             shutil.rmtree(self.path, ignore_errors=True)
             return
         for path in set(self.path.iterdir()) - kept:

@@ -1,85 +1,40 @@
 """Retraining: exported architectures trained alone, then measured on the test split."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import to_jsonable_python
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 from nas.data import Augment, Data, OwnDataset, hold_out, load_data, materialise
 from nas.data.own_dataset import OWN_DATASET
-from nas.export.network import export_network, exported_front, stage_rows
-from nas.objectives.objective import Objective
-from nas.report.cards import ClassAccuracy, class_accuracies, retrained_card
+from nas.export.network import exported_front
 from nas.runs.config import BATCH, RunConfig
 from nas.runs.configure import default_loader_workers, illegal_field
 from nas.runs.folder import RunFolder, logging_to
+from nas.runs.job import Execution
 from nas.runs.memory import check_training
+from nas.runs.one_retraining import METRICS, Retrained, Retraining, RetrainingData
+from nas.runs.ray_retraining import retrain_on_ray
 from nas.runs.same_data import keep_data
-from nas.training.accuracy import confusion_matrix, predict
-from nas.training.alone import (
-    LARGEST_HELD_OUT,
-    ClassWeights,
-    Point,
-    Recipe,
-    Start,
-    identity_of,
-    new_network,
-    train_alone,
-)
-from nas.training.checkpoint import load_checkpoint
-from nas.training.strategies.strategy import Share
-from nas.utilities.bounds import Number, PositiveCount
-from nas.utilities.devices import check_device
-from nas.utilities.differences import first_difference
-from nas.utilities.errors import Diverged, InputError
-from nas.utilities.files import read_json, write_csv, write_json
+from nas.training.alone import LARGEST_HELD_OUT, SCRATCH, SUPERNET, ClassWeights, Recipe
+from nas.training.recipes import RECIPES, RecipeName
+from nas.training.tensorboard import check_tensorboard_installed
+from nas.utilities.bounds import MOST_PROCESSES
+from nas.utilities.devices import check_device, usable_cpus
+from nas.utilities.errors import InputError
 from nas.utilities.interrupt import StopRequest, stop_on_signals
 from nas.utilities.progress import LiveLine
-from nas.utilities.units import format_accuracy
-from search_space import total_cost
-from supernet import Network, load_exported
+from nas.utilities.ray_cluster import Demand, RayCluster
+from nas.utilities.units import format_accuracy, parse_duration
 
 _IMAGES = 2
 """Times as many images as the supernet saw, where the user asks for no number of steps."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Retrained:
-    """What became of one architecture; accuracies are on the test split, 0 to 1.
-
-    Attributes:
-        rank: Its folder in `front/`, 1 being the most accurate in the search.
-        hash: Of the architecture.
-        costs: The value of each closed-form objective of the run, by name: `macs`, `params`.
-        exported: Accuracy with the weights that it was exported with: inherited from the supernet
-            and, where there was a short list, trained alone for some steps.
-        retrained: Accuracy after training alone.
-        test_images: Size of the test split.
-    """
-
-    rank: PositiveCount
-    hash: str
-    costs: Mapping[str, Number]
-    exported: Share
-    retrained: Share
-    test_images: PositiveCount
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Metrics:
-    """What `metrics.json` holds."""
-
-    hash: str
-    recipe: Recipe
-    result: Retrained
 
 
 def retrain_run(
@@ -87,21 +42,26 @@ def retrain_run(
     *,
     top: int,
     name: str,
-    start: Start,
+    start: str,
+    recipe: RecipeName | None,
     steps: int | None,
     epochs: int | None,
     batch_size: int | None,
-    lr: float,
-    drop_path: float,
-    augment: Augment,
+    lr: float | Sequence[float] | None,
+    drop_path: float | None,
+    augment: Augment | None,
     train_size: int | None,
     ema: float,
     layer_decay: float,
     validate: float,
     class_weights: ClassWeights,
     accumulate: int,
+    tensorboard: bool,
     seed: int,
     device: str | None,
+    workers: int,
+    ray_address: str | None,
+    ray_wait: str,
     loader_workers: int | None,
     data: str | Path | OwnDataset | None,
     console: Console,
@@ -121,31 +81,54 @@ def retrain_run(
         raise InputError(f"`top` {top} is below 1")
     if not 0 <= validate <= LARGEST_HELD_OUT:
         raise InputError(f"`validate` {validate:g} is outside 0 to {LARGEST_HELD_OUT:g}")
+    if tensorboard:
+        check_tensorboard_installed()
+    networks_to_train(folder, start)  # refuses what is not there, before the data are loaded
+    folder.retrained(name)  # likewise a name that cannot be used
+    if recipe is None:
+        recipe = "default" if start in (SCRATCH, SUPERNET) else "finetune"
+    if recipe not in RECIPES:
+        raise InputError(f"`recipe` {recipe!r} is none of {', '.join(RECIPES)}")
+    named = RECIPES[recipe]
+    if batch_size is None:
+        batch_size = BATCH
+    if lr is None:
+        lr = named.rate(batch_size)
+    rates = list(lr) if isinstance(lr, Sequence) and not isinstance(lr, str) else [lr]
+    if not rates:
+        raise InputError("`lr` names no learning rate")
     device = check_device(config.device if device is None else device)
     if train_size is None:
         train_size = config.proxy_size
-    if batch_size is None:
-        batch_size = BATCH
+    if steps is None and epochs is None:
+        epochs = named.epochs
     if steps is None:
         steps = max(1, _IMAGES * config.steps * config.batch_size // max(1, batch_size))
-    recipe = _checked_recipe(
-        start=start,
-        steps=steps,
-        batch_size=batch_size,
-        lr=lr,
-        drop_path=drop_path,
-        augment=augment,
-        image_size=train_size,
-        seed=seed,
-        device=device,
-        ema=ema,
-        layer_decay=layer_decay,
-        held_out=validate,
-        class_weights=class_weights,
-        accumulate=accumulate,
-    )
-    exported_networks(folder)  # refuses a run without any, before the data are loaded
-    folder.retrained(name)  # likewise a name that cannot be used
+    if drop_path is None:
+        drop_path = named.drop_path
+    if augment is None:
+        augment = named.augment
+    asked = [
+        _checked_recipe(
+            start=start,
+            steps=steps,
+            batch_size=batch_size,
+            lr=rate,
+            drop_path=drop_path,
+            augment=augment,
+            image_size=train_size,
+            seed=seed,
+            device=device,
+            ema=ema,
+            layer_decay=layer_decay,
+            held_out=validate,
+            class_weights=class_weights,
+            accumulate=accumulate,
+            **named.fields,
+        )
+        for rate in rates
+    ]
+    execution = _execution(workers, ray_address, ray_wait, loader_workers, config, device)
     source = data_again(config, data)
     loaded = load_data(
         source,
@@ -160,22 +143,62 @@ def retrain_run(
         image_size=train_size,
         device=device,
     )
-    if epochs is not None:
-        steps = epochs * max(1, round((1 - validate) * loaded.epoch_size / batch_size))
-        recipe = _checked_recipe(**recipe.model_dump() | {"steps": steps})
-    if loader_workers is None:
-        loader_workers = default_loader_workers(config.data)
+    if workers:
+        _cluster(execution, console).check([_demand(execution, config, device)])
+    epoch = max(1, round((1 - validate) * loaded.epoch_size / batch_size))
+    lengths: dict[str, Any] = {} if epochs is None else {"steps": epochs * epoch}
+    if named.warmup_epochs is not None:
+        lengths |= {"warmup_share": 0.5, "warmup_limit": named.warmup_epochs * epoch}
+    recipes = {
+        name if len(asked) == 1 else f"{name}-lr{some.lr!r}": _checked_recipe(
+            **some.model_dump() | lengths
+        )
+        for some in asked
+    }
     with stop_on_signals() as stop:
         return retrain(
             folder,
             data=loaded,
             top=top,
-            recipe=recipe,
-            name=name,
-            loader_workers=loader_workers,
+            recipes=recipes,
+            execution=execution,
+            tensorboard=tensorboard,
             stop=stop,
             console=console,
         )
+
+
+def _execution(
+    workers: int,
+    ray_address: str | None,
+    ray_wait: str,
+    loader_workers: int | None,
+    config: RunConfig,
+    device: str,
+) -> Execution:
+    """How the work is spread, as the user asks for it.
+
+    Raises:
+        InputError: If a number is out of bounds, Ray is named and not used, or a GPU is named where
+            Ray gives each worker its own.
+    """
+    if loader_workers is None:
+        loader_workers = math.ceil(default_loader_workers(config.data) / max(1, workers))
+    for field, number in {"workers": workers, "loader_workers": loader_workers}.items():
+        if not 0 <= number <= MOST_PROCESSES:
+            raise InputError(f"`{field}` {number} is not between 0 and {MOST_PROCESSES}")
+    if not workers and ray_address is not None:
+        raise InputError("`ray_address` with `workers` 0: nothing would use Ray")
+    if workers and device not in ("cpu", "cuda"):
+        raise InputError(
+            f"`device` {device} with `workers` {workers}: Ray gives each worker its GPU; give cuda"
+        )
+    return Execution(
+        workers=workers,
+        ray_address=ray_address,
+        ray_wait=parse_duration(ray_wait, "ray_wait"),
+        loader_workers=loader_workers,
+    )
 
 
 def _checked_recipe(**fields: Any) -> Recipe:
@@ -187,7 +210,10 @@ def _checked_recipe(**fields: Any) -> Recipe:
     try:
         return Recipe(**fields)
     except ValidationError as error:
-        raise illegal_field(error) from None
+        told = str(illegal_field(error))
+        for field, argument in (("image_size", "train_size"), ("held_out", "validate")):
+            told = told.replace(f"`{field}`", f"`{argument}`")
+        raise InputError(told) from None
 
 
 def retrain(
@@ -195,9 +221,9 @@ def retrain(
     *,
     data: Data,
     top: int,
-    recipe: Recipe,
-    name: str = "retrain",
-    loader_workers: int,
+    recipes: Mapping[str, Recipe],
+    execution: Execution,
+    tensorboard: bool = False,
     stop: StopRequest,
     console: Console,
 ) -> list[Retrained]:
@@ -205,56 +231,195 @@ def retrain(
 
     Each network leaves `<name>/<n>/` with its weights, model card, `metrics.json` and three tables:
     `curve.csv` of its training, `classes.csv` and `confusion.csv` of the test split. One that is
-    done is not trained again.
+    done is not trained again. Where one fails, the others are trained all the same.
 
     Args:
         folder: The run's.
-        data: To train and test on: what the run had, at the recipe's image size.
+        data: To train and test on: what the run had, at the recipes' image size.
         top: How many architectures.
-        recipe: How each is trained.
-        name: Folder in the run's for the results.
-        loader_workers: Processes that load images.
+        recipes: How each is trained, by the folder in the run's for the results. They differ in
+            their learning rates alone.
+        execution: How many are trained at a time, and where; the results don't depend on it, but
+            for rounding.
+        tensorboard: Write the curves into `<name>/tensorboard/<n>/`, too, as they come.
         stop: Looked at after every step.
         console: Where progress and the table are shown.
 
     Raises:
         InputError: If the run has exported nothing yet, the device is absent, the data has other
-            classes, the folder `name` holds the work of another recipe, or a network's loss or
-            class scores are not finite.
+            classes, or a folder holds the work of another recipe; when all others are trained, if a
+            network's loss or class scores are not finite.
         Interrupted: If a stop was requested; the same command goes on.
     """
+    recipe = next(iter(recipes.values()))
     check_device(recipe.device)
-    exported = exported_networks(folder)[:top]
+    exported = networks_to_train(folder, recipe.start)[:top]
     config = folder.config
-    objectives = config.limits.objectives
     if len(exported) < top:
-        console.print(f"the front has only {len(exported)} architectures", style="yellow")
-    with folder.locked(), logging_to(folder):
+        where = exported[0].parent.name
+        console.print(f"the {where} has only {len(exported)} architectures", style="yellow")
+    with ExitStack() as held:
+        for name in recipes:
+            held.enter_context(folder.locked_for_retraining(name))
+        held.enter_context(logging_to(folder))
         for leak in keep_data(folder, data):
             console.print(leak, style="yellow")
-        tested = materialise(
-            data.test, limit=None, seed=config.seed, workers=loader_workers, stop=stop
-        )
+        helpers = execution.loader_workers
+        tested = materialise(data.test, limit=None, seed=config.seed, workers=helpers, stop=stop)
         validation = None
         if recipe.held_out:
             data, held_out = hold_out(data, recipe.held_out, seed=config.seed)
             validation = materialise(
-                held_out, limit=None, seed=config.seed, workers=loader_workers, stop=stop
+                held_out, limit=None, seed=config.seed, workers=helpers, stop=stop
             )
-        results = []
-        for source in exported:
-            job = _Retraining(
-                source,
-                folder.retrained(name) / source.name,
-                recipe,
-                data=data,
-                validation=validation,
-                tested=tested,
-                objectives=objectives,
+        on = RetrainingData(
+            data=data,
+            validation=validation,
+            tested=tested,
+            objectives=config.limits.objectives,
+            cost_size=config.image_size,
+            loader_workers=helpers,
+            tensorboard=tensorboard,
+        )
+        several = len(recipes) > 1
+        jobs = [
+            Retraining(
+                title=f"front/{source.name} from {some.start}" + f", lr {some.lr:g}" * several,
+                source=source,
+                target=folder.retrained(name) / source.name,
+                recipe=some,
+                on=on,
             )
-            results.append(job.run(config.image_size, loader_workers, stop, console))
-    console.print(_table(results, data, recipe, objectives))
-    return results
+            for name, some in recipes.items()
+            for source in exported
+        ]
+        results = _done(jobs, execution, config, stop, console)
+    if len(jobs) == 1 and isinstance(results[0], InputError):
+        raise results[0]
+    console.print(_table(jobs, results))
+    pairs = list(zip(jobs, results, strict=True))
+    failed = [f"{job.title}: {error}" for job, error in pairs if isinstance(error, InputError)]
+    if failed:
+        told = "; ".join(failed)
+        raise InputError(f"{len(failed)} of {len(jobs)} were not retrained: {told}")
+    return [result for result in results if isinstance(result, Retrained)]
+
+
+def _done(
+    jobs: Sequence[Retraining],
+    execution: Execution,
+    config: RunConfig,
+    stop: StopRequest,
+    console: Console,
+) -> list[Retrained | InputError]:
+    """What each retraining gives, or why it gives nothing; those that are done give it at once.
+
+    Raises:
+        InputError: If one cannot begin; before any does.
+        Interrupted: If a stop was requested.
+    """
+    results: dict[int, Retrained | InputError] = {}
+    for place, job in enumerate(jobs):
+        if (known := job.known()) is not None:
+            console.print(f"{job.title}: retrained already")
+            results[place] = known
+    left = [place for place in range(len(jobs)) if place not in results]
+
+    def end(place: int, result: Retrained | InputError) -> None:
+        results[place] = result
+        if isinstance(result, InputError) and len(jobs) > 1:
+            console.print(f"{jobs[place].title} failed: {result}", style="yellow")
+
+    if execution.workers and left:
+        demand = _demand(execution, config, jobs[0].recipe.device)
+        _on_ray(jobs, left, demand, execution, stop, console, end)
+    else:
+        _in_turn(jobs, left, stop, console, end)
+    return [results[place] for place in range(len(jobs))]
+
+
+def _in_turn(
+    jobs: Sequence[Retraining],
+    left: Sequence[int],
+    stop: StopRequest,
+    console: Console,
+    end: Callable[[int, Retrained | InputError], None],
+) -> None:
+    """Do those that are left in this process, one after the other."""
+    for place in left:
+        job = jobs[place]
+        with LiveLine(console, job.title, total=job.recipe.steps) as line:
+
+            def show(step: int, loss: float, line: LiveLine = line) -> None:
+                line.update(step, f"loss {loss:.2f}")
+
+            try:
+                end(place, job.run(stop=stop, on_step=show))
+            except InputError as error:
+                end(place, error)
+
+
+def _on_ray(
+    jobs: Sequence[Retraining],
+    left: Sequence[int],
+    demand: Demand,
+    execution: Execution,
+    stop: StopRequest,
+    console: Console,
+    end: Callable[[int, Retrained | InputError], None],
+) -> None:
+    """Do those that are left in workers of Ray, several at a time."""
+    todo = [jobs[place] for place in left]
+    steps, ended = [0] * len(todo), 0
+    total = sum(job.recipe.steps for job in todo)
+    with (
+        _cluster(execution, console) as cluster,
+        LiveLine(console, f"{len(todo)} networks, {demand.count} at a time", total=total) as line,
+    ):
+
+        def show(place: int, step: int, told: str) -> None:
+            steps[place] = step
+            line.update(sum(steps), f"{todo[place].title}: {told} ({ended} of {len(todo)} ended)")
+
+        def ended_with(place: int, result: Retrained | InputError) -> None:
+            nonlocal ended
+            ended += 1
+            end(left[place], result)
+            told = "failed" if isinstance(result, InputError) else f"{result.retrained:.1%}"
+            show(place, todo[place].recipe.steps, told)
+
+        retrain_on_ray(
+            todo,
+            demand=demand,
+            stored_bytes=_stored_bytes(jobs[0].on),
+            cluster=cluster,
+            stop=stop,
+            on_step=lambda place, step, loss: show(place, step, f"step {step}, loss {loss:.2f}"),
+            on_end=ended_with,
+        )
+
+
+def _cluster(execution: Execution, console: Console) -> RayCluster:
+    """The Ray that workers live in."""
+
+    def tell(line: str) -> None:
+        console.print(line, style="yellow", soft_wrap=True)
+
+    return RayCluster(execution.ray_address, wait_seconds=execution.ray_wait, tell=tell)
+
+
+def _demand(execution: Execution, config: RunConfig, device: str) -> Demand:
+    """What is asked of Ray: on this machine its CPUs are divided among the workers."""
+    threads = config.threads
+    if execution.ray_address is None:
+        threads = max(1, usable_cpus() // execution.workers)
+    return Demand(count=execution.workers, threads=threads, device=device)
+
+
+def _stored_bytes(on: RetrainingData) -> int:
+    """Of the images that workers share."""
+    held = [on.tested] if on.validation is None else [on.tested, on.validation]
+    return sum(images.nbytes for images, _ in held)
 
 
 def data_again(config: RunConfig, given: str | Path | OwnDataset | None) -> str | OwnDataset:
@@ -288,6 +453,27 @@ def data_again(config: RunConfig, given: str | Path | OwnDataset | None) -> str 
     return config.data
 
 
+def networks_to_train(folder: RunFolder, start: str) -> list[Path]:
+    """The exported folders of the networks that can be trained, the most accurate one first.
+
+    Args:
+        folder: The run's.
+        start: As in `Recipe`.
+
+    Raises:
+        InputError: If the run has exported nothing yet, or has no such retraining.
+    """
+    if start in (SCRATCH, SUPERNET):
+        return exported_networks(folder)
+    known = sorted({file.parent.parent.name for file in folder.path.glob(f"*/*/{METRICS}")})
+    if start not in known:
+        raise InputError(
+            f"`start` {start!r}: neither {SCRATCH}, {SUPERNET} nor the name of an earlier "
+            f"retraining of {folder.path} ({', '.join(known) or 'there is none'})"
+        )
+    return [path for path in exported_front(folder.path, start) if (path / METRICS).exists()]
+
+
 def exported_networks(folder: RunFolder) -> list[Path]:
     """The folders of a run's exported front, the most accurate network first.
 
@@ -300,185 +486,27 @@ def exported_networks(folder: RunFolder) -> list[Path]:
     return exported
 
 
-class _Retraining:
-    """One architecture's way from its exported folder to its retrained one."""
-
-    def __init__(
-        self,
-        source: Path,
-        target: Path,
-        recipe: Recipe,
-        *,
-        data: Data,
-        validation: tuple[Tensor, Tensor] | None,
-        tested: tuple[Tensor, Tensor],
-        objectives: Sequence[Objective],
-    ) -> None:
-        self.source, self.target = source, target
-        self.recipe, self.data = recipe, data
-        self.validation, self.tested = validation, tested
-        self.objectives = objectives
-        self.metrics = target / "metrics.json"
-        self.state = target.parent / f".{target.name}.state.safetensors"
-
-    def run(
-        self, image_size: int, loader_workers: int, stop: StopRequest, console: Console
-    ) -> Retrained:
-        try:
-            exported, about = load_exported(self.source)
-        except ValueError as error:
-            raise InputError(f"{error}; run the search again to export it anew") from None
-        identity = identity_of(exported.architecture, self.recipe)
-        if (done := self._done(identity)) is not None:
-            console.print(f"front/{self.source.name}: retrained already")
-            return done
-        if about.class_names != self.data.class_names:
-            raise InputError(f"{self.source}: was trained on other classes than the data has")
-        if self.state.exists():
-            self._check_same(load_checkpoint(self.state).identity, identity)
-        recipe = self.recipe
-        network = new_network(
-            exported.architecture, recipe, num_classes=about.num_classes, given=exported
-        )
-        # Before the training: that it cannot be measured is not to be found out after hours.
-        before = self._confusion(exported.to(recipe.device), named=f"{self.source}")
-        title = f"front/{self.source.name} from {recipe.start}"
-        with LiveLine(console, title, total=recipe.steps) as line:
-
-            def show(step: int, loss: float) -> None:
-                line.update(step, f"loss {loss:.2f}")
-
-            curve = train_alone(
-                network,
-                data=self.data,
-                recipe=recipe,
-                state=self.state,
-                stop=stop,
-                on_progress=show,
-                validation=self.validation,
-                loader_workers=loader_workers,
-            )
-        after = self._confusion(network, named=f"`lr` {recipe.lr:g}, try a lower rate")
-        cost = total_cost(
-            network.architecture, image_size=image_size, num_classes=about.num_classes
-        )
-        result = Retrained(
-            rank=int(self.source.name),
-            hash=network.architecture.hash,
-            costs={o.name: o.value(cost) for o in self.objectives if o.value is not None},
-            exported=_accuracy(before),
-            retrained=_accuracy(after),
-            test_images=len(self.tested[1]),
-        )
-        self._export(network, result, after, image_size)
-        self._write_tables(curve, after)
-        # Last, since it says that all the rest is there.
-        metrics = _Metrics(hash=result.hash, recipe=recipe, result=result)
-        write_json(self.metrics, to_jsonable_python(metrics))
-        self.state.unlink(missing_ok=True)
-        return result
-
-    def _done(self, identity: dict[str, Any]) -> Retrained | None:
-        """What an earlier process found out, if it came to the end."""
-        if not self.metrics.exists():
-            return None
-        known = read_json(self.metrics, _Metrics, remedy="delete it to train again")
-        # A recipe of before some of its numbers stood in it had their defaults.
-        recipe = known.recipe.model_dump(mode="json")
-        self._check_same({"architecture": known.result.hash, **recipe}, identity)
-        return known.result
-
-    def _check_same(self, known: dict[str, Any], identity: dict[str, Any]) -> None:
-        """Refuse to replace the work of another recipe, or on another architecture."""
-        if difference := first_difference(known, identity):
-            raise InputError(
-                f"{self.target}: was retrained otherwise ({difference}); give another `name`"
-            )
-
-    def _confusion(self, network: Network, *, named: str) -> Tensor:
-        """Confusion matrix of the test split; where there is none, a line says so of `named`."""
-        images, labels = self.tested
-        try:
-            predicted = predict(network, images, mean=self.data.mean, std=self.data.std)
-        except Diverged as error:
-            raise Diverged(f"{named}: {error}") from None
-        return confusion_matrix(labels, predicted, num_classes=self.data.num_classes)
-
-    def _write_tables(self, curve: Sequence[Point], confusion: Tensor) -> None:
-        write_csv(self.target / "curve.csv", Point._fields, curve)
-        write_csv(
-            self.target / "classes.csv",
-            ("class", "images", "accuracy"),
-            ((known.name, known.images, known.accuracy) for known in self._classes(confusion)),
-        )
-        names = self.data.class_names
-        rows = zip(names, confusion.tolist(), strict=True)
-        write_csv(
-            self.target / "confusion.csv",
-            ("true class", *names),
-            ((name, *counts) for name, counts in rows),
-        )
-
-    def _classes(self, confusion: Tensor) -> list[ClassAccuracy]:
-        return class_accuracies(confusion.tolist(), self.data.class_names)
-
-    def _export(
-        self, network: Network, result: Retrained, confusion: Tensor, image_size: int
-    ) -> None:
-        recipe, classes = self.recipe, len(self.data.class_names)
-        card = retrained_card(
-            name=f"{self.target.parent.name}/{self.target.name}",
-            data=self.data.name,
-            summary=network.architecture.summary,
-            hash=result.hash,
-            costs=[
-                (f"{o.label}, {o.defined(image_size=image_size, num_classes=classes)}", text)
-                for o, text in _amounts(self.objectives, result)
-            ],
-            proxy_size=recipe.image_size,
-            exported=result.exported,
-            retrained=result.retrained,
-            test_images=result.test_images,
-            classes=self._classes(confusion),
-            recipe=recipe.model_dump(mode="json"),
-            stages=stage_rows(network.architecture, image_size),
-            class_names=self.data.class_names,
-            mean=self.data.mean,
-            std=self.data.std,
-            crop=self.data.crop,
-        )
-        export_network(
-            self.target, network.cpu(), self.data, image_size=recipe.image_size, card=card
-        )
-
-
-def _accuracy(confusion: Tensor) -> float:
-    """Share of the images that were taken for what they are."""
-    return int(confusion.trace()) / int(confusion.sum())
-
-
-def _amounts(objectives: Sequence[Objective], result: Retrained) -> Iterator[tuple[Objective, str]]:
-    """Each closed-form objective and its value to the last digit."""
-    for objective in objectives:
-        if objective.name in result.costs:
-            yield objective, objective.exact(result.costs[objective.name])
-
-
-def _table(
-    results: list[Retrained], data: Data, recipe: Recipe, objectives: Sequence[Objective]
-) -> Table:
-    images = results[0].test_images
+def _table(jobs: Sequence[Retraining], results: Sequence[Retrained | InputError]) -> Table:
+    """What was retrained, a row for each network; of those that failed there are no figures."""
+    on, recipe = jobs[0].on, jobs[0].recipe
+    images = len(on.tested[1])
     table = Table(
-        title=f"retrained from {recipe.start}: accuracy on the test split of {data.name} "
+        title=f"retrained from {recipe.start}: accuracy on the test split of {on.data.name} "
         f"({images:,} images at {recipe.image_size} px)",
         box=SIMPLE_HEAD,
     )
-    known = [objective for objective in objectives if objective.name in results[0].costs]
-    for name in ("front", *(objective.label for objective in known), "exported", "retrained"):
+    known = [objective for objective in on.objectives if objective.value is not None]
+    rates = ["lr"] if len({job.recipe.lr for job in jobs}) > 1 else []
+    before = recipe.start if jobs[0].goes_on else "exported"
+    for name in ("front", *rates, *(o.label for o in known), before, "retrained"):
         table.add_column(name, justify="right")
-    for result in results:
+    for job, result in zip(jobs, results, strict=True):
+        named = [job.source.name, *(f"{job.recipe.lr:g}" for _ in rates)]
+        if isinstance(result, InputError):
+            table.add_row(*named, *("" for _ in known), "", "failed")
+            continue
         table.add_row(
-            str(result.rank),
+            *named,
             *(objective.cell(result.costs[objective.name]) for objective in known),
             format_accuracy(result.exported, images),
             format_accuracy(result.retrained, images),

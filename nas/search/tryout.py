@@ -129,7 +129,7 @@ class Tryout:
                 recipe=self._recipe(rung),
                 state=state,
                 stop=stop,
-                on_progress=lambda step, loss: on_step(1),
+                on_progress=lambda point: on_step(1),
                 loader_workers=self.loader_workers,
             )
             correct = count_correct(

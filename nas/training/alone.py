@@ -34,7 +34,9 @@ from search_space import Architecture
 from search_space.bounds import Pixels
 from supernet import Network, parameter_groups
 
-Start = Literal["scratch", "supernet"]
+SCRATCH, SUPERNET = "scratch", "supernet"
+"""Where weights come from that are no earlier retraining's."""
+
 ClassWeights = Literal["none", "balanced"]
 
 LARGEST_HELD_OUT = 0.5
@@ -48,7 +50,8 @@ class Recipe(TrainingSettings):
     """How a network is trained alone.
 
     Attributes:
-        start: From fresh weights, or from those that the search exported.
+        start: From what weights: `scratch` for fresh ones, `supernet` for those that the search
+            exported, else the name of the earlier retraining whose they are.
         drop_path: Stochastic depth of the last block.
         augment: `full` for DeiT's augmentation, `light` for crops and flips alone.
         image_size: Side in pixels.
@@ -69,9 +72,12 @@ class Recipe(TrainingSettings):
             images, so that a rare one counts as much as a frequent one.
         accumulate: In how many parts, one after the other, a batch goes through the network, whose
             gradients add up; memory is needed for one part.
+        repeats: How often in a row an image is drawn, augmented anew each time (repeated
+            augmentation, Hoffer et al., 2020); an epoch sees so many times fewer images.
+        clip_norm: As in all trainings; 0 for no limit.
     """
 
-    start: Start
+    start: Annotated[str, Field(min_length=1)]
     drop_path: Annotated[float, Field(ge=0, lt=1)]
     augment: Augment
     image_size: Pixels
@@ -85,6 +91,8 @@ class Recipe(TrainingSettings):
     held_out: Annotated[float, Field(ge=0, le=LARGEST_HELD_OUT)] = 0.0
     class_weights: ClassWeights = "none"
     accumulate: Batch = 1
+    repeats: Batch = 1
+    clip_norm: Amount = 5.0
 
 
 class Point(NamedTuple):
@@ -112,11 +120,12 @@ def new_network(
         architecture: What to build.
         recipe: Says from which weights, how deep stochastically, and the seed of fresh weights.
         num_classes: Outputs of its classifier.
-        given: A network of that architecture with the weights that the search exported.
+        given: A network of that architecture with the weights that it begins with, if they are
+            not fresh ones.
     """
     torch.manual_seed(recipe.seed)
     network = Network(architecture, num_classes=num_classes, drop_path_rate=recipe.drop_path)
-    if recipe.start == "supernet":
+    if recipe.start != SCRATCH:
         network.load_state_dict(given.state_dict())
     return network.to(recipe.device)
 
@@ -133,7 +142,7 @@ def train_alone(
     recipe: Recipe,
     state: Path,
     stop: StopRequest,
-    on_progress: Callable[[int, float], None],
+    on_progress: Callable[[Point], None],
     validation: tuple[Tensor, Tensor] | None = None,
     loader_workers: int = 0,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
@@ -149,7 +158,7 @@ def train_alone(
         recipe: How.
         state: Where the state is kept. The caller removes it, once the result is safe.
         stop: Looked at after every step.
-        on_progress: Called after every step, with the steps done and the loss of this one.
+        on_progress: Called after every step, with its point of the curve.
         validation: Images, uint8 (N, 3, S, S), and labels, int64 (N,), that the train split lacks;
             the accuracy on them is measured after every twentieth of the steps, and after the last.
         loader_workers: Processes that load images.
@@ -174,9 +183,8 @@ def train_alone(
         accuracy = math.nan
         if validation is not None and (step % interval == 0 or step == recipe.steps):
             accuracy = learner.validate(*validation, mean=data.mean, std=data.std)
-        loss = sum(losses)
-        learner.curve.append((loss, accuracy))
-        on_progress(step, loss)
+        learner.curve.append((sum(losses), accuracy))
+        on_progress(learner.point(step))
 
     session = Session(
         data=data,
@@ -184,6 +192,7 @@ def train_alone(
         stop=stop,
         loader_workers=loader_workers,
         checkpoint_seconds=checkpoint_seconds,
+        repeats=recipe.repeats,
     )
     train(
         learner,
@@ -194,15 +203,7 @@ def train_alone(
         on_step=show,
     )
     network.load_state_dict(learner.learned())
-    return [
-        Point(
-            step=step + 1,
-            loss=loss,
-            lr=learning_rate(step, recipe),
-            accuracy=None if math.isnan(accuracy) else accuracy,
-        )
-        for step, (loss, accuracy) in enumerate(learner.curve)
-    ]
+    return [learner.point(step) for step in range(1, recipe.steps + 1)]
 
 
 def balanced_weights(labels: Sequence[int], *, num_classes: int) -> Tensor:
@@ -311,6 +312,16 @@ class NetworkLearner(ModuleLearner):
         if not any(before > accuracy for _, before in self.curve):
             self.best = {name: tensor.clone() for name, tensor in measured.state_dict().items()}
         return accuracy
+
+    def point(self, step: int) -> Point:
+        """The point of the curve after so many steps."""
+        loss, accuracy = self.curve[step - 1]
+        return Point(
+            step=step,
+            loss=loss,
+            lr=learning_rate(step - 1, self.recipe),
+            accuracy=None if math.isnan(accuracy) else accuracy,
+        )
 
     def learned(self) -> dict[str, Tensor]:
         """The weights that the training is for: the best ones, the averaged ones, or the last."""

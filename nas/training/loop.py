@@ -77,6 +77,7 @@ class Session:
         checkpoint_seconds: Time between two checkpoints.
         ranks: The processes that train together; each has its part of every batch, and the first
             shows progress and writes the checkpoints, which all must see.
+        repeats: How often in a row an image is drawn.
     """
 
     data: Data
@@ -85,6 +86,7 @@ class Session:
     loader_workers: int = 0
     checkpoint_seconds: float = CHECKPOINT_SECONDS
     ranks: Ranks = ALONE
+    repeats: int = 1
 
 
 def train(
@@ -124,6 +126,7 @@ def train(
         steps=settings.steps - step,
         workers=session.loader_workers,
         part=(ranks.rank, ranks.count),
+        repeats=session.repeats,
         stop=stop,
     )
 

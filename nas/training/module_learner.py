@@ -14,7 +14,7 @@ class ModuleLearner:
     Args:
         module: Who learns.
         optimizer: Of its parameters; each group has its share of the learning rate as `lr_scale`.
-        clip_norm: Largest norm of the gradient of a step.
+        clip_norm: Largest norm of the gradient of a step; 0 for no limit.
         ranks: The processes that train together.
     """
 
@@ -33,7 +33,8 @@ class ModuleLearner:
         """Clip, step and zero."""
         parameters = list(self.module.parameters())
         self.ranks.average([p.grad for p in parameters if p.grad is not None])
-        torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+        if self.clip_norm:
+            torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
         self.optimizer.step()

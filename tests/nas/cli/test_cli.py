@@ -603,7 +603,7 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in folder.rglob("*")
-        if path.name != ".lock"
+        if not path.name.startswith(".lock")
     }
 
 

@@ -198,3 +198,14 @@ def test_a_stop_is_heeded_while_a_worker_is_waited_for(monkeypatch: pytest.Monke
     with pytest.raises(Interrupted):
         materialise(Slow("SIGSTOP"), limit=None, seed=0, workers=1, stop=stop)
     assert not multiprocessing.active_children()
+
+
+def test_a_repeated_image_is_drawn_in_a_row_and_augmented_anew_each_time() -> None:
+    once = list(train_batches(noise(), batch_size=5, seed=0, steps=2))
+    thrice = list(train_batches(noise(), batch_size=5, seed=0, steps=6, repeats=3))
+    order = torch.cat([labels for _, labels in once])
+    assert torch.equal(torch.cat([labels for _, labels in thrice]), order.repeat_interleave(3))
+    images = torch.cat([images for images, _ in thrice]).flatten(1)
+    assert len(images.unique(dim=0)) == 30
+    (resumed,) = train_batches(noise(), batch_size=5, seed=0, first_step=4, steps=1, repeats=3)
+    assert torch.equal(resumed[0], thrice[4][0])

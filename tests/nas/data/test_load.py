@@ -78,7 +78,8 @@ def test_a_class_of_one_image_cannot_be_held_out_from(shades: Data) -> None:
         search=Shades(),
         test=Shades(),
     )
-    with pytest.raises(InputError, match="few: class 'b' has 1 training image"):
+    told = r"`validate` 0\.1: few: class 'b' has 1 training image.*; at least 2 .* to hold some"
+    with pytest.raises(InputError, match=told):
         hold_out(load_data(own, image_size=32, seed=0), 0.1, seed=0)
 
 

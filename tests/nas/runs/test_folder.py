@@ -19,7 +19,8 @@ from search_space import PRESETS
 HOLD = """
 import signal, sys
 from nas.runs.folder import RunFolder
-with RunFolder(sys.argv[1]).locked():
+folder, names = RunFolder(sys.argv[1]), sys.argv[2:]
+with folder.locked_for_retraining(names[0]) if names else folder.locked():
     print("held", flush=True)
     signal.pause()
 """
@@ -125,6 +126,38 @@ def test_two_processes_cannot_run_in_one_folder(tmp_path: Path) -> None:
     # The lock dies with its process.
     with folder.claimed_for(small_config()):
         pass
+
+
+def test_retrainings_of_other_names_go_on_beside_each_other_and_no_run_does(
+    tmp_path: Path,
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with folder.claimed_for(small_config()):
+        pass
+    process = Fork("-c", HOLD, folder.path, "slow")
+    try:
+        wait_for("held", process.stdout)
+        with folder.locked_for_retraining("fast"):
+            pass
+        refused = r"^`name` 'slow': another process is retraining under this name; wait .*, or give"
+        with pytest.raises(InputError, match=refused), folder.locked_for_retraining("slow"):
+            pytest.fail("it was granted")
+        assert "another process is retraining here" in refusal(folder)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.finish()
+    with folder.locked_for_retraining("slow"):
+        pass
+    with folder.claimed_for(small_config()):
+        pass
+
+
+def test_no_retraining_goes_on_beside_the_run(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with folder.claimed_for(small_config()):
+        message = "run: another process is running in this folder"
+        with pytest.raises(InputError, match=message), folder.locked_for_retraining("slow"):
+            pytest.fail("it was granted")
 
 
 def test_the_lock_is_given_back_when_the_block_raises(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Successive halving of a short list in this process; `tests/nas/runs` does it on Ray Tune."""
 
+import os
 import random
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -210,3 +212,15 @@ def test_a_damaged_file_is_named(
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match=candidates[2].hash):
         run(tryout, candidates)
+
+
+def test_the_last_file_that_a_candidate_has_written_is_known_by_its_time(
+    tmp_path: Path, candidates: list[Architecture]
+) -> None:
+    tryout: Any = Namespace(folder=tmp_path)
+    hash = candidates[0].hash
+    assert Tryout.last_saved(tryout, candidates[0]) == 0
+    for name, written in (f"{hash}.safetensors", 5), (f".{hash}.40.state.safetensors", 9):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, ns=(0, written))
+    assert Tryout.last_saved(tryout, candidates[0]) == 9

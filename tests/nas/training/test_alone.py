@@ -85,10 +85,10 @@ def train(
     stop = StopRequest()
     shown: list[tuple[int, float]] = []
 
-    def on_progress(step: int, loss: float) -> None:
-        shown.append((step, loss))
-        stop.requested = step == stop_after
-        if step == crash_after:
+    def on_progress(point: Point) -> None:
+        shown.append((point.step, point.loss))
+        stop.requested = point.step == stop_after
+        if point.step == crash_after:
             raise Crash
         torch.rand(3)  # the process draws something else meanwhile
 
@@ -452,12 +452,22 @@ def by_default(digits: Data, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         ("layer_decay", 0.5),
         ("class_weights", "balanced"),
         ("accumulate", 2),
+        ("repeats", 2),
     ],
 )
 def test_the_result_depends_on_every_number_of_the_recipe(
     tmp_path: Path, digits: Data, by_default: dict[str, Tensor], field: str, value: object
 ) -> None:
     assert not same(train(tmp_path, digits, changed(FULL, **{field: value}))[0], by_default)
+
+
+def test_a_limit_of_0_on_the_gradients_is_none(tmp_path: Path, digits: Data) -> None:
+    unlimited, far, near = (
+        train(tmp_path / f"{limit}", digits, changed(SHORT, steps=2, clip_norm=limit))[0]
+        for limit in (0.0, 1e9, 1e-3)
+    )
+    assert same(unlimited, far)
+    assert not same(unlimited, near)
 
 
 @pytest.mark.parametrize(
@@ -471,6 +481,8 @@ def test_the_result_depends_on_every_number_of_the_recipe(
         ("ema", 1.0),
         ("layer_decay", 0.0),
         ("accumulate", 0),
+        ("repeats", 0),
+        ("clip_norm", -1.0),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused_by_field(field: str, value: object) -> None:

@@ -1,0 +1,302 @@
+"""One architecture's way from its exported folder to its retrained one, in whatever process."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+from torch import Tensor
+
+from nas.data import Data
+from nas.export.network import export_network, stage_rows
+from nas.objectives.objective import Objective
+from nas.report.cards import ClassAccuracy, class_accuracies, retrained_card
+from nas.training.accuracy import confusion_matrix, predict
+from nas.training.alone import (
+    SCRATCH,
+    SUPERNET,
+    Point,
+    Recipe,
+    identity_of,
+    new_network,
+    train_alone,
+)
+from nas.training.checkpoint import load_checkpoint
+from nas.training.strategies.strategy import Share
+from nas.training.tensorboard import tensorboard_scalars
+from nas.utilities.bounds import Number, PositiveCount
+from nas.utilities.differences import first_difference
+from nas.utilities.errors import Diverged, InputError
+from nas.utilities.files import read_json, write_csv, write_json
+from nas.utilities.interrupt import StopRequest
+from search_space import total_cost
+from supernet import ExportedNetwork, Network, load_exported
+
+METRICS = "metrics.json"
+"""What a retraining writes last."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrained:
+    """What became of one architecture; accuracies are on the test split, 0 to 1.
+
+    Attributes:
+        rank: Its folder in `front/`, 1 being the most accurate in the search.
+        hash: Of the architecture.
+        costs: The value of each closed-form objective of the run, by name: `macs`, `params`.
+        exported: Accuracy with the weights that it was exported with: inherited from the supernet
+            and, where there was a short list, trained alone for some steps; or with those of the
+            earlier retraining that it began with.
+        retrained: Accuracy after training alone.
+        test_images: Size of the test split.
+    """
+
+    rank: PositiveCount
+    hash: str
+    costs: Mapping[str, Number]
+    exported: Share
+    retrained: Share
+    test_images: PositiveCount
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Metrics:
+    """What `metrics.json` holds."""
+
+    hash: str
+    recipe: Recipe
+    result: Retrained
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainingData:
+    """What all retrainings of a command have in common.
+
+    Attributes:
+        data: To train on.
+        validation: Images, uint8 (N, 3, S, S), and labels, int64 (N,), that are held out of the
+            train split; None where nothing is.
+        tested: The test split, likewise.
+        objectives: Of the run; the closed-form ones are told of.
+        cost_size: Pixels at which costs count.
+        loader_workers: Processes that load images, of each training.
+        tensorboard: Whether the curves are written for TensorBoard, too.
+    """
+
+    data: Data
+    validation: tuple[Tensor, Tensor] | None
+    tested: tuple[Tensor, Tensor]
+    objectives: Sequence[Objective]
+    cost_size: int
+    loader_workers: int
+    tensorboard: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retraining:
+    """One architecture's retraining, whose folders and state are its own.
+
+    Attributes:
+        title: What it is called while it goes on.
+        source: The exported folder of the network: in the front, or in the earlier retraining that
+            it begins with.
+        target: The folder for what it gives.
+        recipe: How the network is trained.
+        on: The data, and what is told of them.
+    """
+
+    title: str
+    source: Path
+    target: Path
+    recipe: Recipe
+    on: RetrainingData
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it begins with the weights of an earlier retraining."""
+        return self.recipe.start not in (SCRATCH, SUPERNET)
+
+    @property
+    def state(self) -> Path:
+        """Where the state of the training is kept."""
+        return self.target.parent / f".{self.target.name}.state.safetensors"
+
+    def last_saved(self) -> int:
+        """When the state was last written, in nanoseconds of its disk's clock; 0 without one."""
+        with suppress(FileNotFoundError):
+            return self.state.stat().st_mtime_ns
+        return 0
+
+    def known(self) -> Retrained | None:
+        """What an earlier process found out, if it came to the end; all is seen to be in order.
+
+        Raises:
+            InputError: If the exported folder is damaged or of other classes than the data, or the
+                target has the work of another recipe or of another architecture.
+        """
+        exported, _ = self._exported()
+        identity = identity_of(exported.architecture, self.recipe)
+        metrics = self.target / METRICS
+        if metrics.exists():
+            known = read_json(metrics, _Metrics, remedy="delete it to train again")
+            # A recipe of before some of its numbers stood in it had their defaults.
+            recipe = known.recipe.model_dump(mode="json")
+            self._check_same({"architecture": known.result.hash, **recipe}, identity)
+            return known.result
+        if self.state.exists():
+            self._check_same(load_checkpoint(self.state).identity, identity)
+        return None
+
+    def run(self, *, stop: StopRequest, on_step: Callable[[int, float], None]) -> Retrained:
+        """Train the network, from the last saved state if there is one, measure it, and export it.
+
+        Args:
+            stop: Looked at after every step.
+            on_step: Called after every step, with the steps done and the loss of this one.
+
+        Raises:
+            InputError: As `known`, or if the network's loss or class scores are not finite.
+            Interrupted: If a stop was requested; the state was saved.
+        """
+        exported, about = self._exported()
+        recipe, data, images = self.recipe, self.on.data, len(self.on.tested[1])
+        network = new_network(
+            exported.architecture, recipe, num_classes=about.num_classes, given=exported
+        )
+        # Before the training: that it cannot be measured is not to be found out after hours.
+        before = self._confusion(exported.to(recipe.device), named=f"{self.source}")
+        with self._scalars() as write:
+
+            def tell(point: Point) -> None:
+                write(point)
+                on_step(point.step, point.loss)
+
+            curve = train_alone(
+                network,
+                data=data,
+                recipe=recipe,
+                state=self.state,
+                stop=stop,
+                on_progress=tell,
+                validation=self.on.validation,
+                loader_workers=self.on.loader_workers,
+            )
+        after = self._confusion(network, named=f"`lr` {recipe.lr:g}, try a lower rate")
+        cost = total_cost(
+            network.architecture, image_size=self.on.cost_size, num_classes=about.num_classes
+        )
+        result = Retrained(
+            rank=int(self.source.name),
+            hash=network.architecture.hash,
+            costs={o.name: o.value(cost) for o in self.on.objectives if o.value is not None},
+            exported=_accuracy(before),
+            retrained=_accuracy(after),
+            test_images=images,
+        )
+        self._export(network, result, after)
+        self._write_tables(curve, after)
+        # Last, since it says that all the rest is there.
+        metrics = _Metrics(hash=result.hash, recipe=recipe, result=result)
+        write_json(self.target / METRICS, to_jsonable_python(metrics))
+        self.state.unlink(missing_ok=True)
+        return result
+
+    @contextmanager
+    def _scalars(self) -> Iterator[Callable[[Point], None]]:
+        """What writes the points of the curve for TensorBoard, or nothing."""
+        if not self.on.tensorboard:
+            yield lambda point: None
+            return
+        with tensorboard_scalars(self.target.parent / "tensorboard" / self.target.name) as write:
+            yield write
+
+    def _exported(self) -> tuple[Network, ExportedNetwork]:
+        try:
+            exported, about = load_exported(self.source)
+        except ValueError as error:
+            remedy = (
+                "retrain it again" if self.goes_on else "run the search again to export it anew"
+            )
+            raise InputError(f"{error}; {remedy}") from None
+        if about.class_names != self.on.data.class_names:
+            raise InputError(f"{self.source}: was trained on other classes than the data has")
+        return exported, about
+
+    def _check_same(self, known: dict[str, Any], identity: dict[str, Any]) -> None:
+        """Refuse to replace the work of another recipe, or on another architecture."""
+        if difference := first_difference(known, identity):
+            raise InputError(
+                f"{self.target}: was retrained otherwise ({difference}); give another `name`"
+            )
+
+    def _confusion(self, network: Network, *, named: str) -> Tensor:
+        """Confusion matrix of the test split; where there is none, a line says so of `named`."""
+        data, (images, labels) = self.on.data, self.on.tested
+        try:
+            predicted = predict(network, images, mean=data.mean, std=data.std)
+        except Diverged as error:
+            raise Diverged(f"{named}: {error}") from None
+        return confusion_matrix(labels, predicted, num_classes=data.num_classes)
+
+    def _write_tables(self, curve: Sequence[Point], confusion: Tensor) -> None:
+        write_csv(self.target / "curve.csv", Point._fields, curve)
+        write_csv(
+            self.target / "classes.csv",
+            ("class", "images", "accuracy"),
+            ((known.name, known.images, known.accuracy) for known in self._classes(confusion)),
+        )
+        names = self.on.data.class_names
+        rows = zip(names, confusion.tolist(), strict=True)
+        write_csv(
+            self.target / "confusion.csv",
+            ("true class", *names),
+            ((name, *counts) for name, counts in rows),
+        )
+
+    def _classes(self, confusion: Tensor) -> list[ClassAccuracy]:
+        return class_accuracies(confusion.tolist(), self.on.data.class_names)
+
+    def _export(self, network: Network, result: Retrained, confusion: Tensor) -> None:
+        recipe, data, objectives = self.recipe, self.on.data, self.on.objectives
+        counted = {"image_size": self.on.cost_size, "num_classes": len(data.class_names)}
+        card = retrained_card(
+            name=f"{self.target.parent.name}/{self.target.name}",
+            data=data.name,
+            summary=network.architecture.summary,
+            hash=result.hash,
+            costs=[
+                (f"{o.label}, {o.defined(**counted)}", text)
+                for o, text in _amounts(objectives, result)
+            ],
+            proxy_size=recipe.image_size,
+            before=(
+                f"the weights of {recipe.start}, from which it went on"
+                if self.goes_on
+                else "the weights that the search exported",
+                result.exported,
+            ),
+            retrained=result.retrained,
+            test_images=result.test_images,
+            classes=self._classes(confusion),
+            recipe=recipe.model_dump(mode="json"),
+            stages=stage_rows(network.architecture, self.on.cost_size),
+            class_names=data.class_names,
+            mean=data.mean,
+            std=data.std,
+            crop=data.crop,
+        )
+        export_network(self.target, network.cpu(), data, image_size=recipe.image_size, card=card)
+
+
+def _accuracy(confusion: Tensor) -> float:
+    """Share of the images that were taken for what they are."""
+    return int(confusion.trace()) / int(confusion.sum())
+
+
+def _amounts(objectives: Sequence[Objective], result: Retrained) -> Iterator[tuple[Objective, str]]:
+    """Each closed-form objective and its value to the last digit."""
+    for objective in objectives:
+        if objective.name in result.costs:
+            yield objective, objective.exact(result.costs[objective.name])
