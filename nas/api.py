@@ -38,6 +38,8 @@ def search(
     data: str | Path | OwnDataset = "digits",
     space: str | SearchSpace = "base",
     init: str | Path | None = None,
+    teacher: str | None = None,
+    token_labels: bool = False,
     image_size: int = 224,
     proxy_size: int | None = None,
     quick: bool = False,
@@ -80,7 +82,11 @@ def search(
             torch datasets as a `nas.OwnDataset`.
         space: A preset's name, a JSON file, or a `SearchSpace`.
         init: An export, or an authors' checkpoint, of a design that is a member of the space: the
-            supernet begins with its weights.
+            supernet begins with its weights; or what timm gets: `"local-dir:FOLDER"`.
+        teacher: A classifier of the same classes, from whose answers subnets and the short list
+            learn as well: a model of timm, `"MODEL"` or `"MODEL:CHECKPOINT"`, or an export of ours,
+            `"subnet:FOLDER"`.
+        token_labels: Learn from its answers for each place of its last map, too.
         image_size: Pixels at which MACs and latency count.
         proxy_size: Pixels of training and evaluation; 64 for `digits` and where there is no GPU,
             else the image size.
@@ -165,6 +171,8 @@ def retrain(
     validate: float = 0.0,
     class_weights: Literal["none", "balanced"] = "none",
     accumulate: int = 1,
+    teacher: str | None = None,
+    token_labels: bool = False,
     seed: int = 0,
     device: str | None = None,
     loader_workers: int | None = None,
@@ -195,6 +203,8 @@ def retrain(
         class_weights: `"balanced"` gives rare classes as much weight in the loss as frequent ones.
         accumulate: In how many parts, one after the other, a batch goes through the network: large
             batches need the memory of a part then.
+        teacher: A classifier from whose answers it learns as well, as in `search`.
+        token_labels: Learn from its answers for each place of its last map, too.
         seed: Of weights, order and augmentation.
         device: By default that of the run.
         loader_workers: Processes that load images.

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from nas.cli.arguments import (
     Commands,
+    add_teacher,
     batch,
     helpers,
     rate,
@@ -47,6 +48,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--epochs", type=steps, help="the same, in passes over the train split")
     parser.add_argument("--batch-size", type=batch, help="images in a step; 64 by default")
     parser.add_argument("--lr", type=rate, default=1e-3, help="peak learning rate")
+    add_teacher(parser)
     parser.add_argument("--drop-path", type=float, default=0.05, help="stochastic depth")
     parser.add_argument(
         "--augment",

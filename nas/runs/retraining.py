@@ -35,6 +35,7 @@ from nas.training.alone import (
     train_alone,
 )
 from nas.training.checkpoint import load_checkpoint
+from nas.training.given_teacher import GivenTeacher, given_teacher, named
 from nas.training.strategies.strategy import Share
 from nas.utilities.bounds import Number, PositiveCount
 from nas.utilities.devices import check_device
@@ -100,6 +101,8 @@ def retrain_run(
     validate: float,
     class_weights: ClassWeights,
     accumulate: int,
+    teacher: str | None,
+    token_labels: bool,
     seed: int,
     device: str | None,
     loader_workers: int | None,
@@ -153,6 +156,8 @@ def retrain_run(
         seed=config.seed,
         augment=augment,
     )
+    given = given_teacher(teacher, loaded, token_labels=token_labels)
+    recipe = recipe.model_copy(update=named(given))
     check_training(
         config.space,
         images=len(loaded.test) + round(validate * len(loaded.train)),
@@ -171,6 +176,7 @@ def retrain_run(
             data=loaded,
             top=top,
             recipe=recipe,
+            teacher=given,
             name=name,
             loader_workers=loader_workers,
             stop=stop,
@@ -196,6 +202,7 @@ def retrain(
     data: Data,
     top: int,
     recipe: Recipe,
+    teacher: GivenTeacher | None = None,
     name: str = "retrain",
     loader_workers: int,
     stop: StopRequest,
@@ -212,6 +219,7 @@ def retrain(
         data: To train and test on: what the run had, at the recipe's image size.
         top: How many architectures.
         recipe: How each is trained.
+        teacher: That which the recipe names.
         name: Folder in the run's for the results.
         loader_workers: Processes that load images.
         stop: Looked at after every step.
@@ -248,6 +256,7 @@ def retrain(
                 folder.retrained(name) / source.name,
                 recipe,
                 data=data,
+                teacher=teacher,
                 validation=validation,
                 tested=tested,
                 objectives=objectives,
@@ -310,12 +319,13 @@ class _Retraining:
         recipe: Recipe,
         *,
         data: Data,
+        teacher: GivenTeacher | None,
         validation: tuple[Tensor, Tensor] | None,
         tested: tuple[Tensor, Tensor],
         objectives: Sequence[Objective],
     ) -> None:
         self.source, self.target = source, target
-        self.recipe, self.data = recipe, data
+        self.recipe, self.data, self.teacher = recipe, data, teacher
         self.validation, self.tested = validation, tested
         self.objectives = objectives
         self.metrics = target / "metrics.json"
@@ -356,6 +366,7 @@ class _Retraining:
                 stop=stop,
                 on_progress=show,
                 validation=self.validation,
+                teacher=self.teacher,
                 loader_workers=loader_workers,
             )
         after = self._confusion(network, named=f"`lr` {recipe.lr:g}, try a lower rate")
