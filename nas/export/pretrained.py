@@ -10,7 +10,6 @@ import timm
 from torch import Tensor, nn
 
 from nas.utilities.errors import InputError
-from nas.utilities.seeding import preserved_global_generators
 from search_space import DESIGNS, ArchitectureError, PublishedDesign
 from supernet import Network, load_exported
 from supernet.authors import LAYOUTS, converted, read_checkpoint
@@ -66,8 +65,7 @@ def timm_model(name: str, **arguments: Any) -> Any:
         InputError: If timm knows no such model, or cannot get the weights that are asked for.
     """
     try:
-        with preserved_global_generators():
-            return timm.create_model(name, **arguments).eval()
+        return timm.create_model(name, **arguments).eval()
     except Exception as error:  # the models and the sources of weights raise their own kinds
         why = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"{name}: timm cannot make it: {why}") from None

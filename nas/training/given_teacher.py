@@ -23,6 +23,7 @@ from nas.data import Data
 from nas.export.pretrained import SOURCES, digest_of, timm_model
 from nas.training.loop import autocast
 from nas.utilities.errors import InputError
+from nas.utilities.seeding import preserved_global_generators
 from supernet import Network
 from supernet.authors import read_checkpoint
 
@@ -141,15 +142,16 @@ def given_teacher(asked: str | None, data: Data, *, token_labels: bool) -> Given
             raise InputError("`token_labels`: whose? They need a `teacher`")
         return None
     try:
-        model, training = _read(asked, data)
+        with preserved_global_generators():
+            model, training = _read(asked, data)
         images = resolve_data_config(training, pretrained_cfg=model.pretrained_cfg)
         teacher = GivenTeacher(
             asked=asked,
             model=model.requires_grad_(False),
-            size=images["input_size"][1:],
+            size=tuple(images["input_size"][1:]),
             interpolation=MODES.get(images["interpolation"], "bicubic"),
-            mean=images["mean"],
-            std=images["std"],
+            mean=tuple(images["mean"]),
+            std=tuple(images["std"]),
             token_labels=token_labels,
         )
         _check_answers(teacher, channels=images["input_size"][0])
