@@ -230,7 +230,7 @@ def _misfit(model: Any, state: Mapping[str, Tensor]) -> str:
             return f"{name} is missing"
         if state[name].shape != tensor.shape:
             return f"{name} has the shape {list(state[name].shape)}, not {list(tensor.shape)}"
-    return f"it has no {next(name for name in state if name not in wanted)}"
+    return f"it has no {next((name for name in state if name not in wanted), 'such structure')}"
 
 
 def _check_classes(model: Any, data: Data) -> None:
@@ -255,7 +255,13 @@ def _check_answers(teacher: GivenTeacher, *, channels: int) -> None:
         raise InputError(f"it takes images of {channels} channels; legal: 3")
     images = torch.randn(2, 3, *teacher.size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        if not teacher.model(images).isfinite().all():
+        try:
+            scores = teacher.model(images)
+        except (AssertionError, RuntimeError, ValueError) as error:
+            height, width = teacher.size
+            why = next(iter(str(error).splitlines()), type(error).__name__)
+            raise InputError(f"it cannot take images of {height} × {width} px: {why}") from None
+        if not scores.isfinite().all():
             raise InputError("its class scores are infinite or not a number")
         if teacher.token_labels:
             _check_places(teacher.model, images)
