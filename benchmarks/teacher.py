@@ -1,13 +1,13 @@
 """What a teacher adds to training alone, from drawn weights and from those of a supernet.
 
-    python -m benchmarks.teacher teach --out resnet18.safetensors
-    python -m benchmarks.teacher learn --teacher resnet18:resnet18.safetensors --supernet RUN
+    python -m benchmarks.teacher teach --out resnet18
+    python -m benchmarks.teacher learn --teacher local-dir:resnet18 --supernet RUN
         --names 26 8 --out results/reference/teacher/digits-64px.csv
 
-`teach` trains a model of timm on the train split, to be the teacher. `learn` trains architectures
-of a truth set by the recipe of `benchmarks.alone`, four ways each: with fresh weights and with
-those that RUN's supernet lends, without the teacher and with it; `--token-labels` adds two. A row
-that is there is not made again; a training that was killed goes on.
+`teach` trains a model of timm on the train split, and writes the folder of a teacher. `learn`
+trains architectures of a truth set by the recipe of `benchmarks.alone`, four ways each: with fresh
+weights and with those that RUN's supernet lends, without the teacher and with it; `--token-labels`
+adds two. A row that is there is not made again; a training that was killed goes on.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import timm
 import torch
-from safetensors.torch import save_file
+from timm.models import save_for_hf
 from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -55,7 +55,7 @@ class Classifier(ModuleLearner):
 
 
 def teach(options: argparse.Namespace) -> None:
-    """Train the model that is to be the teacher, write its weights, and print its accuracy."""
+    """Train the model that is to be the teacher, write it down, and print its accuracy."""
     torch.manual_seed(0)
     data = data_of(options.data, options.size)
     model: nn.Module = timm.create_model(options.model, num_classes=data.num_classes)
@@ -73,7 +73,10 @@ def teach(options: argparse.Namespace) -> None:
         identity={"model": options.model, **how.model_dump(mode="json")},
         on_step=lambda step, losses: None,
     )
-    save_file(model.state_dict(), options.out)
+    side = options.size
+    seen = {"input_size": (3, side, side), "mean": data.mean, "std": data.std}
+    names = {"label_names": data.class_names}
+    save_for_hf(model, options.out, names, safe_serialization=True, data_config=seen)
     state.unlink(missing_ok=True)
     model.eval()
     for split in ("search", "test"):
