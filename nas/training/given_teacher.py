@@ -173,6 +173,8 @@ def _read(asked: str, data: Data) -> tuple[Any, Mapping[str, Any]]:
     if not model_id or (colon and not checkpoint):
         raise InputError("legal: MODEL, or MODEL:CHECKPOINT such as resnet18:model_best.pth.tar")
     name = source + model_id
+    if asked == "subnet":
+        raise InputError("legal: subnet:FOLDER, of an export")
     if name == "subnet" and Path(checkpoint).is_dir():
         model = timm_model(name, pretrained=True, architecture=checkpoint)
         _check_classes(model, data)

@@ -281,6 +281,7 @@ def another_order(folder: Path) -> str:
         (lambda _: "resnet2", "resnet2: timm cannot make it: Unknown model"),
         (lambda _: "best/weights", "timm cannot make it: Model name 'best/weights' has no source"),
         (lambda _: f"{MODEL}:", "legal: MODEL, or MODEL:CHECKPOINT"),
+        (lambda _: "subnet", "legal: subnet:FOLDER, of an export"),
         (lambda _: "", "legal: MODEL, or MODEL:CHECKPOINT"),
         (lambda _: "local-dir:", "legal: MODEL, or MODEL:CHECKPOINT"),
         (lambda folder: f"local-dir:{folder}", "timm cannot make it: Config file not found"),
