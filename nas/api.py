@@ -39,6 +39,8 @@ def search(
     data: str | Path | OwnDataset = "digits",
     space: str | SearchSpace = "base",
     init: str | Path | None = None,
+    teacher: str | None = None,
+    token_labels: bool = False,
     image_size: int = 224,
     proxy_size: int | None = None,
     quick: bool = False,
@@ -81,7 +83,11 @@ def search(
             torch datasets as a `nas.OwnDataset`.
         space: A preset's name, a JSON file, or a `SearchSpace`.
         init: An export, or an authors' checkpoint, of a design that is a member of the space: the
-            supernet begins with its weights.
+            supernet begins with its weights; or what timm gets: `"local-dir:FOLDER"`.
+        teacher: A classifier of the same classes, from whose answers subnets and the short list
+            learn as well: a model of timm, `"MODEL"` or `"MODEL:CHECKPOINT"`, or an export of ours,
+            `"subnet:FOLDER"`.
+        token_labels: Learn from its answers for each place of its last map, too.
         image_size: Pixels at which MACs and latency count.
         proxy_size: Pixels of training and evaluation; 64 for `digits` and where there is no GPU,
             else the image size.
@@ -168,6 +174,8 @@ def retrain(
     class_weights: Literal["none", "balanced"] = "none",
     accumulate: int = 1,
     tensorboard: bool = False,
+    teacher: str | None = None,
+    token_labels: bool = False,
     seed: int = 0,
     device: str | None = None,
     workers: int = 0,
@@ -209,6 +217,8 @@ def retrain(
             batches need the memory of a part then.
         tensorboard: Write loss, learning rate and held-out accuracy by step into the folder
             `<name>/tensorboard` in the run's, too.
+        teacher: A classifier from whose answers it learns as well, as in `search`.
+        token_labels: Learn from its answers for each place of its last map, too.
         seed: Of weights, order and augmentation.
         device: By default that of the run.
         workers: How many networks are trained at a time, by Ray; 0 trains one after the other in

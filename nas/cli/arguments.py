@@ -80,6 +80,22 @@ def add_ray_cluster(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_teacher(parser: argparse._ActionsContainer) -> None:
+    """Add what names a teacher, and what it teaches."""
+    parser.add_argument(
+        "--teacher",
+        metavar="MODEL[:CHECKPOINT]",
+        help="learn from the answers of this classifier of the same classes as well: a model of "
+        "timm with its pretrained weights or those of a file, such as "
+        "resnet50:train/model_best.pth.tar, or an export of ours as subnet:FOLDER",
+    )
+    parser.add_argument(
+        "--token-labels",
+        action="store_true",
+        help="learn from the teacher's answers for each place of its last map, too",
+    )
+
+
 STOPPED = 128
 """What is added to a signal's number to give the exit status of a process that it stopped."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from nas.cli.arguments import (
     Commands,
     add_ray_cluster,
+    add_teacher,
     batch,
     helpers,
     rates,
@@ -65,6 +66,7 @@ def add(commands: Commands) -> None:
         help="peak learning rate, 1e-3 by default; of several, such as 1e-3,5e-4, each is tried, "
         "and what comes out lies in NAME-lr0.001/, NAME-lr0.0005/",
     )
+    add_teacher(parser)
     parser.add_argument("--drop-path", type=float, help="stochastic depth, 0.05 by default")
     parser.add_argument(
         "--augment",

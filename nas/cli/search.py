@@ -9,6 +9,7 @@ from nas.cli.arguments import (
     add_latency_conditions,
     add_limits,
     add_ray_cluster,
+    add_teacher,
     batch,
     helpers,
     processes,
@@ -72,8 +73,9 @@ def add(commands: Commands) -> None:
         "--init",
         metavar="FILE",
         help="an export, or an authors' checkpoint, of a design that is a member of the space: the "
-        "supernet begins with its weights",
+        "supernet begins with its weights; or what timm gets: local-dir:FOLDER, hf-hub:NAME",
     )
+    add_teacher(task)
     task.add_argument(
         "--image-size", type=size, default=224, help="pixels at which costs and latency count"
     )

@@ -37,6 +37,8 @@ from nas.runs.config import (
 from nas.runs.memory import check_run
 from nas.search.samplers import AUTO, BEST
 from nas.search.settings import DEFAULT_TRYOUT
+from nas.training.distillation import check_places
+from nas.training.given_teacher import GivenTeacher, given_teacher, named
 from nas.training.strategies import DEFAULT_STRATEGY
 from nas.utilities.devices import (
     check_device,
@@ -66,12 +68,14 @@ class Configured:
         data: To train and evaluate on.
         tables: Latency tables that were given, by device.
         init: What the supernet begins with; None if all its weights are drawn.
+        teacher: Which the user gave, if there is one.
     """
 
     config: RunConfig
     data: Data
     tables: Mapping[str, LatencyTable]
     init: Pretrained | None = None
+    teacher: GivenTeacher | None = None
 
 
 def configure(
@@ -84,6 +88,8 @@ def configure(
     data: str | Path | OwnDataset = "digits",
     space: str | SearchSpace = "base",
     init: str | Path | None = None,
+    teacher: str | None = None,
+    token_labels: bool = False,
     image_size: int = 224,
     proxy_size: int | None = None,
     quick: bool = False,
@@ -112,7 +118,10 @@ def configure(
         data: A name or a folder that `load_data` knows, or the user's own datasets.
         space: A preset's name, a JSON file, or a space.
         init: An export, or an authors' checkpoint, of a member of the space, whose weights the
-            supernet begins with.
+            supernet begins with; or what timm gets, as `local-dir:FOLDER`.
+        teacher: A classifier of timm that teaches subnets and the short list, as
+            `nas.training.given_teacher` reads it.
+        token_labels: Let it teach each place of the last map, too.
         image_size: Pixels at which MACs and latency count.
         proxy_size: Pixels of training and evaluation; 64 for `digits` and where there is no GPU,
             else the image size.
@@ -160,6 +169,11 @@ def configure(
             raise InputError(f"`{field}` {value} is below {least}")
     source = data if isinstance(data, OwnDataset) else str(data)
     loaded = load_data(source, image_size=proxy_size, seed=seed)
+    given = given_teacher(teacher, loaded, token_labels=token_labels)
+    if token_labels:
+        for layout in searched.layout:
+            member = searched.decode({**searched.scaled_genotype(0.0), "layout": layout})
+            check_places(member, proxy_size)
     effort = QUICK if quick else DEFAULT
     per_epoch = max(1, round(loaded.epoch_size / batch_size))
     if epochs is not None:
@@ -211,9 +225,10 @@ def configure(
         },
         search_images=effort.search_images if search_images is None else search_images,
         threads=threads,
+        **named(given),
     )
     check_run(config, loaded)
-    return Configured(config=config, data=loaded, tables=tables, init=pretrained)
+    return Configured(config=config, data=loaded, tables=tables, init=pretrained, teacher=given)
 
 
 def checked_config(**fields: Any) -> RunConfig:

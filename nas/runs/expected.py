@@ -52,18 +52,25 @@ def expected_time(job: Job) -> str:
         network.zero_grad()
         loss.item()  # what was asked of a GPU is done
 
+    ask = job.teacher.asker(job.data, pixels.device) if job.teacher else None
+
+    def answers() -> None:
+        if ask is not None:
+            ask(pixels).scores.sum().item()
+
     if pixels.device.type != "cpu":
         step()  # the first call loads the kernels, for as long as hundreds of others take
     stepping, passing = _seconds(step), _seconds(forward)
+    taught = _seconds(answers)
     helpers = job.execution.loader_workers
     loaded = loading / helpers if helpers else 0.0
     beside = 0.0 if helpers else loading
     training = config.steps * max(
-        loaded, SUPERNET * stepping / job.execution.train_workers + beside
+        loaded, (SUPERNET * stepping + taught) / job.execution.train_workers + beside
     )
     searching = config.trials * EVALUATION * passing * len(job.labels) / len(labels) / workers
     steps = planned_steps(config.tryout, min(config.short_list, config.trials))
-    trying = steps * max(loaded, TRYOUT * stepping + beside) / workers if steps else 0.0
+    trying = steps * max(loaded, TRYOUT * stepping + taught + beside) / workers if steps else 0.0
     parts = {"training": training, "search": searching, "short list": trying}
     told = ", ".join(f"{name} {format_seconds(seconds)}" for name, seconds in parts.items())
     return f"expected time: {format_seconds(sum(parts.values()))} ({told})"

@@ -16,6 +16,7 @@ from nas.export.pretrained import Pretrained
 from nas.objectives.constrained_space import ConstrainedSpace
 from nas.runs.config import RunConfig
 from nas.runs.folder import RunFolder
+from nas.training.given_teacher import GivenTeacher
 from nas.utilities.bounds import Amount
 from nas.utilities.errors import InputError
 from nas.utilities.files import read_json, write_json
@@ -105,6 +106,7 @@ class Job:
         constrained: The space under the limits.
         data: To train and evaluate on.
         init: What the supernet begins with; None if all its weights are drawn.
+        teacher: Which the user gave, if there is one.
         images: Of the search split, uint8 (N, 3, S, S).
         labels: Likewise, int64 (N,).
         execution: How the work is spread.
@@ -118,6 +120,7 @@ class Job:
     constrained: ConstrainedSpace
     data: Data
     init: Pretrained | None
+    teacher: GivenTeacher | None
     images: Tensor
     labels: Tensor
     execution: Execution

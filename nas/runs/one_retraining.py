@@ -24,6 +24,7 @@ from nas.training.alone import (
     train_alone,
 )
 from nas.training.checkpoint import load_checkpoint
+from nas.training.given_teacher import GivenTeacher
 from nas.training.strategies.strategy import Share
 from nas.training.tensorboard import tensorboard_scalars
 from nas.utilities.bounds import Number, PositiveCount
@@ -76,6 +77,7 @@ class RetrainingData:
 
     Attributes:
         data: To train on.
+        teacher: That which the recipes name.
         validation: Images, uint8 (N, 3, S, S), and labels, int64 (N,), that are held out of the
             train split; None where nothing is.
         tested: The test split, likewise.
@@ -86,6 +88,7 @@ class RetrainingData:
     """
 
     data: Data
+    teacher: GivenTeacher | None
     validation: tuple[Tensor, Tensor] | None
     tested: tuple[Tensor, Tensor]
     objectives: Sequence[Objective]
@@ -181,6 +184,7 @@ class Retraining:
                 stop=stop,
                 on_progress=tell,
                 validation=self.on.validation,
+                teacher=self.on.teacher,
                 loader_workers=self.on.loader_workers,
             )
         after = self._confusion(network, named=f"`lr` {recipe.lr:g}, try a lower rate")

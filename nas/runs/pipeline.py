@@ -30,6 +30,7 @@ from nas.runs.steps.train import train
 from nas.runs.steps.tryout import tryout
 from nas.search.study import load_study, records
 from nas.search.trials import trials_table
+from nas.training.given_teacher import GivenTeacher
 from nas.utilities.devices import is_here
 from nas.utilities.environment import environment
 from nas.utilities.errors import InputError, NothingFound
@@ -52,6 +53,7 @@ def run(
     tables: Mapping[str, LatencyTable],
     methods: LatencyMethods = MEASURED_HERE,
     init: Pretrained | None = None,
+    teacher: GivenTeacher | None = None,
 ) -> None:
     """Train, search, export and report, or go on with what is left of it.
 
@@ -66,6 +68,7 @@ def run(
         tables: Latency tables that the user gave, by device; others are measured.
         methods: How latency is found.
         init: What the supernet begins with; None if all its weights are drawn.
+        teacher: Which the user gave, if there is one.
 
     Raises:
         InputError: If the limits are out of reach, or the folder is not this configuration's.
@@ -104,6 +107,8 @@ def run(
         notes = [*constrained.check(), *data.notes, *leaks]
         if init is not None:
             notes.append(init.told(data.num_classes))
+        if teacher is not None:
+            notes.append(teacher.told)
         for note in notes:
             console.print(note, style="dim")
         images, labels = materialise(
@@ -119,6 +124,7 @@ def run(
             constrained=constrained,
             data=data,
             init=init,
+            teacher=teacher,
             images=images,
             labels=labels,
             execution=execution,

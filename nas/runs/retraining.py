@@ -23,6 +23,7 @@ from nas.runs.one_retraining import METRICS, Retrained, Retraining, RetrainingDa
 from nas.runs.ray_retraining import retrain_on_ray
 from nas.runs.same_data import keep_data
 from nas.training.alone import LARGEST_HELD_OUT, SCRATCH, SUPERNET, ClassWeights, Recipe
+from nas.training.given_teacher import GivenTeacher, given_teacher, named
 from nas.training.recipes import RECIPES, RecipeName
 from nas.training.tensorboard import check_tensorboard_installed
 from nas.utilities.bounds import MOST_PROCESSES
@@ -57,6 +58,8 @@ def retrain_run(
     class_weights: ClassWeights,
     accumulate: int,
     tensorboard: bool,
+    teacher: str | None,
+    token_labels: bool,
     seed: int,
     device: str | None,
     workers: int,
@@ -89,11 +92,11 @@ def retrain_run(
         recipe = "default" if start in (SCRATCH, SUPERNET) else "finetune"
     if recipe not in RECIPES:
         raise InputError(f"`recipe` {recipe!r} is none of {', '.join(RECIPES)}")
-    named = RECIPES[recipe]
+    published = RECIPES[recipe]
     if batch_size is None:
         batch_size = BATCH
     if lr is None:
-        lr = named.rate(batch_size)
+        lr = published.rate(batch_size)
     rates = list(lr) if isinstance(lr, Sequence) and not isinstance(lr, str) else [lr]
     if not rates:
         raise InputError("`lr` names no learning rate")
@@ -101,13 +104,13 @@ def retrain_run(
     if train_size is None:
         train_size = config.proxy_size
     if steps is None and epochs is None:
-        epochs = named.epochs
+        epochs = published.epochs
     if steps is None:
         steps = max(1, _IMAGES * config.steps * config.batch_size // max(1, batch_size))
     if drop_path is None:
-        drop_path = named.drop_path
+        drop_path = published.drop_path
     if augment is None:
-        augment = named.augment
+        augment = published.augment
     asked = [
         _checked_recipe(
             start=start,
@@ -124,7 +127,7 @@ def retrain_run(
             held_out=validate,
             class_weights=class_weights,
             accumulate=accumulate,
-            **named.fields,
+            **published.fields,
         )
         for rate in rates
     ]
@@ -136,6 +139,7 @@ def retrain_run(
         seed=config.seed,
         augment=augment,
     )
+    given = given_teacher(teacher, loaded, token_labels=token_labels)
     check_training(
         config.space,
         images=len(loaded.test) + round(validate * len(loaded.train)),
@@ -146,12 +150,14 @@ def retrain_run(
     if workers:
         _cluster(execution, console).check([_demand(execution, config, device)])
     epoch = max(1, round((1 - validate) * loaded.epoch_size / batch_size))
-    lengths: dict[str, Any] = {} if epochs is None else {"steps": epochs * epoch}
-    if named.warmup_epochs is not None:
-        lengths |= {"warmup_share": 0.5, "warmup_limit": named.warmup_epochs * epoch}
+    known: dict[str, Any] = dict(named(given))
+    if epochs is not None:
+        known["steps"] = epochs * epoch
+    if published.warmup_epochs is not None:
+        known |= {"warmup_share": 0.5, "warmup_limit": published.warmup_epochs * epoch}
     recipes = {
         name if len(asked) == 1 else f"{name}-lr{some.lr!r}": _checked_recipe(
-            **some.model_dump() | lengths
+            **some.model_dump() | known
         )
         for some in asked
     }
@@ -162,6 +168,7 @@ def retrain_run(
             top=top,
             recipes=recipes,
             execution=execution,
+            teacher=given,
             tensorboard=tensorboard,
             stop=stop,
             console=console,
@@ -223,6 +230,7 @@ def retrain(
     top: int,
     recipes: Mapping[str, Recipe],
     execution: Execution,
+    teacher: GivenTeacher | None = None,
     tensorboard: bool = False,
     stop: StopRequest,
     console: Console,
@@ -241,6 +249,7 @@ def retrain(
             their learning rates alone.
         execution: How many are trained at a time, and where; the results don't depend on it, but
             for rounding.
+        teacher: That which the recipes name.
         tensorboard: Write the curves into `<name>/tensorboard/<n>/`, too, as they come.
         stop: Looked at after every step.
         console: Where progress and the table are shown.
@@ -274,6 +283,7 @@ def retrain(
             )
         on = RetrainingData(
             data=data,
+            teacher=teacher,
             validation=validation,
             tested=tested,
             objectives=config.limits.objectives,

@@ -84,6 +84,7 @@ def start(
             folder,
             data=configured.data,
             init=configured.init,
+            teacher=configured.teacher,
             command=command,
             execution=Execution(
                 workers=workers,

@@ -30,6 +30,7 @@ from nas.training.checkpoint import (
     save_checkpoint,
     unusable,
 )
+from nas.training.given_teacher import GivenTeacher, named
 from nas.training.strategies.strategy import Share
 from nas.utilities.errors import Diverged
 from nas.utilities.interrupt import StopRequest
@@ -63,6 +64,7 @@ class Tryout:
         batch_size: Images in a training step.
         seed: Of the run.
         device: Where to train.
+        teacher: Which the user gave, if there is one.
         loader_workers: Processes that load images.
     """
 
@@ -75,6 +77,7 @@ class Tryout:
     batch_size: int
     seed: int
     device: str
+    teacher: GivenTeacher | None = None
     loader_workers: int = 0
 
     def enter(self, architecture: Architecture, store: Store) -> None:
@@ -130,6 +133,7 @@ class Tryout:
                 state=state,
                 stop=stop,
                 on_progress=lambda point: on_step(1),
+                teacher=self.teacher,
                 loader_workers=self.loader_workers,
             )
             correct = count_correct(
@@ -199,6 +203,7 @@ class Tryout:
             image_size=self.image_size,
             seed=(self.seed + rung + 1) % (1 << 32),  # each rung sees images of its own
             device=self.device,
+            **named(self.teacher),
         )
 
 

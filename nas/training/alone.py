@@ -21,6 +21,8 @@ from torch.nn import functional as F
 
 from nas.data import Augment, Data
 from nas.training.accuracy import count_correct
+from nas.training.distillation import TOKENS, check_places, mixed_targets, token_loss
+from nas.training.given_teacher import Ask, GivenTeacher
 from nas.training.loop import CHECKPOINT_SECONDS, Session, autocast, train
 from nas.training.module_learner import ModuleLearner
 from nas.training.schedule import learning_rate
@@ -144,6 +146,7 @@ def train_alone(
     stop: StopRequest,
     on_progress: Callable[[Point], None],
     validation: tuple[Tensor, Tensor] | None = None,
+    teacher: GivenTeacher | None = None,
     loader_workers: int = 0,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> list[Point]:
@@ -161,6 +164,7 @@ def train_alone(
         on_progress: Called after every step, with its point of the curve.
         validation: Images, uint8 (N, 3, S, S), and labels, int64 (N,), that the train split lacks;
             the accuracy on them is measured after every twentieth of the steps, and after the last.
+        teacher: That which the recipe names.
         loader_workers: Processes that load images.
         checkpoint_seconds: Time between two savings of the state.
 
@@ -169,13 +173,22 @@ def train_alone(
 
     Raises:
         Interrupted: If a stop was requested; the state was saved.
-        InputError: If the recipe cannot mix the batches, the saved state is of another training or
-            cannot be read, or the loss is no longer finite.
+        InputError: If the recipe cannot mix the batches, or the network has no places for its token
+            labels; if the saved state is of another training or cannot be read; or if the loss is
+            no longer finite.
     """
+    if recipe.token_labels:
+        check_places(network.architecture, recipe.image_size)
     weights = None
     if recipe.class_weights == "balanced":
         weights = balanced_weights(data.train.labels, num_classes=data.num_classes)
-    learner = NetworkLearner(network, recipe, num_classes=data.num_classes, class_weights=weights)
+    learner = NetworkLearner(
+        network,
+        recipe,
+        num_classes=data.num_classes,
+        class_weights=weights,
+        teacher=teacher.asker(data, torch.device(recipe.device)) if teacher else None,
+    )
 
     interval = math.ceil(recipe.steps / VALIDATIONS)
 
@@ -228,6 +241,7 @@ class NetworkLearner(ModuleLearner):
         recipe: How.
         num_classes: Of the data.
         class_weights: What each class weighs in the loss, (C,); None for 1 each.
+        teacher: Whose answers it learns from beside the labels, if there is one.
 
     Attributes:
         average: The network with the moving average of the weights; None without `ema`.
@@ -246,8 +260,9 @@ class NetworkLearner(ModuleLearner):
         *,
         num_classes: int,
         class_weights: Tensor | None = None,
+        teacher: Ask | None = None,
     ) -> None:
-        self.network, self.recipe = network.train(), recipe
+        self.network, self.recipe, self.teacher = network.train(), recipe, teacher
         self.augment = BatchAugmentation(recipe, num_classes)
         self.class_weights = None if class_weights is None else class_weights.to(recipe.device)
         optimizer = create_optimizer_v2(
@@ -268,7 +283,10 @@ class NetworkLearner(ModuleLearner):
         self._step = 0
 
     def losses(self, step: int, images: Tensor, labels: Tensor) -> Iterator[Tensor]:
-        """The cross-entropy with the augmented batch's target probabilities, part by part."""
+        """The cross-entropy with the augmented batch's target probabilities, part by part.
+
+        Of these a teacher's answers for the augmented images are a share; token labels come beside.
+        """
         # Stochastic depth and mixing draw from the step alone, so that a resumed training gives the
         # result of an uninterrupted one.
         self._step = step
@@ -278,9 +296,18 @@ class NetworkLearner(ModuleLearner):
         images, targets = self.augment(images, labels)
         parts = self.recipe.accumulate
         for some, wanted in zip(images.chunk(parts), targets.chunk(parts), strict=True):
+            answers = None if self.teacher is None else self.teacher(some)
             with autocast(images.device):
-                scores = self.network(some)
+                last = self.network.forward_features(some)
+                scores = self.network.forward_head(last)
+                places = self.network.head(last) if self.recipe.token_labels else None
+            if answers is not None:
+                wanted = mixed_targets(wanted, answers.scores)
             loss = F.cross_entropy(scores.float(), wanted, weight=self.class_weights)
+            if places is not None:
+                assert answers is not None and answers.places is not None
+                tokens = token_loss(places.float(), answers.places, self.class_weights)
+                loss = loss + TOKENS * tokens
             yield loss * (len(some) / len(images))
 
     def update(self, *, lr: float) -> None:

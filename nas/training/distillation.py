@@ -2,10 +2,20 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nas.utilities.errors import InputError
+from search_space import Architecture, map_sizes
 from supernet import Network
+
+ANSWERS = 0.5
+"""Weight of a given teacher's answers where a network would learn from labels alone; the labels
+have the rest. The same halves, at temperature 1, as in `nas.training.strategies.blockwise`."""
+
+TOKENS = 0.5
+"""Weight of token labels beside what the whole image teaches (Jiang et al., 2021, section 3.2)."""
 
 
 def label_loss(scores: Tensor, labels: Tensor) -> Tensor:
@@ -19,6 +29,52 @@ def answer_loss(scores: Tensor, answers: Tensor) -> Tensor:
     In-place distillation (Yu and Huang, 2019, "Universally Slimmable Networks", section 3.2).
     """
     return F.cross_entropy(scores, answers.softmax(dim=1))
+
+
+def mixed_targets(targets: Tensor, answers: Tensor) -> Tensor:
+    """Target probabilities (B, classes) of which a teacher's answers are a share of `ANSWERS`.
+
+    The cross-entropy with them is the sum of those with either, weighted so (Hinton et al., 2015,
+    section 2, at temperature 1).
+
+    Args:
+        targets: Of the labels.
+        answers: The teacher's class scores.
+    """
+    return torch.lerp(targets, answers.softmax(dim=1), ANSWERS)
+
+
+def token_loss(scores: Tensor, answers: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Cross-entropy of the class scores of each place with a teacher's, the mean over places.
+
+    Token labeling (Jiang et al., 2021, arXiv 2104.10858, section 3.2), but for two things: the
+    teacher sees the very crop that the network sees, and no class is left out of its answers.
+
+    Args:
+        scores: (B, H, W, classes).
+        answers: The teacher's, (B, classes, H', W'); their probabilities are resized to H and W.
+        weight: What each class weighs, (classes,).
+    """
+    wanted = F.interpolate(
+        answers.softmax(dim=1), scores.shape[1:3], mode="bilinear", antialias=True
+    )
+    return F.cross_entropy(scores.permute(0, 3, 1, 2), wanted, weight=weight)
+
+
+def check_places(architecture: Architecture, image_size: int) -> None:
+    """See that the head of an architecture reads several places, which token labels can be of.
+
+    Args:
+        architecture: Who is to learn from them.
+        image_size: Side in pixels of the training.
+
+    Raises:
+        InputError: If it reads a class token, or a map of one place.
+    """
+    if architecture.head.reads_class_token:
+        raise InputError("`token_labels`: the network reads a class token, and no map")
+    if map_sizes(image_size, architecture)[-1] == (1, 1):
+        raise InputError(f"`token_labels`: of {image_size} px the last map has one place alone")
 
 
 def side_by_side(

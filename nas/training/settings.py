@@ -29,6 +29,9 @@ class TrainingSettings(BaseModel):
             scaled down.
         warmup_share: Share of the steps in which the learning rate rises to its peak.
         warmup_limit: Most steps in which it does.
+        teacher: The classifier that the user gave as a teacher: its name and the digest of its
+            weights; None without one.
+        token_labels: Whether its answers for each place of its last map are learned from, too.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -43,6 +46,8 @@ class TrainingSettings(BaseModel):
     clip_norm: Positive = 5.0
     warmup_share: Share = 0.1
     warmup_limit: Count = 500
+    teacher: str | None = None
+    token_labels: bool = False
 
 
 class SupernetTraining(TrainingSettings):

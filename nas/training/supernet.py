@@ -5,7 +5,7 @@ import math
 import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,11 +16,20 @@ from nas.data import Data
 from nas.objectives.constrained_space import ConstrainedSpace
 from nas.training.accuracy import SubnetEvaluator
 from nas.training.checkpoint import save_checkpoint
-from nas.training.distillation import answer_loss, label_loss, map_error, side_by_side
+from nas.training.distillation import (
+    ANSWERS,
+    TOKENS,
+    answer_loss,
+    label_loss,
+    map_error,
+    side_by_side,
+    token_loss,
+)
+from nas.training.given_teacher import Ask, GivenTeacher
 from nas.training.loop import CHECKPOINT_SECONDS, Session, autocast, train
 from nas.training.ranks import ALONE, Ranks
 from nas.training.settings import SupernetTraining
-from nas.training.strategies import OUTSIDE, Course, Lesson
+from nas.training.strategies import GIVEN, OUTSIDE, Course, Lesson
 from nas.training.teacher import Knowledge, Teacher, trained_teacher
 from nas.utilities.errors import Diverged
 from nas.utilities.interrupt import StopRequest
@@ -71,6 +80,7 @@ class SupernetTask:
         state: Where the state is kept until the end.
         checkpoint: Where the final weights go.
         init: The network of a member of the space, whose weights the store begins with.
+        teacher: Which the user gave: it teaches whole subnets, whatever the strategy.
         loader_workers: Processes that load images, of each process that trains.
         checkpoint_seconds: Time between two savings of the state.
     """
@@ -84,6 +94,7 @@ class SupernetTask:
     state: Path
     checkpoint: Path
     init: Network | None = None
+    teacher: GivenTeacher | None = None
     loader_workers: int = 0
     checkpoint_seconds: float = CHECKPOINT_SECONDS
 
@@ -135,7 +146,10 @@ class SupernetTask:
         course = Course(constrained=self.constrained, steps=settings.steps, seed=settings.seed)
         monitor = _Monitor(self, store, course)
         teacher = self._trained_teacher(session, on_progress)
-        learner = SupernetLearner(store, settings, course, teacher=teacher, ranks=ranks)
+        given = self.teacher.asker(self.data, store.device) if self.teacher else None
+        learner = SupernetLearner(
+            store, settings, course, teacher=teacher, given=given, ranks=ranks
+        )
         identity = settings.model_dump(mode="json", include=set(SupernetTraining.model_fields))
 
         def show(step: int, losses: Sequence[float]) -> None:
@@ -242,6 +256,7 @@ class SupernetLearner:
         settings: How to step them, and the strategy.
         course: What the strategy knows of the training.
         teacher: From outside the space, if the strategy has one; trained.
+        given: The teacher that the user gave, if there is one.
         ranks: The processes that train together.
     """
 
@@ -252,12 +267,14 @@ class SupernetLearner:
         course: Course,
         *,
         teacher: Teacher | None = None,
+        given: Ask | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
         # Gradients are views into larger tensors by design.
         warnings.filterwarnings("ignore", message=".*gradient layout contract.*")
         self.store, self.strategy, self.course = store, settings.strategy, course
-        self.teacher = teacher
+        self.teacher, self.given = teacher, given
+        self.token_labels = settings.token_labels
         self.optimizer = StoreAdamW(
             store,
             weight_decay=settings.weight_decay,
@@ -277,14 +294,21 @@ class SupernetLearner:
         if step in self._restarts:
             self.optimizer.restart()
         lessons = self.strategy.plan(self.course, step)
+        if self.given is not None:
+            lessons = [by_given_teacher(lesson, tokens=self.token_labels) for lesson in lessons]
         self._rate = max(lesson.rate for lesson in lessons)
         known: dict[str, Tensor] = {}  # class scores of subnets that teach, by hash
-        knowledge = self._of_teacher(images) if self.teacher is not None else None
+        teachers = {lesson.teacher for lesson in lessons}
+        knowledge = self._of_teacher(images) if OUTSIDE in teachers else None
+        given = self.given(images) if self.given is not None and GIVEN in teachers else None
         for lesson in lessons:
-            answers = None
+            answers = places = None
             if lesson.teacher == OUTSIDE:
                 assert knowledge is not None
                 answers = knowledge.scores
+            elif lesson.teacher == GIVEN:
+                assert given is not None
+                answers, places = given
             elif lesson.teacher is not None:
                 # Before the pupil: both run in training mode, and write the batch's statistics.
                 if lesson.teacher.hash not in known:
@@ -294,18 +318,23 @@ class SupernetLearner:
                 answers = known[lesson.teacher.hash]
             network = self.store.subnet(lesson.subnet).train()
             self._learning.append(network)
-            errors = []
+            errors, seen = [], None
             with autocast(self.store.device):
                 if lesson.side_by_side:
                     assert knowledge is not None
                     scores, maps = side_by_side(network, images, knowledge.maps)
                     errors = [map_error(*pair) for pair in zip(maps, knowledge.maps, strict=True)]
                 else:
-                    scores = network(images)
+                    last = network.forward_features(images)
+                    scores = network.forward_head(last)
+                    seen = network.head(last) if lesson.tokens else None
             scores = scores.float()
             if lesson.teacher is None:
                 known[lesson.subnet.hash] = scores.detach()
             loss = lesson_loss(lesson, scores, labels, answers)
+            if seen is not None:
+                assert places is not None
+                loss = loss + lesson.tokens * token_loss(seen.float(), places)
             yield loss + torch.stack(errors).mean() if errors else loss
 
     def update(self, *, lr: float) -> None:
@@ -329,6 +358,25 @@ class SupernetLearner:
         with torch.no_grad(), autocast(self.store.device):
             scores, maps = self.teacher(images)
         return Knowledge(scores.float(), maps)
+
+
+def by_given_teacher(lesson: Lesson, *, tokens: bool) -> Lesson:
+    """A lesson where the user gave a teacher, whose answers take the place of another's.
+
+    A lesson of labels alone gets them beside the labels. One side by side stays as it is: its head
+    reads the other teacher's map.
+
+    Args:
+        lesson: As the strategy planned it.
+        tokens: Whether the subnet is to learn from token labels, too.
+    """
+    if lesson.side_by_side:
+        return lesson
+    lesson = replace(lesson, teacher=GIVEN, tokens=TOKENS if tokens else 0.0)
+    if lesson.answers:
+        return lesson
+    labels = lesson.labels
+    return replace(lesson, labels=(1 - ANSWERS) * labels, answers=ANSWERS * labels)
 
 
 def lesson_loss(lesson: Lesson, scores: Tensor, labels: Tensor, answers: Tensor | None) -> Tensor:

@@ -38,6 +38,7 @@ def train(job: Job) -> None:
         state=job.folder.training_state.resolve(),
         checkpoint=job.folder.checkpoint.resolve(),
         init=job.init.network if job.init else None,
+        teacher=job.teacher,
         loader_workers=job.execution.loader_workers,
     )
     if job.execution.train_workers == 1:

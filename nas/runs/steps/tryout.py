@@ -85,6 +85,7 @@ def tryout_of(job: Job) -> Tryout:
         batch_size=job.config.batch_size,
         seed=job.config.seed,
         device=job.config.device,
+        teacher=job.teacher,
         loader_workers=job.execution.loader_workers,
     )
 

@@ -21,7 +21,14 @@ from pydantic import BeforeValidator, SerializeAsAny, ValidationError
 from nas.training.strategies.blockwise import Blockwise
 from nas.training.strategies.sandwich import Sandwich
 from nas.training.strategies.single_path import SinglePath
-from nas.training.strategies.strategy import OUTSIDE, Course, Lesson, Strategy, TeacherPlan
+from nas.training.strategies.strategy import (
+    GIVEN,
+    OUTSIDE,
+    Course,
+    Lesson,
+    Strategy,
+    TeacherPlan,
+)
 from search_space.architecture import first_error
 
 STRATEGIES: dict[str, type[Strategy]] = {
@@ -61,6 +68,7 @@ AnyStrategy = Annotated[SerializeAsAny[Strategy], BeforeValidator(strategy_of)]
 
 __all__ = [
     "DEFAULT_STRATEGY",
+    "GIVEN",
     "OUTSIDE",
     "STRATEGIES",
     "AnyStrategy",

@@ -49,7 +49,7 @@ class Blockwise(Strategy):
             as a whole.
         labels: Weight of the labels in what a subnet learns from.
         answers: Weight of the teacher's answers.
-        draws: Random subnets that a step draws, of which the one with the most multiply-adds learns.
+        draws: Random subnets of a step, of which the one with the most multiply-adds learns.
     """
 
     name: Literal["blockwise"] = "blockwise"

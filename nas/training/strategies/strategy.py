@@ -23,6 +23,10 @@ Outside = Literal["outside"]
 OUTSIDE: Outside = "outside"
 """The teacher that is no member of the space: `nas.training.teacher`."""
 
+Given = Literal["given"]
+GIVEN: Given = "given"
+"""The teacher that the user gave: `nas.training.given_teacher`. No strategy plans it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Lesson:
@@ -33,9 +37,10 @@ class Lesson:
     Attributes:
         subnet: Who learns.
         teacher: Whose answers it learns from: an architecture of the space, `OUTSIDE` for the
-            teacher that is none, or None where it learns from labels alone.
+            teacher that is none, `GIVEN` for the user's, or None where it learns from labels alone.
         labels: Weight of the cross-entropy with the labels.
         answers: Weight of the cross-entropy with the teacher's answers.
+        tokens: Weight of that of each place of the last map with the given teacher's.
         side_by_side: Whether each stage is given what the outside teacher's stage before it gives,
             and learns to give what the teacher's gives, as far as the two share channels; the head
             reads the teacher's last map. Only on a map, as the teacher is.
@@ -43,9 +48,10 @@ class Lesson:
     """
 
     subnet: Architecture
-    teacher: Architecture | Outside | None = None
+    teacher: Architecture | Outside | Given | None = None
     labels: float = 1.0
     answers: float = 0.0
+    tokens: float = 0.0
     side_by_side: bool = False
     rate: float = 1.0
 

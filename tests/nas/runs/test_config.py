@@ -39,6 +39,8 @@ OTHER_VALUES: dict[str, Any] = {
     "clip_norm": 1.0,
     "warmup_share": 0.3,
     "warmup_limit": 9,
+    "teacher": "resnet18 3ad1424ecab565e5",
+    "token_labels": True,
     "most_catching_up": 1.0,
     "strategy": "sandwich",
     "sampler": "tpe",

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from given_teachers import MODEL, teacher_file
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 from small_runs import NANO
@@ -26,6 +27,8 @@ from nas.training.alone import (
     train_alone,
 )
 from nas.training.checkpoint import load_checkpoint, save_checkpoint
+from nas.training.distillation import token_loss
+from nas.training.given_teacher import Answers, GivenTeacher, given_teacher, named
 from nas.training.schedule import learning_rate
 from nas.utilities.errors import InputError
 from nas.utilities.interrupt import Interrupted, StopRequest
@@ -78,6 +81,7 @@ def train(
     crash_after: int | None = None,
     checkpoint_seconds: float = math.inf,
     validation: tuple[Tensor, Tensor] | None = None,
+    teacher: GivenTeacher | None = None,
 ) -> tuple[dict[str, Tensor], list[tuple[int, float]], list[Point]]:
     """The final weights, the steps and losses that were shown, and the curve."""
     if network is None:
@@ -100,6 +104,7 @@ def train(
         stop=stop,
         on_progress=on_progress,
         validation=validation,
+        teacher=teacher,
         checkpoint_seconds=checkpoint_seconds,
     )
     return network.state_dict(), shown, curve
@@ -219,6 +224,78 @@ def test_the_loss_is_the_cross_entropy_with_smoothed_labels(digits: Data) -> Non
     )
     wanted = surprise[torch.arange(8), labels].mean()
     assert float(sharp.detach()) == pytest.approx(float(wanted.detach()), rel=1e-3)
+
+
+def test_a_teachers_answers_for_the_augmented_images_have_half_of_the_loss(digits: Data) -> None:
+    images, labels = materialise(digits.search, limit=8, seed=0)
+    normalised = normalise(images, digits.mean, digits.std)
+    recipe = changed(FULL, drop_path=0.0, accumulate=2)
+    asked: list[Tensor] = []
+    answers = torch.randn(8, 10, generator=torch.Generator().manual_seed(0))
+
+    def teacher(seen: Tensor) -> Answers:
+        asked.append(seen)
+        return Answers(answers.split(4)[len(asked) - 1])
+
+    def losses(**given: Any) -> float:
+        network = inherited().eval()
+        learner = NetworkLearner(network, recipe, num_classes=10, **given)
+        network.eval()  # the same whatever else is in the batch
+        parts = learner.losses(0, normalised.clone(), labels)  # which are mixed in place
+        return sum(float(part.detach()) for part in parts)
+
+    alone, taught = losses(), losses(teacher=teacher)
+    augmented = torch.cat(asked)
+    assert augmented.shape == normalised.shape
+    assert not torch.equal(augmented, normalised)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        surprise = -inherited().eval()(augmented).float().log_softmax(dim=1)
+    theirs = float((answers.softmax(dim=1) * surprise).sum(dim=1).mean())
+    assert taught == pytest.approx(0.5 * alone + 0.5 * theirs, rel=5e-3)
+
+
+def test_token_labels_come_beside_with_half_a_weight(digits: Data) -> None:
+    images = torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(8)
+    places = torch.randn(8, 10, 3, 3, generator=torch.Generator().manual_seed(1))
+    answers = Answers(places.mean(dim=(2, 3)), places)
+
+    def loss(*, token_labels: bool) -> float:
+        recipe = changed(SHORT, drop_path=0.0, token_labels=token_labels)
+        learner = NetworkLearner(inherited(), recipe, num_classes=10, teacher=lambda _: answers)
+        (found,) = learner.losses(0, images, labels)
+        return float(found.detach())
+
+    network = inherited().train()
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        scores = network.head(network.forward_features(images)).float()
+    expected = float(token_loss(scores, places))
+    found = loss(token_labels=True) - loss(token_labels=False)
+    assert found == pytest.approx(0.5 * expected, rel=2e-2)
+
+
+def test_a_training_with_a_teacher_goes_on_with_that_teacher_alone(
+    tmp_path: Path, digits: Data
+) -> None:
+    one, other = (
+        given_teacher(
+            f"{MODEL}:{teacher_file(tmp_path / f'{seed}', seed=seed, size=32)}",
+            digits,
+            token_labels=False,
+        )
+        for seed in (0, 1)
+    )
+    recipe = changed(SHORT, **named(one))
+    straight, shown, _ = train(tmp_path / "straight", digits, recipe, teacher=one)
+    without, _, _ = train(tmp_path / "without", digits)
+    assert not same(straight, without)
+    with pytest.raises(Interrupted):
+        train(tmp_path / "stopped", digits, recipe, teacher=one, stop_after=2)
+    with pytest.raises(InputError, match="another training: teacher is"):
+        train(tmp_path / "stopped", digits, changed(SHORT, **named(other)), teacher=other)
+    resumed, rest, _ = train(tmp_path / "stopped", digits, recipe, teacher=one)
+    assert same(resumed, straight)
+    assert rest == shown[2:]
 
 
 def test_with_ema_the_network_has_the_moving_average_of_the_weights_in_the_end(

@@ -7,8 +7,17 @@ import torch
 from shortened import SHORTENED, random_network
 from torch import Tensor
 
-from nas.training.distillation import answer_loss, label_loss, map_error, side_by_side
-from search_space import PRESETS
+from nas.training.distillation import (
+    answer_loss,
+    check_places,
+    label_loss,
+    map_error,
+    mixed_targets,
+    side_by_side,
+    token_loss,
+)
+from nas.utilities.errors import InputError
+from search_space import DESIGNS, PRESETS
 from supernet import Network
 
 BASE = PRESETS["base"]
@@ -69,6 +78,53 @@ def test_the_loss_on_answers_is_least_where_they_are_the_teachers(scores: Tensor
     answer_loss(own, scores).backward()
     assert own.grad is not None
     assert own.grad.abs().max() < 1e-6
+
+
+def test_targets_that_a_teacher_mixes_in_weigh_labels_and_answers_the_same(scores: Tensor) -> None:
+    labels = torch.tensor([0, 2, 1, 1, 0])
+    answers = scores.flip(0) * 2
+    targets = mixed_targets(torch.eye(3)[labels], answers)
+    torch.testing.assert_close(targets.sum(dim=1), torch.ones(5))
+    loss = torch.nn.functional.cross_entropy(scores, targets)
+    expected = 0.5 * label_loss(scores, labels) + 0.5 * answer_loss(scores, answers)
+    torch.testing.assert_close(loss, expected)
+
+
+def test_token_labels_are_the_mean_over_places_of_the_loss_on_answers() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(2, 3, 4, 5, generator=generator)
+    answers = torch.randn(2, 5, 3, 4, generator=generator)
+    each = [
+        answer_loss(scores[:, row, column], answers[:, :, row, column])
+        for row in range(3)
+        for column in range(4)
+    ]
+    torch.testing.assert_close(token_loss(scores, answers), sum(each) / 12)
+
+
+def test_token_labels_of_another_map_are_the_means_of_the_chances_of_its_places() -> None:
+    answers = torch.randn(2, 5, 4, 4, generator=torch.Generator().manual_seed(0))
+    scores = torch.randn(2, 1, 1, 5, generator=torch.Generator().manual_seed(1))
+    chances = answers[:, :, :1, :1].softmax(dim=1).expand(2, 5, 4, 4)
+    constant = answers[:, :, :1, :1].expand(2, 5, 4, 4)
+    expected = -(chances[:, :, 0, 0] * scores[:, 0, 0].log_softmax(dim=1)).sum(dim=1).mean()
+    torch.testing.assert_close(token_loss(scores, constant), expected)
+    left = answers.clone()
+    left[:, :, :, 2:] = answers.flip(0)[:, :, :, 2:]
+    assert not torch.isclose(token_loss(scores, left), token_loss(scores, answers))
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size", "told"),
+    [("deit_ti", 64, "reads a class token"), ("shunted_t", 32, "of 32 px the last map has one")],
+)
+def test_token_labels_need_a_head_that_reads_several_places(
+    name: str, image_size: int, told: str
+) -> None:
+    designs = {design.timm_name: design.architecture for design in DESIGNS}
+    check_places(designs["shunted_t"], 64)
+    with pytest.raises(InputError, match=f"^`token_labels`: .*{told}"):
+        check_places(designs[name], image_size)
 
 
 def test_side_by_side_each_stage_is_given_the_teachers_map_before_it(

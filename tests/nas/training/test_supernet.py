@@ -19,8 +19,11 @@ from nas.objectives.constrained_space import ConstrainedSpace
 from nas.objectives.limits import Limits
 from nas.training.accuracy import SubnetEvaluator
 from nas.training.checkpoint import load_checkpoint
+from nas.training.distillation import token_loss
+from nas.training.given_teacher import Answers
 from nas.training.settings import SupernetTraining
 from nas.training.strategies import (
+    GIVEN,
     OUTSIDE,
     STRATEGIES,
     Blockwise,
@@ -30,7 +33,14 @@ from nas.training.strategies import (
     SinglePath,
     Strategy,
 )
-from nas.training.supernet import Progress, SupernetLearner, SupernetTask, lesson_loss, states
+from nas.training.supernet import (
+    Progress,
+    SupernetLearner,
+    SupernetTask,
+    by_given_teacher,
+    lesson_loss,
+    states,
+)
 from nas.training.teacher import Knowledge, Teacher
 from nas.utilities.errors import Diverged, InputError
 from nas.utilities.interrupt import Interrupted, StopRequest
@@ -400,6 +410,87 @@ def test_the_loss_of_a_lesson_is_the_weighted_sum_of_its_terms() -> None:
         )
     alone = lesson_loss(Lesson(subnet=subnet, labels=0.5), scores, labels, None)
     torch.testing.assert_close(alone, 0.5 * by_labels)
+
+
+# A teacher that the user gave.
+
+PLACES = torch.randn(8, 10, 4, 4, generator=torch.Generator().manual_seed(4))
+ANSWERS = PLACES.mean(dim=(2, 3))
+
+
+def with_given_teacher(strategy: Strategy, *, token_labels: bool = False) -> SupernetLearner:
+    """A learner whose given teacher always answers the same."""
+    learner = learner_of(strategy)
+    learner.token_labels = token_labels
+    learner.given = lambda images: Answers(ANSWERS, PLACES)
+    return learner
+
+
+def test_lessons_get_the_given_teachers_answers_for_anothers_or_beside_labels_alone() -> None:
+    subnet, largest = NANO.scaled(0.0), NANO.scaled(1.0)
+    alone = by_given_teacher(Lesson(subnet=subnet, labels=2.0), tokens=False)
+    assert alone == Lesson(subnet=subnet, teacher=GIVEN, labels=1.0, answers=1.0)
+    in_place = Lesson(subnet=subnet, teacher=largest, labels=0.0, answers=1.0)
+    assert by_given_teacher(in_place, tokens=False) == replace(in_place, teacher=GIVEN)
+    outside = Lesson(subnet=subnet, teacher=OUTSIDE, labels=0.5, answers=0.5, rate=0.3)
+    taught = by_given_teacher(outside, tokens=True)
+    assert taught == replace(outside, teacher=GIVEN, tokens=0.5)
+    by_stage = replace(outside, side_by_side=True)
+    assert by_given_teacher(by_stage, tokens=True) == by_stage
+
+
+def test_with_a_given_teacher_stages_learn_what_they_learned_without(
+    batch: tuple[Tensor, Tensor],
+) -> None:
+    step = OF_STAGES[0]
+    found = gradients(with_given_teacher(QUARTER, token_labels=True), step, batch)
+    assert same(found, gradients(learner_of(QUARTER), step, batch))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "labels", "answers"),
+    [(QUARTER, 0.5, 0.25), (SinglePath(), 0.5, 0.5)],
+    ids=["blockwise", "single-path"],
+)
+def test_a_whole_subnet_learns_from_labels_and_the_given_teachers_answers(
+    batch: tuple[Tensor, Tensor], strategy: Strategy, labels: float, answers: float
+) -> None:
+    learner = with_given_teacher(strategy)
+    (lesson,) = lessons(learner, OF_WHOLE[0])
+    found = gradients(learner, OF_WHOLE[0], batch)
+    expected = Expected(learner, batch)
+    expected.add(lesson.subnet, answering=ANSWERS, labels=labels, answers=answers)
+    assert not differ(expected.gradients, found)
+
+
+def test_all_subnets_of_the_sandwich_learn_from_the_given_teacher(
+    batch: tuple[Tensor, Tensor],
+) -> None:
+    learner = with_given_teacher(Sandwich())
+    largest, *others = [lesson.subnet for lesson in lessons(learner, 4)]
+    found = gradients(learner, 4, batch)
+    expected = Expected(learner, batch)
+    expected.add(largest, answering=ANSWERS, labels=0.5, answers=0.5)
+    for subnet in others:
+        expected.add(subnet, answering=ANSWERS, answers=1.0)
+    assert not differ(expected.gradients, found)
+
+
+def test_token_labels_add_half_of_the_loss_of_places(batch: tuple[Tensor, Tensor]) -> None:
+    found = []
+    for token_labels in (False, True):
+        learner = with_given_teacher(QUARTER, token_labels=token_labels)
+        (loss,) = learner.losses(OF_WHOLE[0], *batch)
+        found.append(float(loss.detach()))
+    (lesson,) = lessons(learner, OF_WHOLE[0])
+    network = learner.store.extract(lesson.subnet).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        seen = network.head(network.forward_features(batch[0]))
+    expected = float(token_loss(seen.float(), PLACES).detach())
+    assert found[1] - found[0] == pytest.approx(0.5 * expected, rel=2e-2)
+
+
+# Strategies without one.
 
 
 def test_a_step_of_single_path_learns_from_the_labels(batch: tuple[Tensor, Tensor]) -> None:
