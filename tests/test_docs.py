@@ -65,7 +65,8 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", WITH_README, ids=lambda page: page.stem)
 def test_the_commands_of_a_page_have_the_flags_that_it_gives_them(page: Path) -> None:
-    for program, rest in COMMAND.findall(page.read_text(encoding="utf-8")):
+    text = page.read_text(encoding="utf-8").replace("\\\n", "")
+    for program, rest in COMMAND.findall(text):
         words = shlex.split(rest, comments=True)
         if program == "python run_search.py":
             words = ["search", *words]
