@@ -1,5 +1,6 @@
 """The first step of a run: training the supernet."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -16,7 +17,7 @@ from search_space import total_cost
 from supernet import count_shared_weights
 
 MONITOR_IMAGES = 128
-"""Of the search split, for a look at current accuracies."""
+"""Of the search split at most, for a look at current accuracies."""
 
 _FLOAT = 4  # bytes
 
@@ -28,12 +29,13 @@ def train(job: Job) -> None:
         for left_over in states(job.folder.training_state):
             left_over.unlink(missing_ok=True)
         return
+    some = monitored(len(job.images))
     task = SupernetTask(
         settings=job.config,
         constrained=job.constrained,
         data=job.data,
-        images=job.images[:MONITOR_IMAGES],
-        labels=job.labels[:MONITOR_IMAGES],
+        images=job.images[some],
+        labels=job.labels[some],
         device=job.config.device,
         state=job.folder.training_state.resolve(),
         checkpoint=job.folder.checkpoint.resolve(),
@@ -67,6 +69,11 @@ def train(job: Job) -> None:
                 stop=job.stop,
                 on_progress=show,
             )
+
+
+def monitored(images: int) -> slice:
+    """Which of so many images are looked at: spread, since a folder's lie class by class."""
+    return slice(None, None, max(1, math.ceil(images / MONITOR_IMAGES)))
 
 
 def _bytes_written(job: Job, weights: int) -> int:
