@@ -18,6 +18,8 @@ from nas.data.own_dataset import OWN_DATASET
 from nas.export.network import export_network, exported_front, stage_rows
 from nas.objectives.objective import Objective
 from nas.report.cards import ClassAccuracy, class_accuracies, retrained_card
+from nas.report.legend import legend
+from nas.report.picture import architecture_svg
 from nas.runs.config import BATCH, RunConfig
 from nas.runs.configure import default_loader_workers, illegal_field
 from nas.runs.folder import RunFolder, logging_to
@@ -442,13 +444,26 @@ class _Retraining:
             classes=self._classes(confusion),
             recipe=recipe.model_dump(mode="json"),
             stages=stage_rows(network.architecture, image_size),
+            words=legend([network.architecture]),
             class_names=self.data.class_names,
             mean=self.data.mean,
             std=self.data.std,
             crop=self.data.crop,
         )
+        picture = architecture_svg(
+            network.architecture,
+            name=f"architecture {result.hash}",
+            image_size=image_size,
+            num_classes=classes,
+            standalone=True,
+        )
         export_network(
-            self.target, network.cpu(), self.data, image_size=recipe.image_size, card=card
+            self.target,
+            network.cpu(),
+            self.data,
+            image_size=recipe.image_size,
+            card=card,
+            picture=picture,
         )
 
 

@@ -76,6 +76,29 @@ def test_describe_takes_the_folder_of_an_exported_network(small_run: Path) -> No
     assert asked["num_classes"] == 7
 
 
+def test_describe_draws_the_architecture_where_it_is_asked_to(
+    architecture_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    hash = Architecture.load(architecture_file).hash
+    for flags, file in ((["--picture"], f"{hash}.svg"), (["--picture", "own.svg"], "own.svg")):
+        outcome = command("describe", architecture_file, *flags, "--no-latency")
+        assert outcome.out.endswith(f"picture: {file}\n")
+        assert f"architecture {hash}" in (tmp_path / file).read_text()
+    timed = printed("describe", architecture_file, "--picture", "timed.svg", "--json")
+    assert timed["hash"] == hash
+    assert "time on cpu" in (tmp_path / "timed.svg").read_text()
+
+
+@pytest.mark.parametrize("name", ["own.png", "none/own.svg"])
+def test_a_picture_that_cannot_be_written_is_refused_first(
+    architecture_file: Path, name: str
+) -> None:
+    outcome = command("describe", architecture_file, "--picture", architecture_file.parent / name)
+    assert (outcome.status, outcome.out) == (2, "")
+    assert outcome.err.startswith("error: --picture ") and outcome.err.count("\n") == 1
+
+
 def test_describe_names_weights_that_are_damaged(architecture_file: Path) -> None:
     (architecture_file.parent / "weights.safetensors").write_bytes(b"damaged")
     outcome = command("describe", architecture_file)
