@@ -37,12 +37,19 @@ def add(commands: Commands) -> None:
         metavar="OUT.svg",
         help="draw it, too; by default as HASH.svg in this folder",
     )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="build it, and count each part with torch and with fvcore beside the closed form; "
+        "exit status 1 if they disagree",
+    )
     parser.add_argument("--json", action="store_true")
 
 
 def _describe(options: argparse.Namespace) -> None:
     from nas.report.description import described, print_description
     from nas.report.picture import architecture_svg
+    from nas.report.verification import WHOLE, check_agreement, count_parts, verification_table
     from nas.utilities.files import write_text
     from nas.utilities.progress import terminal
 
@@ -53,10 +60,19 @@ def _describe(options: argparse.Namespace) -> None:
     sizes = {"image_size": options.image_size, "num_classes": _num_classes(options)}
     latency = None if options.no_latency else _part_latency(architecture, options)
     description = described(architecture, **sizes, latency=latency)
+    counted = []
+    if options.verify:
+        counted = count_parts(architecture, **sizes)
+        for part, count in zip([*description["parts"], description], counted, strict=True):
+            part["counted"] = count.as_json()
     if options.json:
         print(json.dumps(description, indent=2))
     else:
         print_description(description, architecture, terminal())
+    if counted and not options.json:
+        times = {} if latency is None else {**latency.milliseconds, WHOLE: latency.total_ms}
+        title = f"{architecture.hash}, built and counted"
+        terminal().print(verification_table(counted, title=title, milliseconds=times))
     if picture is not None:
         drawn = architecture_svg(
             architecture,
@@ -68,6 +84,7 @@ def _describe(options: argparse.Namespace) -> None:
         write_text(picture, drawn)
         if not options.json:
             terminal().print(f"picture: {picture}", soft_wrap=True)
+    check_agreement(counted)
 
 
 def _picture_file(given: str, architecture: Architecture) -> Path:
