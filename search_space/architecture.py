@@ -24,6 +24,7 @@ from search_space.parts import (
     Pooling,
     Spec,
     Stem,
+    Word,
 )
 
 REFERENCE_SIZE = 224
@@ -151,15 +152,24 @@ class Stage(Spec):
             changes["conv_norm"] = "batch"
         return self.model_copy(update=changes)
 
-    def __str__(self) -> str:
-        parts = [f"{self.width}x{self.depth}", *self.mixer.words(self.sharing)]
+    @property
+    def words(self) -> list[Word]:
+        """Of its summary, in order, with their meanings."""
+        size = Word(f"{self.width}x{self.depth}", "A stage of so many channels and so many blocks")
+        words = [size, *self.mixer.words(self.sharing)]
         if self.pooling:
-            parts.insert(0, POOLINGS[self.pooling].short)
+            words.insert(0, POOLINGS[self.pooling].word())
         if self.feed_forward:
-            parts.append(self.feed_forward.words)
+            words.append(self.feed_forward.word)
         if self.class_token:
-            parts.append("class token")
-        return " ".join(parts)
+            words.append(_CLASS_TOKEN)
+        return words
+
+    def __str__(self) -> str:
+        return " ".join(word.text for word in self.words)
+
+
+_CLASS_TOKEN = Word("class token", "The tokens are a sequence behind one that sums up the image")
 
 
 class Architecture(Spec):
@@ -241,6 +251,13 @@ class Architecture(Spec):
     def summary(self) -> str:
         """One line for people: each stage's width × depth and choices."""
         return " | ".join(map(str, self.stages))
+
+    @property
+    def words(self) -> list[Word]:
+        """Of its stem, of each stage and of its head, in order, with their meanings."""
+        of_stages = (word for stage in self.stages for word in stage.words)
+        first, last = self.stages[0].width, self.stages[-1].width
+        return [self.stem.word(first), *of_stages, self.head.word(last)]
 
     def to_json(self) -> str:
         """The architecture as indented JSON, ending in a newline."""

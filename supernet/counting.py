@@ -3,6 +3,7 @@
 By torch, and by fvcore, which reads a trace and is slow.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -62,6 +63,41 @@ def counted_cost(module: nn.Module, *inputs: Any) -> Cost:
     )
 
 
+def counted_parts(network: nn.Module, image: Tensor) -> dict[str, Cost]:
+    """What each part of a network costs, run alone on what it is given in one forward pass.
+
+    Args:
+        network: In evaluation, on the device of the image.
+        image: One (1, C, H, W).
+
+    Returns:
+        Costs by the names of `search_space.cost_table`.
+    """
+    calls: list[tuple[str, nn.Module, tuple[Any, ...]]] = []
+    hooks = [
+        module.register_forward_pre_hook(
+            lambda module, inputs, part=part: calls.append((part, module, inputs))
+        )
+        for name, module in network.named_modules()
+        if (part := _part_of(name)) is not None
+    ]
+    with torch.no_grad():
+        network(image)
+    for hook in hooks:
+        hook.remove()
+    counted: dict[str, Cost] = {}
+    for part, module, inputs in calls:
+        counted[part] = counted.get(part, Cost()) + counted_cost(module, *inputs)
+    return counted
+
+
+def _part_of(module: str) -> str | None:
+    """The row of `search_space.cost_table` that a module is, or is one of; None of others."""
+    if not re.fullmatch(r"stem|stages\.\d+\.(entry\.\w+|blocks\.\d+|norm)|expand|head", module):
+        return None
+    return re.sub(r"(?<=entry)\.\w+$", "", "head" if module == "expand" else module)
+
+
 def _attention_flops(
     queries: torch.Size, keys: torch.Size, values: torch.Size, *_: object, **__: object
 ) -> int:
@@ -103,6 +139,11 @@ def fvcore_macs(network: nn.Module, image: Tensor) -> int:
 
     Where gradients are wanted, attention runs as explicit products; otherwise it is fused.
     """
+    return fvcore_parts(network, image)[""]
+
+
+def fvcore_parts(network: nn.Module, image: Tensor) -> dict[str, int]:
+    """The same of each part, by the names of `search_space.cost_table`, and "" for the whole."""
     from fvcore.nn import FlopCountAnalysis
 
     def attention(inputs: Sequence[torch._C.Value], outputs: Sequence[torch._C.Value]) -> int:
@@ -112,7 +153,12 @@ def fvcore_macs(network: nn.Module, image: Tensor) -> int:
 
     analysis = FlopCountAnalysis(network, image).set_op_handle(FUSED_ATTENTION, attention)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    return int(sum(n for operator, n in analysis.by_operator().items() if operator not in FREE))
+    macs: dict[str, int] = {}
+    for module, operators in analysis.by_module_and_operator().items():
+        if (part := _part_of(module) if module else "") is not None:
+            counted = sum(n for operator, n in operators.items() if operator not in FREE)
+            macs[part] = macs.get(part, 0) + int(counted)
+    return macs
 
 
 def fvcore_activations(network: nn.Module, image: Tensor) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from nas.cli import convert, describe, designs, export, plot, profile, retrain, sample, search
 from nas.cli.arguments import STOPPED, Parser
-from nas.utilities.errors import InputError, NothingFound
+from nas.utilities.errors import Disagreement, InputError, NothingFound
 from nas.utilities.interrupt import Ended, ended_by_signals
 from search_space import ArchitectureError
 
@@ -40,8 +40,9 @@ def main(
         methods: How `search` and `profile` find latency; on this machine by default.
 
     Returns:
-        The exit status: 0, 1 for a search that found nothing, 2 for bad input, and 128 more than
-        the signal that stopped it: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
+        The exit status: 0, 1 for a search that found nothing or costs that are not what was
+        counted, 2 for bad input, and 128 more than the signal that stopped it: 130 after Ctrl-C,
+        143 after SIGTERM, 129 after SIGHUP.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may lack a sign of ours
@@ -56,7 +57,7 @@ def main(
             action(options)
     except (InputError, ArchitectureError) as error:
         return _refused(str(error))
-    except NothingFound as error:
+    except (NothingFound, Disagreement) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -7,11 +7,12 @@ from pathlib import Path
 from nas.data import Data
 from nas.utilities.files import replacing_files
 from search_space import Architecture, map_sizes
+from search_space.parts import POOLINGS
 from supernet import ExportedNetwork, Network, save_exported
 from supernet.exported import ARCHITECTURE, WEIGHTS
 
-CARD = "README.md"
-FILES = (ARCHITECTURE, WEIGHTS, CARD)
+CARD, PICTURE = "README.md", "architecture.svg"
+FILES = (ARCHITECTURE, WEIGHTS, CARD, PICTURE)
 """What an export writes into a folder."""
 
 
@@ -22,6 +23,7 @@ def export_front(
     data: Data,
     image_size: int,
     card: Callable[[str, int], str],
+    picture: Callable[[int], str],
 ) -> None:
     """Write `front/<n>/` for each network, counted from 1, and `best/`, which is the first.
 
@@ -34,13 +36,20 @@ def export_front(
         image_size: Side in pixels of the images that they were trained on.
         card: The model card of an exported folder, by its name in the run's and by the place of its
             network in the sequence.
+        picture: The picture of a network, in SVG, by its place.
     """
     earlier = exported_front(folder)
     exported = []
     for place, network in enumerate(networks):
         for name in (f"front/{place + 1}", *(["best"] if place == 0 else [])):
-            text = card(name, place)
-            export_network(folder / name, network, data, image_size=image_size, card=text)
+            export_network(
+                folder / name,
+                network,
+                data,
+                image_size=image_size,
+                card=card(name, place),
+                picture=picture(place),
+            )
             exported.append(folder / name)
     for target in earlier:
         if target not in exported:
@@ -70,7 +79,7 @@ def _remove(target: Path) -> None:
 
 
 def export_network(
-    target: Path, network: Network, data: Data, *, image_size: int, card: str
+    target: Path, network: Network, data: Data, *, image_size: int, card: str, picture: str
 ) -> None:
     """Write an exported network's files into a folder so that they are never seen half-written.
 
@@ -88,6 +97,7 @@ def export_network(
     with replacing_files(target, last=ARCHITECTURE) as written:
         save_exported(written, network, about)
         (written / CARD).write_text(card, encoding="utf-8")
+        (written / PICTURE).write_text(picture, encoding="utf-8")
 
 
 def stage_rows(architecture: Architecture, image_size: int) -> list[dict[str, object]]:
@@ -100,17 +110,13 @@ def stage_rows(architecture: Architecture, image_size: int) -> list[dict[str, ob
             {
                 "stage": number,
                 "map": f"{size[1]} tokens" if stage.class_token else f"{size[0]}×{size[1]}",
-                "pooling": stage.pooling or "stem",
+                "pooling": POOLINGS[stage.pooling].short if stage.pooling else "stem",
                 "width": stage.width,
                 "depth": stage.depth,
                 "layers per attention map": stage.sharing,
                 "local heads": local,
                 "global heads see": seen,
-                "feed-forward": (
-                    f"{stage.feed_forward.kind} ×{stage.feed_forward.ratio:g}"
-                    if stage.feed_forward
-                    else "–"
-                ),
+                "feed-forward": stage.feed_forward.word.text if stage.feed_forward else "–",
             }
         )
     return rows

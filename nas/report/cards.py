@@ -29,13 +29,15 @@ class ModelSummary:
 
     `name` is its folder within the run, as in `best`; `trial` its row in the table of what is
     judged (`nas.search.front.judged`); `stages` holds one row per stage, all with the same keys;
-    `mean` and `std` are per channel, for values between 0 and 1; `crop` is the share of the shorter
-    side that the central crop of evaluation keeps.
+    `words` says what the words of its summary mean, as `nas.report.legend.legend`; `mean` and `std`
+    are per channel, for values between 0 and 1; `crop` is the share of the shorter side that the
+    central crop of evaluation keeps.
     """
 
     name: str
     trial: Mapping[Any, Any]
     stages: Sequence[Mapping[str, object]]
+    words: Sequence[tuple[Sequence[str], str]]
     class_names: Sequence[str]
     mean: Sequence[float]
     std: Sequence[float]
@@ -108,9 +110,7 @@ architecture alone, from nothing, and measures it there.
 
 {_table([_cost_row(objective, trial, run) for objective in run.costs])}
 
-## Architecture
-
-{_table(model.stages)}
+{_architecture(model.stages, model.words)}
 
 The whole of it is in `architecture.json`.
 
@@ -148,6 +148,7 @@ def retrained_card(
     classes: Sequence[ClassAccuracy],
     recipe: Mapping[str, object],
     stages: Sequence[Mapping[str, object]],
+    words: Sequence[tuple[Sequence[str], str]],
     class_names: Sequence[str],
     mean: Sequence[float],
     std: Sequence[float],
@@ -182,15 +183,28 @@ nor search has seen.
 All classes are in `classes.csv`, what each was taken for in `confusion.csv`, and the losses of the
 training in `curve.csv`.
 
-## Architecture
-
-{_table(stages)}
+{_architecture(stages, words)}
 
 ## Recipe
 
 {_table([{"setting": key, "value": value} for key, value in recipe.items()])}
 
 {_use(proxy_size, class_names, mean, std, crop)}"""
+
+
+def _architecture(
+    stages: Sequence[Mapping[str, object]], words: Sequence[tuple[Sequence[str], str]]
+) -> str:
+    """The picture beside the card, the stages, and what the words mean."""
+    meanings = [{"word": ", ".join(texts), "what it means": meaning} for texts, meaning in words]
+    return f"""\
+## Architecture
+
+![From the image down to the class scores](architecture.svg)
+
+{_table(stages)}
+
+{_table(meanings)}"""
 
 
 def _worst(classes: Sequence[ClassAccuracy]) -> list[dict[str, object]]:
@@ -215,6 +229,7 @@ def converted_card(
     params: int,
     macs: int,
     stages: Sequence[Mapping[str, object]],
+    words: Sequence[tuple[Sequence[str], str]],
     about: ExportedNetwork,
 ) -> str:
     """Markdown for the network of a published design with its authors' weights.
@@ -226,6 +241,7 @@ def converted_card(
         params: Parameters of the network.
         macs: Its multiply-adds for one image.
         stages: The stages, a row each.
+        words: What the words of its summary mean.
         about: What the weights were trained for.
     """
     figures = [
@@ -244,9 +260,7 @@ An image classifier with {about.num_classes} classes, of {design.paper}, archite
 
 {_table(figures)}
 
-## Architecture
-
-{_table(stages)}
+{_architecture(stages, words)}
 
 {_use(about.image_size, about.class_names, about.mean, about.std, about.crop_pct)}"""
 

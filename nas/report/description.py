@@ -26,10 +26,12 @@ class PartLatency:
     """What each part of a network takes.
 
     Attributes:
+        device: Which it is.
         milliseconds: By the name of the part, as in `search_space.cost_table`.
         how: How that is known, for people.
     """
 
+    device: str
     milliseconds: Mapping[str, float]
     how: str
 
@@ -50,7 +52,9 @@ def timed_parts(architecture: Architecture, conditions: LatencyConditions) -> Pa
     conditions.check_room(architecture)
     times = [milliseconds for _, milliseconds in time_segments(architecture, conditions)]
     return PartLatency(
-        milliseconds=_by_part(architecture, times), how=f"measured just now: {conditions}"
+        device=conditions.device,
+        milliseconds=_by_part(architecture, times),
+        how=f"measured just now: {conditions}",
     )
 
 
@@ -67,7 +71,9 @@ def predicted_parts(architecture: Architecture, table: LatencyTable, source: str
         raise InputError(f"{source}: lacks the segment {missing[0]!r} of the architecture")
     times = [table.time([segment]) for segment in found]
     return PartLatency(
-        milliseconds=_by_part(architecture, times), how=f"by {source}: {table.conditions}"
+        device=table.conditions.device,
+        milliseconds=_by_part(architecture, times),
+        how=f"by {source}: {table.conditions}",
     )
 
 

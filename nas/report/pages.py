@@ -5,10 +5,12 @@ from __future__ import annotations
 import html
 import math
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from nas.report.description import predicted_parts
 from nas.report.figures import (
     FONT,
     hypervolume_figure,
@@ -16,8 +18,17 @@ from nas.report.figures import (
     pareto_figure,
     prediction_figure,
 )
+from nas.report.legend import legend
+from nas.report.picture import architecture_svg
 from nas.report.run_summary import RunSummary, count_text, percent, value_text
-from nas.search.front import anchors, full_scales, hypervolume_trace, judged, pareto_front
+from nas.search.front import (
+    anchors,
+    full_scales,
+    hypervolume_trace,
+    judged,
+    pareto_front,
+    ranked_front,
+)
 from nas.search.trials import UNNAMED_SOURCES
 from nas.utilities.files import write_text
 from nas.utilities.units import format_seconds
@@ -26,14 +37,36 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
+    from nas.latency.table import LatencyTable
+    from search_space import Architecture
 
-def write_report(folder: Path, trials: pd.DataFrame, run: RunSummary) -> None:
+
+NO_ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({})
+NO_TABLES: Mapping[str, LatencyTable] = MappingProxyType({})
+
+
+def write_report(
+    folder: Path,
+    trials: pd.DataFrame,
+    run: RunSummary,
+    *,
+    architectures: Mapping[str, Architecture] = NO_ARCHITECTURES,
+    tables: Mapping[str, LatencyTable] = NO_TABLES,
+) -> None:
     """Write `trials.csv`, `pareto.csv`, `pareto.html` and `report.html` into `folder`.
 
     A reader sees each file as it was or as it will be, never a part. The pages hold plotly.js and
     forbid themselves every request, so they open offline.
 
+    Args:
+        folder: Of the run.
+        trials: All that were decided.
+        run: What was asked.
+        architectures: By hash; those of the front are drawn, as far as they are given.
+        tables: By device, what tells the time of their parts.
+
     Raises:
+        InputError: If a table lacks a segment of an architecture that is drawn.
         OSError: The folder cannot be written.
     """
     front = pareto_front(judged(trials), run.objectives)
@@ -41,7 +74,9 @@ def write_report(folder: Path, trials: pd.DataFrame, run: RunSummary) -> None:
     write_text(folder / "trials.csv", trials.to_csv(index=False))
     write_text(folder / "pareto.csv", front.to_csv(index=False))
     write_text(folder / "pareto.html", _page(_heading(run), plot))
-    write_text(folder / "report.html", _page(_heading(run), _report(folder, trials, run, plot)))
+    drawn = _drawn(trials, run, architectures, tables)
+    report = _report(folder, trials, run, plot, drawn)
+    write_text(folder / "report.html", _page(_heading(run), report))
 
 
 def next_commands(folder: Path) -> list[tuple[str, str]]:
@@ -55,12 +90,13 @@ def next_commands(folder: Path) -> list[tuple[str, str]]:
     ]
 
 
-def _report(folder: Path, trials: pd.DataFrame, run: RunSummary, plot: str) -> str:
+def _report(folder: Path, trials: pd.DataFrame, run: RunSummary, plot: str, drawn: str) -> str:
     """The body of `report.html`."""
     front = pareto_front(judged(trials), run.objectives)
     trace = hypervolume_trace(trials, run.objectives, run.reachable)
     parts = [f"<h1>{html.escape(_heading(run))}</h1>", _result(trials, run)]
     parts.append(f"<section class='plot'>{plot}</section>")
+    parts.append(drawn)
     if trace:
         scales = full_scales(run.objectives, run.reachable)
         full = ", ".join(o.named_amount(scales[o.name]) for o in run.searched_costs)
@@ -117,6 +153,49 @@ def _result(trials: pd.DataFrame, run: RunSummary) -> str:
     warning = run.warning(trials)
     warned = f"<p class='warning'>{html.escape(warning)}</p>" if warning else ""
     return f"{warned}<p class='lead'>{lead}</p>{table}{note}"
+
+
+def _drawn(
+    trials: pd.DataFrame,
+    run: RunSummary,
+    architectures: Mapping[str, Architecture],
+    tables: Mapping[str, LatencyTable],
+) -> str:
+    """Pictures of the front, the most accurate first and in the open, and what its words mean."""
+    rows = ranked_front(judged(trials), run.objectives).to_dict("records")
+    rows = [row for row in rows if row["hash"] in architectures]
+    if not rows:
+        return ""
+    pictures = []
+    for row in rows:
+        architecture = architectures[row["hash"]]
+        times = [
+            predicted_parts(architecture, table, f"the table of {device}")
+            for device, table in tables.items()
+        ]
+        costs = ", ".join(objective.named_amount(row[objective.name]) for objective in run.costs)
+        name = f"trial {row['number']}: {percent(row['accuracy'])}, {costs}"
+        svg = architecture_svg(
+            architecture,
+            name=name,
+            image_size=run.image_size,
+            num_classes=run.num_classes,
+            latency=times,
+        )
+        pictures.append((html.escape(name), svg))
+    (best, opened), *others = pictures
+    shown = [row["hash"] for row in rows] + [row["hash"] for _, row in anchors(trials)]
+    words = legend(architectures[hash] for hash in shown if hash in architectures)
+    told = "".join(
+        f"<dt>{', '.join(map(_code, texts))}</dt><dd>{html.escape(meaning)}</dd>"
+        for texts, meaning in words
+    )
+    folded = "".join(f"<details><summary>{name}</summary>{svg}</details>" for name, svg in others)
+    return _section(
+        "Architectures of the front",
+        f"<div class='drawn'><div><p><b>The best</b>, {best}</p>{opened}{folded}</div>"
+        f"<dl class='legend'>{told}</dl></div>",
+    )
 
 
 def _latency(trials: pd.DataFrame, run: RunSummary, device: str) -> str:
@@ -278,8 +357,19 @@ dl {{ display: grid; grid-template-columns: 110px 1fr; gap: 6px 20px; margin: 0;
   font-size: 15px; }}
 dt {{ color: #555; }}
 dd {{ margin: 0; overflow-wrap: anywhere; }}
+.drawn {{ display: grid; grid-template-columns: minmax(0, 560px) minmax(0, 1fr); gap: 8px 40px; }}
+.drawn p {{ margin: 4px 0 8px; }}
+.drawn svg {{ display: block; width: 100%; max-width: 560px; height: auto; }}
+details {{ border-top: 1px solid #ddd; margin-top: 12px; }}
+summary {{ cursor: pointer; padding: 8px 0; }}
+.legend {{ display: block; font-size: 14px; }}
+.legend dt {{ margin-top: 8px; }}
+.legend dt code {{ white-space: nowrap; }}
 code {{ font: 13px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
   background: #f4f4f4; padding: 2px 6px; border-radius: 4px; }}
+@media (max-width: 900px) {{
+  .drawn {{ grid-template-columns: 1fr; }}
+}}
 @media (max-width: 600px) {{
   body {{ padding: 12px 12px 40px; }}
   dl {{ grid-template-columns: 1fr; gap: 0; }}

@@ -4,9 +4,11 @@ from pathlib import Path
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, ImageNetInfo
 
-from nas.export.network import CARD, stage_rows
+from nas.export.network import CARD, PICTURE, stage_rows
 from nas.export.pretrained import Pretrained, read_authors
 from nas.report.cards import converted_card
+from nas.report.legend import legend
+from nas.report.picture import architecture_svg
 from nas.utilities.errors import InputError
 from nas.utilities.files import replacing_files
 from search_space import DESIGNS, PublishedDesign, total_cost
@@ -55,11 +57,20 @@ def convert(file: str | Path, *, design: str, out: str | Path) -> Pretrained:
         params=cost.params,
         macs=cost.macs,
         stages=stage_rows(published.architecture, IMAGE_SIZE),
+        words=legend([published.architecture]),
         about=about,
+    )
+    picture = architecture_svg(
+        published.architecture,
+        name=published.name,
+        image_size=IMAGE_SIZE,
+        num_classes=network.num_classes,
+        standalone=True,
     )
     with replacing_files(out, last=ARCHITECTURE) as written:
         save_exported(written, network, about)
         (written / CARD).write_text(card, encoding="utf-8")
+        (written / PICTURE).write_text(picture, encoding="utf-8")
     return pretrained
 
 

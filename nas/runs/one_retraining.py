@@ -13,6 +13,8 @@ from nas.data import Data
 from nas.export.network import export_network, stage_rows
 from nas.objectives.objective import Objective
 from nas.report.cards import ClassAccuracy, class_accuracies, retrained_card
+from nas.report.legend import legend
+from nas.report.picture import architecture_svg
 from nas.training.accuracy import confusion_matrix, predict
 from nas.training.alone import (
     SCRATCH,
@@ -286,12 +288,27 @@ class Retraining:
             classes=self._classes(confusion),
             recipe=recipe.model_dump(mode="json"),
             stages=stage_rows(network.architecture, self.on.cost_size),
+            words=legend([network.architecture]),
             class_names=data.class_names,
             mean=data.mean,
             std=data.std,
             crop=data.crop,
         )
-        export_network(self.target, network.cpu(), data, image_size=recipe.image_size, card=card)
+        picture = architecture_svg(
+            network.architecture,
+            name=f"architecture {result.hash}",
+            image_size=self.on.cost_size,
+            num_classes=len(data.class_names),
+            standalone=True,
+        )
+        export_network(
+            self.target,
+            network.cpu(),
+            data,
+            image_size=recipe.image_size,
+            card=card,
+            picture=picture,
+        )
 
 
 def _accuracy(confusion: Tensor) -> float:

@@ -37,6 +37,7 @@ from nas.utilities.errors import InputError, NothingFound
 from nas.utilities.files import write_json
 from nas.utilities.interrupt import StopRequest
 from nas.utilities.ray_cluster import RayCluster
+from search_space import Architecture
 
 logger = logging.getLogger(__name__)
 
@@ -157,8 +158,22 @@ def report(folder: RunFolder, console: Console) -> None:
     if not folder.summary.exists():
         raise InputError(f"{folder.path}: the search has not finished; run its command again")
     summary = RunSummary.load(folder.summary)
-    trials = trials_table(records(load_study(folder.journal)), summary.objectives)
-    write_report(folder.path, trials, summary)
+    known = records(load_study(folder.journal))
+    trials = trials_table(known, summary.objectives)
+    write_report(
+        folder.path,
+        trials,
+        summary,
+        architectures={
+            record.hash: Architecture.model_validate(record.architecture)
+            for record in known.values()
+        },
+        tables={
+            device: LatencyTable.load(path)
+            for device in summary.latency
+            if (path := folder.latency_table(device)).exists()
+        },
+    )
     console.print()
     console.print(summary_table(trials, summary))
     console.print(f"\nreport: {folder.path / 'report.html'}", soft_wrap=True)

@@ -15,5 +15,9 @@ class Diverged(InputError):
     """A network whose numbers are no longer finite: its loss in training, or its class scores."""
 
 
+class Disagreement(RuntimeError):
+    """Costs that are not what was counted of the built network; the message is one line."""
+
+
 class NothingFound(RuntimeError):
     """A search that ended without one evaluated architecture; the message is one line."""

@@ -28,6 +28,7 @@ from search_space.parts.mixers import (
     SplitLocalGlobal,
 )
 from search_space.parts.poolings import POOLINGS, SEQUENCE_POOLING, Pooling
+from search_space.parts.shown import ChannelGroup, Sight, Word
 from search_space.parts.spec import ConvNormKind, Spec
 from search_space.parts.stems import STEMS, ConvStem, HalfStem, PatchStem, Stem
 
@@ -42,6 +43,7 @@ __all__ = [
     "STEMS",
     "AdaptiveWindow",
     "Aggregation",
+    "ChannelGroup",
     "ClassTokenHead",
     "ConvNormKind",
     "ConvStem",
@@ -62,8 +64,10 @@ __all__ = [
     "Pooling",
     "Rates",
     "Ratio",
+    "Sight",
     "SpatialReduction",
     "Spec",
     "SplitLocalGlobal",
     "Stem",
+    "Word",
 ]

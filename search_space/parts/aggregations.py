@@ -19,6 +19,7 @@ from search_space.operators import (
     norm,
     projections,
 )
+from search_space.parts.shown import ChannelGroup, Word, told
 from search_space.parts.spec import OneOf, Spec, by_kind
 
 
@@ -40,6 +41,16 @@ class AggregationSpec(Spec):
     def label(self) -> str:
         """Short name that holds all its numbers, such as `rates-8-4`."""
         raise NotImplementedError
+
+    @property
+    def word(self) -> Word:
+        """In a summary."""
+        return Word(self.label, told(type(self)))
+
+    def groups(self, heads: int, dim: int, split: int) -> tuple[ChannelGroup, ...]:
+        """What a picture shows of the global heads, by default one group; see `cost`."""
+        text = f"{heads * split} heads, {self.label}"
+        return (ChannelGroup(channels=heads * dim, text=text, heads=heads * split),)
 
     @property
     def largest_rate(self) -> int:
@@ -72,7 +83,7 @@ class AggregationSpec(Spec):
 
 
 class Rates(AggregationSpec):
-    """Shunted attention: head groups that see keys and values reduced at different rates.
+    """Shunted attention: groups of global heads see keys and values reduced by rates of their own.
 
     The global heads are split over the rates, the first rates taking one more where they don't
     divide. Rate r reduces the map by a conv r×r stride r (Shunted Transformer, section 3.1).
@@ -114,6 +125,13 @@ class Rates(AggregationSpec):
         """The first, coarsest rates, one for each head at most."""
         return Rates(rates=self.rates[:heads])
 
+    def groups(self, heads: int, dim: int, split: int) -> tuple[ChannelGroup, ...]:
+        """A group for each rate."""
+        return tuple(
+            _reduced_group(some, dim, split, rate)
+            for rate, some in self.heads_per_rate(heads).items()
+        )
+
     def heads_per_rate(self, heads: int) -> dict[int, int]:
         """How many of the heads see each rate."""
         share, rest = divmod(heads, len(self.rates))
@@ -145,6 +163,10 @@ class SpatialReduction(AggregationSpec):
         """The rate."""
         return self.rate
 
+    def groups(self, heads: int, dim: int, split: int) -> tuple[ChannelGroup, ...]:
+        """All heads see the reduced map."""
+        return (_reduced_group(heads, dim, split, self.rate),)
+
     def cost(self, width: int, heads: int, dim: int, split: int, role: MapRole, size: Size) -> Cost:
         """Closed-form cost; see `AggregationSpec.cost`."""
         return _reduced_heads(width, heads, dim, split, role, size, self.rate)
@@ -164,6 +186,19 @@ class AdaptiveWindow(AggregationSpec):
     def label(self) -> str:
         """Short name, such as `adaptive-7-max`."""
         return f"adaptive-{self.window}-{self.sampling}"
+
+    def groups(self, heads: int, dim: int, split: int) -> tuple[ChannelGroup, ...]:
+        """All heads see the sampled map."""
+        side = self.window
+        text = f"{heads * split} heads on the map sampled to {side}×{side} tokens"
+        group = ChannelGroup(
+            channels=heads * dim,
+            text=text,
+            sight="sampled map",
+            heads=heads * split,
+            mark=f"{side}",
+        )
+        return (group,)
 
     def cost(self, width: int, heads: int, dim: int, split: int, role: MapRole, size: Size) -> Cost:
         """Closed-form cost; see `AggregationSpec.cost`."""
@@ -191,6 +226,22 @@ class FullAttention(AggregationSpec):
         return plain if self.relative is None else f"{plain}-relative-{self.relative}"
 
     @property
+    def word(self) -> Word:
+        """In a summary, with what is added."""
+        added = "; a depthwise 3×3 of the values is added" if self.local_term else ""
+        if self.relative is not None:
+            added += "; relative positions bias the scores"
+        return Word(self.label, told(FullAttention) + added)
+
+    def groups(self, heads: int, dim: int, split: int) -> tuple[ChannelGroup, ...]:
+        """All heads see the whole map."""
+        text = f"{heads * split} heads on the whole map"
+        group = ChannelGroup(
+            channels=heads * dim, text=text, sight="whole map", heads=heads * split
+        )
+        return (group,)
+
+    @property
     def suits_sequences(self) -> bool:
         """Whether it asks for no place on a map."""
         return not self.local_term and self.relative is None
@@ -214,6 +265,17 @@ AGGREGATIONS: dict[str, type[AggregationSpec]] = by_kind(
 
 Aggregation = Annotated[AggregationSpec, OneOf(AGGREGATIONS)]
 """Any aggregation, told by its `kind` where it is read."""
+
+
+def _reduced_group(heads: int, dim: int, split: int, rate: int) -> ChannelGroup:
+    """Heads that see the map reduced by a rate."""
+    return ChannelGroup(
+        channels=heads * dim,
+        text=f"{heads * split} heads on the map reduced by {rate}",
+        sight="reduced map",
+        heads=heads * split,
+        mark=f"{rate}",
+    )
 
 
 def _reduced(size: Size, rate: int) -> int:

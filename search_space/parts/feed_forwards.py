@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from search_space.operators import Cost, depthwise, linear, norm
+from search_space.parts.shown import Word, told
 from search_space.parts.spec import KeyOf, Spec
 
 
@@ -50,7 +51,7 @@ class PlainFeedForward(FeedForwardOperator):
 
 
 class DetailSpecificFeedForward(FeedForwardOperator):
-    """Adds a depthwise 3×3 of the hidden features before GELU (Shunted, section 3.2)."""
+    """Linear, a depthwise 3×3 of the hidden features is added, GELU, linear (Shunted, 3.2)."""
 
     kind, short = "detail_specific", "dsff"
 
@@ -121,6 +122,7 @@ class FeedForward(Spec):
         return FEED_FORWARDS[self.kind]
 
     @property
-    def words(self) -> str:
+    def word(self) -> Word:
         """In a summary, such as `dsff 4`."""
-        return f"{self.operator.short} {self.ratio:g}"
+        meaning = f"Feed-forward of so many times the channels: {told(self.operator)}"
+        return Word(f"{self.operator.short} {self.ratio:g}", meaning)

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from search_space.bounds import Channels
 from search_space.operators import Cost, Size, conv, linear, norm
+from search_space.parts.shown import Word, told
 from search_space.parts.spec import OneOf, Spec, by_kind
 
 
@@ -29,6 +30,10 @@ class HeadSpec(Spec):
     def label(self, width: int) -> str:
         """All that its latency depends on behind a last stage of that width."""
         return f"{self.kind} {width}" + (f" to {self.expanded}" if self.expanded else "")
+
+    def word(self, width: int) -> Word:
+        """In a picture, behind a last stage of that width."""
+        return Word(f"head {self.label(width)}", told(type(self)))
 
     def cost(self, width: int, size: Size, num_classes: int) -> Cost:
         """Closed-form cost behind a last stage of that width and map; 0 classes: no classifier."""

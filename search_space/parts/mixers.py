@@ -4,6 +4,7 @@ A new one is a class here with its row in `MIXERS`, and a module with its row in
 `supernet.blocks.block.MIXERS` or, if it is a whole block, `WHOLE_BLOCKS` there.
 """
 
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -22,9 +23,12 @@ from search_space.operators import (
     window_grid,
 )
 from search_space.parts.aggregations import Aggregation
+from search_space.parts.shown import ChannelGroup, Word, told
 from search_space.parts.spec import KeyOf, OneOf, Spec, by_kind
 
 LADDER_BRANCHES = 3
+
+_SHARED = "One attention map for so many blocks: the first computes it, the others reuse it (PSViT)"
 
 _DIVISORS = range(1, 129)
 
@@ -142,9 +146,14 @@ class MixerSpec(Spec):
         """All that its latency depends on beside the map and `conv_norm`."""
         raise NotImplementedError
 
-    def words(self, sharing: int) -> list[str]:
+    def words(self, sharing: int) -> list[Word]:
         """In a summary of a stage whose attention maps are shared by so many layers."""
         raise NotImplementedError
+
+    def groups(self, width: int) -> tuple[ChannelGroup, ...]:
+        """What a picture of a block of so many channels shows; by default one group."""
+        text = " ".join(word.text for word in self.words(sharing=1))
+        return (ChannelGroup(channels=width, text=text),)
 
     @property
     def table_cells(self) -> tuple[str, str]:
@@ -171,9 +180,13 @@ class NoMixer(MixerSpec):
         """Nothing to time."""
         return ""
 
-    def words(self, sharing: int) -> list[str]:
+    def words(self, sharing: int) -> list[Word]:
         """In a summary; see `MixerSpec.words`."""
-        return ["no mixer"]
+        return [Word("no mixer", told(NoMixer))]
+
+    def groups(self, width: int) -> tuple[ChannelGroup, ...]:
+        """None."""
+        return ()
 
     @property
     def table_cells(self) -> tuple[str, str]:
@@ -279,16 +292,37 @@ class LocalGlobalHeads(MixerSpec):
             parts.append(f"split {self.global_split}")
         return " ".join([*parts, role])
 
-    def words(self, sharing: int) -> list[str]:
+    def words(self, sharing: int) -> list[Word]:
         """In a summary; see `MixerSpec.words`."""
-        words = [f"local {self.local_heads}/{self.heads}"] if self.local_heads else []
+        words = []
+        if self.local_heads:
+            seen = f"So many of the heads attend in windows of {self.window}×{self.window} tokens"
+            words.append(Word(f"local {self.local_heads}/{self.heads}", seen))
         if self.aggregation and self.global_heads:
-            words.append(self.aggregation.label)
+            words.append(self.aggregation.word)
         if self.global_split > 1:
-            words.append(f"split by {self.global_split}")
+            split = "Each global head is split into so many smaller ones (LW-PLG)"
+            words.append(Word(f"split by {self.global_split}", split))
         if sharing > 1:
-            words.append(f"shared by {sharing}")
+            words.append(Word(f"shared by {sharing}", _SHARED))
         return words
+
+    def groups(self, width: int) -> tuple[ChannelGroup, ...]:
+        """The local heads, and the global ones as their aggregation has them."""
+        dim, side = width // self.heads, self.window
+        groups: tuple[ChannelGroup, ...] = ()
+        if self.local_heads:
+            local = ChannelGroup(
+                channels=dim * self.local_heads,
+                text=f"{self.local_heads} heads in windows of {side}×{side} tokens",
+                sight="windows",
+                heads=self.local_heads,
+                mark=f"{side}",
+            )
+            groups = (local,)
+        if self.aggregation and self.global_heads:
+            groups += self.aggregation.groups(self.global_heads, dim, self.global_split)
+        return groups
 
     @property
     def table_cells(self) -> tuple[str, str]:
@@ -406,9 +440,13 @@ class SplitLocalGlobal(LocalGlobalHeads):
         """All that its latency depends on; see `MixerSpec.label`."""
         return f"channels split {super().label(width, role)}"
 
-    def words(self, sharing: int) -> list[str]:
+    def words(self, sharing: int) -> list[Word]:
         """In a summary; see `MixerSpec.words`."""
-        return ["channels split", *super().words(sharing)]
+        return [Word("channels split", told(SplitLocalGlobal)), *super().words(sharing)]
+
+    def groups(self, width: int) -> tuple[ChannelGroup, ...]:
+        """The same, each of its own channels alone."""
+        return tuple(replace(group, alone=True) for group in super().groups(width))
 
     @property
     def table_cells(self) -> tuple[str, str]:
@@ -457,9 +495,15 @@ class DepthwiseConvolution(MixerSpec):
         """All that its latency depends on; see `MixerSpec.label`."""
         return f"depthwise {width} kernel {self.kernel_size}"
 
-    def words(self, sharing: int) -> list[str]:
+    def words(self, sharing: int) -> list[Word]:
         """In a summary; see `MixerSpec.words`."""
-        return [f"depthwise {self.kernel_size}x{self.kernel_size}"]
+        side = self.kernel_size
+        return [Word(f"depthwise {side}x{side}", told(DepthwiseConvolution))]
+
+    def groups(self, width: int) -> tuple[ChannelGroup, ...]:
+        """All channels see what lies under the kernel."""
+        (word,), mark = self.words(sharing=1), f"{self.kernel_size}"
+        return (ChannelGroup(channels=width, text=word.text, sight="neighbours", mark=mark),)
 
     @property
     def table_cells(self) -> tuple[str, str]:
@@ -468,10 +512,10 @@ class DepthwiseConvolution(MixerSpec):
 
 
 class Ladder(MixerSpec):
-    """PSLT's ladder block, a whole block with its own feed-forwards (PSLT, sections 3.1 and 3.2).
+    """PSLT's block: three branches attend in windows, each handing what it gives to the next.
 
-    Three branches of a third of the channels attend in windows, each shifted otherwise, and each
-    handing its output to the next as values.
+    It is taken there as values. A branch has a third of the channels, windows that are shifted
+    otherwise, and a feed-forward of its own (PSLT, sections 3.1 and 3.2).
 
     Attributes:
         heads: Heads of each branch.
@@ -533,9 +577,25 @@ class Ladder(MixerSpec):
         """All that its latency depends on; see `MixerSpec.label`."""
         return f"ladder {width} heads {self.heads} window {self.window}"
 
-    def words(self, sharing: int) -> list[str]:
+    def words(self, sharing: int) -> list[Word]:
         """In a summary; see `MixerSpec.words`."""
-        return [f"ladder of {self.heads} heads"]
+        return [Word(f"ladder of {self.heads} heads", told(Ladder))]
+
+    def groups(self, width: int) -> tuple[ChannelGroup, ...]:
+        """The branches, each of which reads what the one before gives."""
+        return tuple(
+            ChannelGroup(
+                channels=width // LADDER_BRANCHES,
+                text=f"branch {branch + 1}: {self.heads} heads in windows, "
+                f"{self.window}×{self.window} tokens",
+                sight="windows",
+                heads=self.heads,
+                mark=f"{self.window}",
+                alone=True,
+                reads_previous=branch > 0,
+            )
+            for branch in range(LADDER_BRANCHES)
+        )
 
     @property
     def table_cells(self) -> tuple[str, str]:
@@ -560,9 +620,14 @@ class InvertedResidual(MixerSpec):
         """All that its latency depends on; see `MixerSpec.label`."""
         return f"mv2-se {width} expansion {self.expansion}"
 
-    def words(self, sharing: int) -> list[str]:
+    def words(self, sharing: int) -> list[Word]:
         """In a summary; see `MixerSpec.words`."""
-        return [f"mv2-se {self.expansion}"]
+        return [Word(f"mv2-se {self.expansion}", told(InvertedResidual))]
+
+    def groups(self, width: int) -> tuple[ChannelGroup, ...]:
+        """All channels see what lies under a kernel of 3×3."""
+        (word,) = self.words(sharing=1)
+        return (ChannelGroup(channels=width, text=word.text, sight="neighbours", mark="3"),)
 
     @property
     def table_cells(self) -> tuple[str, str]:

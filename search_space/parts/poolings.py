@@ -7,6 +7,7 @@ A new one is a class here with its row in `POOLINGS`, and a module with its row 
 from typing import Annotated, ClassVar
 
 from search_space.operators import Cost, conv, depthwise, inverted_residual, linear, norm, squeeze
+from search_space.parts.shown import Word, told
 from search_space.parts.spec import KeyOf
 
 
@@ -24,6 +25,11 @@ class PoolingOperator:
     short: ClassVar[str]
     has_conv_norm: ClassVar[bool] = False
     pools_sequences: ClassVar[bool] = False
+
+    @classmethod
+    def word(cls) -> Word:
+        """In a summary."""
+        return Word(cls.short, f"Pooling: {told(cls)}")
 
     @staticmethod
     def cost(inputs: int, outputs: int, tokens_in: int, tokens: int) -> Cost:
@@ -72,7 +78,7 @@ class MaxPooling(PoolingOperator):
 
 
 class SequenceMaxPooling(PoolingOperator):
-    """The same along a sequence behind a class token (PSViT 1D; our own definition)."""
+    """Conv of 3, then max-pool of 3 stride 2 of a sequence (PSViT 1D; our own definition)."""
 
     kind, short = "max_pool_1d", "max-1d"
     pools_sequences = True
@@ -136,7 +142,7 @@ class FusedPooling(PoolingOperator):
 
 
 class LightPooling(PoolingOperator):
-    """The same with 1×1 stride 2 and depthwise 3×3 for the conv of stride 2 (LW-PLG-ViT)."""
+    """Residual Fused-MBConv at full size, then 1×1 stride 2, depthwise 3×3, norm (LW-PLG-ViT)."""
 
     kind = short = "light"
 

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from search_space.bounds import Channels, Side
 from search_space.operators import Cost, Size, conv, norm
+from search_space.parts.shown import Word, told
 from search_space.parts.spec import OneOf, Spec, by_kind
 
 
@@ -41,6 +42,10 @@ class StemSpec(Spec):
     def label(self, width: int) -> str:
         """All that its latency depends on, up to the first stage of that width."""
         raise NotImplementedError
+
+    def word(self, width: int) -> Word:
+        """In a picture, up to the first stage of that width."""
+        return Word(f"stem {self.label(width)}", told(type(self)))
 
     def cost(self, width: int, pixels: Size, in_chans: int) -> Cost:
         """Closed-form cost.
@@ -119,10 +124,10 @@ class PatchStem(StemSpec):
 
 
 class HalfStem(StemSpec):
-    """Stem to stride 2 at `width` channels; the pooling of the first stage halves the map again.
+    """Stem to stride 2; the pooling of the first stage halves the map again.
 
-    `convs` convolutions 3×3, the first of stride 2, each with GELU and batch norm. Where there are
-    several, the first has half of the channels (PSLT, stem: three).
+    It has `width` channels, of `convs` convolutions 3×3, the first of stride 2, each with GELU and
+    batch norm. Where there are several, the first has half of the channels (PSLT, stem: three).
     """
 
     kind: Literal["half"] = "half"

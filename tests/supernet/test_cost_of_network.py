@@ -2,8 +2,6 @@
 
 import itertools
 import random
-import re
-from typing import Any
 
 import pytest
 import torch
@@ -13,7 +11,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from search_space import (
     DESIGNS,
     Architecture,
-    Cost,
     FeedForward,
     FullAttention,
     LocalGlobal,
@@ -27,7 +24,13 @@ from search_space import (
 )
 from supernet import Network
 from supernet.blocks import fast_paths
-from supernet.counting import counted_cost, fvcore_activations, fvcore_macs
+from supernet.counting import (
+    counted_cost,
+    counted_parts,
+    fvcore_activations,
+    fvcore_macs,
+    fvcore_parts,
+)
 from supernet.network import skeleton
 
 Size = tuple[int, int]
@@ -146,37 +149,32 @@ def test_attention_maps_count_only_where_they_are_lent(depth: int) -> None:
     assert costs[1] - costs[0] == borrowers * (lent - queries_and_keys)
 
 
-def counted_parts(network: Network, image: torch.Tensor) -> dict[str, Cost]:
-    """What each part of the table of costs is counted to, run alone on what it is given."""
-    calls: dict[str, list[tuple[torch.nn.Module, tuple[Any, ...]]]] = {}
-    hooks = []
-    for name, module in network.named_modules():
-        part = re.sub(r"(entry)\.\w+$", r"\1", name)  # an entry's modules are one part
-        if re.fullmatch(r"stem|head|stages\.\d+\.(entry|norm|blocks\.\d+)", part):
-            called = calls.setdefault(part, [])
-            hooks.append(
-                module.register_forward_pre_hook(
-                    lambda module, inputs, called=called: called.append((module, inputs))
-                )
-            )
-    with torch.no_grad():
-        network(image)
-    for hook in hooks:
-        hook.remove()
-    return {
-        part: sum((counted_cost(module, *inputs) for module, inputs in called), Cost())
-        for part, called in calls.items()
-    }
-
-
 @pytest.mark.slow
 @spaces(MINIATURE, PSVIT, UNUSUAL)
 def test_each_part_costs_what_its_modules_are_counted_to(space: SearchSpace) -> None:
     for architecture in one_per_choice(space):
-        counted = counted_parts(*build(architecture, (45, 61)))
-        table = cost_table(architecture, image_size=(45, 61), num_classes=CLASSES)
-        for part in table:
-            assert part.cost == counted[part.name], (architecture.summary, part.name)
+        assert_parts_are_counted_the_same(architecture)
+
+
+def assert_parts_are_counted_the_same(architecture: Architecture) -> None:
+    counted = counted_parts(*build(architecture, (45, 61)))
+    for part in cost_table(architecture, image_size=(45, 61), num_classes=CLASSES):
+        assert part.cost == counted[part.name], (architecture.summary, part.name)
+
+
+def test_fvcore_counts_the_same_multiply_adds_of_each_part_expansion_and_class_token_included() -> (
+    None
+):
+    designs = {design.name: design.architecture for design in DESIGNS}
+    for architecture in (designs["LW-PLG-ViT-R"], designs["PVT-Tiny"]):
+        assert_parts_are_counted_the_same(architecture)
+        with torch.no_grad():
+            counted = fvcore_parts(*build(architecture, (64, 64)))
+        table = cost_table(architecture, image_size=64, num_classes=CLASSES)
+        assert {part.name: counted.get(part.name, 0) for part in table} == {
+            part.name: part.cost.macs for part in table
+        }
+        assert counted[""] == sum(part.cost.macs for part in table)
 
 
 def test_a_reduction_reads_the_padding_of_a_map_that_its_rate_does_not_divide() -> None:

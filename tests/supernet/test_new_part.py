@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from search_space import Architecture, Cost, PatchStem, SearchSpace, Stage, StageChoices, total_cost
 from search_space.operators import MapRole, Size, linear
-from search_space.parts import FEED_FORWARDS, MIXERS, POOLINGS
+from search_space.parts import FEED_FORWARDS, MIXERS, POOLINGS, Word
 from search_space.parts.feed_forwards import FeedForwardOperator
 from search_space.parts.mixers import MixerSpec
 from search_space.parts.poolings import PoolingOperator
@@ -39,8 +39,8 @@ class Average(MixerSpec):
     def label(self, width: int, role: MapRole) -> str:
         return f"average {width}"
 
-    def words(self, sharing: int) -> list[str]:
-        return ["average"]
+    def words(self, sharing: int) -> list[Word]:
+        return [Word("average", "A mean")]
 
     @property
     def table_cells(self) -> tuple[str, str]:

@@ -6,6 +6,9 @@ from typing import Any
 
 from nas.export.network import export_front, stage_rows
 from nas.report.cards import ModelSummary, model_card
+from nas.report.description import predicted_parts
+from nas.report.legend import legend
+from nas.report.picture import architecture_svg
 from nas.report.run_summary import LatencySummary, RunSummary
 from nas.runs.job import Job
 from nas.runs.steps.tryout import tryout_of
@@ -71,12 +74,27 @@ def export(job: Job, store: Store, summary: RunSummary) -> None:
             name=name,
             trial=rows[place],
             stages=stage_rows(architectures[place], job.config.image_size),
+            words=legend([architectures[place]]),
             class_names=job.data.class_names,
             mean=job.data.mean,
             std=job.data.std,
             crop=job.data.crop,
         )
         return model_card(model, summary)
+
+    def picture(place: int) -> str:
+        architecture = architectures[place]
+        return architecture_svg(
+            architecture,
+            name=f"architecture {architecture.hash}",
+            image_size=job.config.image_size,
+            num_classes=job.data.num_classes,
+            latency=[
+                predicted_parts(architecture, table, f"the table of {device}")
+                for device, table in job.constrained.tables.items()
+            ],
+            standalone=True,
+        )
 
     export_front(
         job.folder.path,
@@ -87,6 +105,7 @@ def export(job: Job, store: Store, summary: RunSummary) -> None:
         data=job.data,
         image_size=job.config.proxy_size,
         card=card,
+        picture=picture,
     )
 
 

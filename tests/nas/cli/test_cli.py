@@ -3,6 +3,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 from PIL import Image
 from small_runs import NANO, ROOT, SMALL, Outcome, command, fake_table, finish, small_config, start
 
+import nas.cli.designs
 import nas.export.onnx
+import nas.report.verification
 import nas.runs.start
 from nas.cli import _parser, main
 from nas.latency.profile import ProfilingEffort, profile
@@ -25,7 +28,16 @@ from nas.runs.start import EXECUTION
 from nas.training.strategies import STRATEGIES
 from nas.utilities.devices import usable_cpus
 from nas.utilities.interrupt import Interrupted
-from search_space import DESIGNS, PRESETS, Architecture, SearchSpace, total_cost
+from search_space import (
+    DESIGNS,
+    PRESETS,
+    Architecture,
+    Cost,
+    SearchSpace,
+    cost_table,
+    total_cost,
+)
+from search_space.cost import CostRow
 from supernet import ExportedNetwork, Network, save_exported
 
 # --- describe, sample, designs -------------------------------------------------------------------
@@ -74,6 +86,29 @@ def test_describe_takes_the_folder_of_an_exported_network(small_run: Path) -> No
     assert described["params"] == total_cost(architecture, num_classes=10).params
     asked = printed("describe", small_run / "best", "--json", "--num-classes", "7")
     assert asked["num_classes"] == 7
+
+
+def test_describe_draws_the_architecture_where_it_is_asked_to(
+    architecture_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    hash = Architecture.load(architecture_file).hash
+    for flags, file in ((["--picture"], f"{hash}.svg"), (["--picture", "own.svg"], "own.svg")):
+        outcome = command("describe", architecture_file, *flags, "--no-latency")
+        assert outcome.out.endswith(f"picture: {file}\n")
+        assert f"architecture {hash}" in (tmp_path / file).read_text()
+    timed = printed("describe", architecture_file, "--picture", "timed.svg", "--json")
+    assert timed["hash"] == hash
+    assert "time on cpu" in (tmp_path / "timed.svg").read_text()
+
+
+@pytest.mark.parametrize("name", ["own.png", "none/own.svg"])
+def test_a_picture_that_cannot_be_written_is_refused_first(
+    architecture_file: Path, name: str
+) -> None:
+    outcome = command("describe", architecture_file, "--picture", architecture_file.parent / name)
+    assert (outcome.status, outcome.out) == (2, "")
+    assert outcome.err.startswith("error: --picture ") and outcome.err.count("\n") == 1
 
 
 def test_describe_names_weights_that_are_damaged(architecture_file: Path) -> None:
@@ -150,7 +185,59 @@ def test_designs_prints_a_list_of_costs_and_figures() -> None:
     assert first["timm_name"] == "shunted_t"
     assert first["params"] == 11_553_576  # SEEDS.md
     assert round(first["macs"] / 1e9, 4) == 2.1467
-    assert "Shunted-T" in command("designs").out
+    out = command("designs").out
+    assert max(map(len, out.splitlines())) <= 80
+    for design in DESIGNS:
+        assert design.timm_name in out
+        assert f"{total_cost(design.architecture).params:,}" in out
+
+
+def test_designs_are_built_counted_and_timed_where_they_are_to_be_verified(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (design,) = (design for design in DESIGNS if design.name == "DeiT-Ti")
+    monkeypatch.setattr(nas.cli.designs, "DESIGNS", [design])
+    monkeypatch.setitem(nas.cli.designs.SIZES, "image_size", 64)
+    (row,) = printed("designs", "--verify", "--json")
+    cost = total_cost(design.architecture, image_size=64)
+    assert row["counted"]["fvcore_macs"] == row["counted"]["torch"]["macs"] == cost.macs
+    assert row["latency_ms"] > 0
+    outcome = command("designs", "--verify")
+    assert outcome.status == 0
+    assert "1 of 1 agree to the unit" in outcome.out
+    refused = command("designs", "--device", "cpu")
+    assert refused.err == "error: --device is for --verify: nothing is timed without it\n"
+
+
+def test_describe_counts_each_part_of_the_built_network_where_it_is_to_be_verified(
+    architecture_file: Path,
+) -> None:
+    flags = ("--verify", "--image-size", "64", "--num-classes", "10")
+    described = printed("describe", architecture_file, *flags, "--json")
+    for part in (*described["parts"], described):
+        counted = part["counted"]
+        assert counted["fvcore_macs"] == counted["torch"]["macs"] == part["macs"]
+        assert counted["torch"]["params"] == part["params"]
+    out = command("describe", architecture_file, *flags, "--no-latency").out
+    rows = len(described["parts"]) + 1
+    assert f"{rows} of {rows} agree to the unit" in out
+
+
+def test_a_cost_that_is_not_what_was_counted_is_an_error_with_status_one(
+    architecture_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(*arguments: Any, **sizes: Any) -> list[CostRow]:
+        stem, *rows = cost_table(*arguments, **sizes)
+        return [replace(stem, cost=stem.cost + Cost(macs=1)), *rows]
+
+    monkeypatch.setattr(nas.report.verification, "cost_table", wrong)
+    flags = ("--verify", "--image-size", "64", "--no-latency")
+    outcome = command("describe", architecture_file, *flags)
+    assert outcome.status == 1
+    assert outcome.err.count("\n") == 1
+    assert outcome.err.startswith("error: costs differ from what was counted: stem: macs ")
+    assert outcome.err.endswith(" by torch (and 1 more)\n")
+    assert "stem ≠" in outcome.out
 
 
 def test_help_says_what_a_flop_is(capsys: pytest.CaptureFixture[str]) -> None:

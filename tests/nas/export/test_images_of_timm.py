@@ -60,7 +60,8 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Data:
 @pytest.fixture
 def folder(data: Data, tmp_path: Path) -> Path:
     network = Network(PRESETS["nano"].scaled(0.0), num_classes=data.num_classes)
-    export_network(tmp_path / "best", network, data, image_size=SIZE, card="a card")
+    texts = {"card": "a card", "picture": "<svg/>"}
+    export_network(tmp_path / "best", network, data, image_size=SIZE, **texts)
     return tmp_path / "best"
 
 

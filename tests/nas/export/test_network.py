@@ -16,7 +16,8 @@ from nas.runs.folder import RunFolder
 from search_space import PRESETS, Architecture
 from supernet import Network, Store, load_exported
 
-FILES = {"README.md", "architecture.json", "weights.safetensors"}
+FILES = {"README.md", "architecture.json", "architecture.svg", "weights.safetensors"}
+TEXTS = {"card": "a card", "picture": "<svg/>"}
 
 RUN_IT = """
 import sys, timm, torch, supernet
@@ -90,11 +91,13 @@ def test_an_export_replaces_the_files_of_an_earlier_one_and_no_others(
     target = tmp_path / "front" / "1"
     for size in (0.0, 1.0):
         network = Network(NANO.scaled(size), num_classes=10)
-        export_network(target, network, digits, image_size=32, card=f"a card of {size}")
+        texts = {"card": f"a card of {size}", "picture": f"a picture of {size}"}
+        export_network(target, network, digits, image_size=32, **texts)
         (target / "notes.txt").write_text("the user's")
     assert names(target) == FILES | {"notes.txt"}
     assert names(target.parent) == {"1"}
     assert (target / "README.md").read_text() == "a card of 1.0"
+    assert (target / "architecture.svg").read_text() == "a picture of 1.0"
     assert load_exported(target)[0].architecture == NANO.scaled(1.0).canonical()
 
 
@@ -103,7 +106,14 @@ def test_a_smaller_front_removes_what_the_larger_left_but_nothing_of_the_user_s(
 ) -> None:
     def export(count: int) -> None:
         networks = [Network(NANO.scaled(0.0), num_classes=10) for _ in range(count)]
-        export_front(tmp_path, networks, data=digits, image_size=32, card=lambda *_: "a card")
+        export_front(
+            tmp_path,
+            networks,
+            data=digits,
+            image_size=32,
+            card=lambda *_: "a card",
+            picture=lambda _: "<svg/>",
+        )
 
     export(3)
     (tmp_path / "front" / "3" / "notes.txt").write_text("the user's")
@@ -121,7 +131,7 @@ def test_architecture_json_is_there_only_while_all_belongs_together(
     tmp_path: Path, digits: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = Network(NANO.scaled(0.0), num_classes=10)
-    export_network(tmp_path / "best", network, digits, image_size=32, card="old")
+    export_network(tmp_path / "best", network, digits, image_size=32, **TEXTS)
     seen: list[bool] = []
     replace = Path.replace
 
@@ -130,8 +140,8 @@ def test_architecture_json_is_there_only_while_all_belongs_together(
         return replace(path, target)
 
     monkeypatch.setattr(Path, "replace", watched)
-    export_network(tmp_path / "best", network, digits, image_size=32, card="new")
-    assert seen == [False, False, False]
+    export_network(tmp_path / "best", network, digits, image_size=32, **TEXTS)
+    assert seen == [False] * len(FILES)
     assert names(tmp_path / "best") == FILES
 
 
@@ -140,7 +150,7 @@ def test_an_export_that_fails_leaves_the_earlier_one(
 ) -> None:
     target = tmp_path / "best"
     old = Network(NANO.scaled(0.0), num_classes=10)
-    export_network(target, old, digits, image_size=32, card="old")
+    export_network(target, old, digits, image_size=32, **TEXTS)
 
     def disk_full(*args: object) -> None:
         raise OSError("no space left on device")
@@ -148,10 +158,15 @@ def test_an_export_that_fails_leaves_the_earlier_one(
     monkeypatch.setattr(nas.export.network, "save_exported", disk_full)
     with pytest.raises(OSError, match="no space"):
         export_network(
-            target, Network(NANO.scaled(1.0), num_classes=10), digits, image_size=32, card="new"
+            target,
+            Network(NANO.scaled(1.0), num_classes=10),
+            digits,
+            image_size=32,
+            card="new",
+            picture="new",
         )
     assert names(tmp_path) == {"best"}
-    assert (target / "README.md").read_text() == "old"
+    assert (target / "README.md").read_text() == TEXTS["card"]
     loaded, _ = load_exported(target)
     assert loaded.architecture == NANO.scaled(0.0).canonical()
 

@@ -81,7 +81,7 @@ def test_parts_are_timed_on_this_machine() -> None:
 def test_shares_of_macs_and_latency_are_drawn_side_by_side() -> None:
     names = [part.name for part in cost_table(ARCHITECTURE, **SIZES)]
     slow = {name: 9.0 if name == "head" else 1.0 / (len(names) - 1) for name in names}
-    latency = PartLatency(milliseconds=slow, how="made up")
+    latency = PartLatency(device="cpu", milliseconds=slow, how="made up")
     text = io.StringIO()
     console = Console(file=text, width=100)
     print_description(described(ARCHITECTURE, **SIZES, latency=latency), ARCHITECTURE, console)

@@ -1,3 +1,4 @@
+import html
 import io
 import itertools
 import re
@@ -31,6 +32,7 @@ from nas.search.front import (
     ranked_front,
 )
 from nas.search.trials import RANDOM_SOURCE, trial_columns
+from search_space import PRESETS, total_cost
 
 CPU, PHONE = LatencyColumns("cpu"), LatencyColumns("phone")
 BY_MACS = (ACCURACY, MACS)
@@ -659,6 +661,30 @@ def test_pages_hold_plotly_once_and_load_nothing(
     assert page.count("* plotly.js v") == 1
 
 
+def test_the_report_draws_the_front_and_says_what_its_words_mean(
+    tmp_path: Path, summary_of: Callable[..., RunSummary]
+) -> None:
+    tiny = [PRESETS["tiny"].scaled(size) for size in (0.0, 0.5, 1.0)]
+    known = {architecture.hash: architecture for architecture in tiny}
+    costs = [total_cost(architecture).macs for architecture in tiny]
+    rows = [
+        row(n, hash=hash, macs=macs, accuracy=accuracy)
+        for n, (hash, macs, accuracy) in enumerate(zip(known, costs, (0.6, 0.7, 0.5), strict=True))
+    ]
+    write_report(tmp_path, table(*rows, limited=()), summary_of(), architectures=known)
+    page = (tmp_path / "report.html").read_text()
+    parsed = Tags(page)
+    assert parsed.tags.count("svg") == 2  # the third is on no front
+    assert parsed.tags.count("details") == 1
+    assert page.index("The best</b>, trial 1: 70.0 %") < page.index("<summary>trial 0: 60.0 %")
+    assert parsed.loads == []
+    for word in {word for architecture in tiny for word in architecture.words}:
+        assert f"<code>{word.text}</code>" in page
+        assert html.escape(word.meaning) in page
+    write_report(tmp_path, table(*rows, limited=()), summary_of())
+    assert "svg" not in Tags((tmp_path / "report.html").read_text()).tags
+
+
 def test_the_report_page_says_why_evaluations_failed(
     tmp_path: Path, summary_of: Callable[..., RunSummary]
 ) -> None:
@@ -778,6 +804,7 @@ def model(**changes: Any) -> ModelSummary:
         "name": "best",
         "trial": row(26, hash="0123456789abcdef", accuracy=0.9, macs=1_871_234_567),
         "stages": [{"stage": 1, "width": 64}, {"stage": 2, "width": 128}],
+        "words": [(["ff 2", "ff 4"], "Linear, GELU, linear")],
         "class_names": ["zero", "one|two", "<b>_x_"],
         "mean": (0.5, 0.25, 0.5),
         "std": (0.2, 0.2, 0.2),
@@ -873,7 +900,9 @@ def test_model_card_tells_costs_accuracy_conditions_and_how_to_load(
         "| params | 12,345,678 (12.3 M) | parameters with 10 classes |",
         "90.0 ± 1.5 % on the search split: 400 images",
         "**not retrained**",
+        "](architecture.svg)",
         "| stage | width |\n| --- | --- |\n| 1 | 64 |\n| 2 | 128 |",
+        "| ff 2, ff 4 | Linear, GELU, linear |",
         'timm.create_model("subnet", architecture="architecture.json", pretrained=True)',
         "its shorter side is resized\nto 67 px (bicubic)",
         "the middle 64 × 64 are kept (crop_pct\n0.95)",

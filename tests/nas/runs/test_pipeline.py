@@ -83,7 +83,12 @@ def test_a_run_leaves_what_the_design_says_and_nothing_else(small_run: Path) -> 
         *(
             f"{folder}/{name}"
             for folder in exported
-            for name in ("architecture.json", "weights.safetensors", "README.md")
+            for name in (
+                "architecture.json",
+                "architecture.svg",
+                "weights.safetensors",
+                "README.md",
+            )
         ),
     }
 
