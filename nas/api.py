@@ -90,7 +90,7 @@ def search(
         batch_size: Images in a step; by default 16 for digits and where there is no GPU, else 64.
         lr: Peak learning rate; by default 6e-4 for batches of 64, and for others in proportion to
             the root of their size.
-        trials: Architectures to evaluate.
+        trials: Architectures to evaluate; with more of them a run that has ended goes on.
         search_images: Images of the search split that each is evaluated on.
         short_list: Architectures that are tried by training them alone, from the weights that they
             inherit, before one is called best; 0 for none.

@@ -111,7 +111,11 @@ def add(commands: Commands) -> None:
         help="peak learning rate; by default 6e-4 for batches of 64, and for others in proportion "
         "to the root of their size",
     )
-    effort.add_argument("--trials", type=some, help="architectures to evaluate")
+    effort.add_argument(
+        "--trials",
+        type=some,
+        help="architectures to evaluate; with more of them a run that has ended goes on",
+    )
     effort.add_argument(
         "--search-images",
         type=whole(1, LARGEST),

@@ -48,6 +48,11 @@ def _added_objectives(limits: dict[str, Positive]) -> dict[str, Positive]:
 AddedLimits = Annotated[dict[str, Positive], AfterValidator(_added_objectives)]
 
 
+EXTENDABLE = ("trials", "short_list")
+"""The fields of `RunConfig` that may grow in a run that exists: it then goes on, in its folder. So
+they don't tell runs apart."""
+
+
 class RunConfig(SupernetTraining):
     """What a run's results depend on, and nothing else.
 
@@ -125,9 +130,10 @@ class RunConfig(SupernetTraining):
     def digest(self) -> str:
         """Six hex digits that tell configurations apart in folder names.
 
-        Of a folder of images its own name counts, and not where it lies.
+        Of a folder of images its own name counts, and not where it lies; what is `EXTENDABLE` does
+        not count.
         """
-        fields = self.model_dump(mode="json")
+        fields = self.model_dump(mode="json", exclude=set(EXTENDABLE))
         if self.data_folder:
             fields["data"] = self.data_folder.name
         text = json.dumps(fields, sort_keys=True)

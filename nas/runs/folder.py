@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from nas.runs.config import RunConfig
+from nas.runs.config import EXTENDABLE, RunConfig
 from nas.utilities.differences import first_difference
 from nas.utilities.errors import InputError
 from nas.utilities.files import read_json, write_text
@@ -83,6 +83,8 @@ class RunFolder:
     def claimed_for(self, config: RunConfig) -> Iterator[None]:
         """Hold the folder for one process and one configuration, creating it if needed.
 
+        What is `EXTENDABLE` may be more than it was.
+
         Raises:
             InputError: If another process holds it, it belongs to another configuration, it holds
                 other files, or it cannot be written; or what was found out in the block. What a
@@ -146,11 +148,18 @@ class RunFolder:
         if self.config.data_folder and config.data_folder:
             # It may have been moved; whether its images are the same, data.json tells.
             del known["data"], wanted["data"]
+        grown = {field: (known.pop(field), wanted.pop(field)) for field in EXTENDABLE}
         if difference := first_difference(known, wanted):
             raise InputError(
                 f"{self.path}: belongs to another configuration ({difference}); "
                 "give another folder as `out`"
             )
+        for field, (there, here) in grown.items():
+            if here < there:
+                raise InputError(
+                    f"{self.path}: its `{field}` can only grow, from {there}, not shrink to "
+                    f"{here}; give {there} or more, or another folder as `out`"
+                )
 
 
 class _Log(logging.FileHandler):

@@ -19,6 +19,7 @@ from supernet import Network, Store
 def summarise(job: Job, command: str, notes: Sequence[str]) -> RunSummary:
     """What the report needs to know of this run."""
     config, constrained = job.config, job.constrained
+    known = records(load_study(job.folder.journal)).values()
     return RunSummary(
         command=command,
         data=job.data.name,
@@ -36,7 +37,8 @@ def summarise(job: Job, command: str, notes: Sequence[str]) -> RunSummary:
         supernet_steps=config.steps,
         supernet_seconds=job.clock.seconds("supernet_seconds"),
         search_seconds=job.clock.seconds("search_seconds"),
-        short_list=config.short_list,
+        # Those of a list before more trials made it another stay tried.
+        short_list=len({record.hash for record in known if record.tried}),
         tryout_seconds=job.clock.seconds("tryout_seconds"),
         latency={
             device: LatencySummary(
