@@ -35,10 +35,11 @@ def search(
     latency_batch: int = 1,
     latency_dtype: DtypeName = "float32",
     runtime: RuntimeName = "eager",
-    data: str | Path | OwnDataset = "digits",
-    space: str | SearchSpace = "base",
+    data: str | Path | OwnDataset | None = None,
+    space: str | SearchSpace | None = None,
     init: str | Path | None = None,
-    image_size: int = 224,
+    supernet: Run | str | Path | None = None,
+    image_size: int | None = None,
     proxy_size: int | None = None,
     quick: bool = False,
     steps: int | None = None,
@@ -49,8 +50,8 @@ def search(
     search_images: int | None = None,
     short_list: int | None = None,
     sampler: str = "auto",
-    strategy: str = "blockwise",
-    seed: int = 0,
+    strategy: str | None = None,
+    seed: int | None = None,
     device: str | None = None,
     workers: int | None = None,
     train_workers: int = 1,
@@ -76,12 +77,15 @@ def search(
         latency_batch: Images in the pass that is timed.
         latency_dtype: Data type of the network that is timed.
         runtime: What runs the network that is timed.
-        data: `"digits"`, `"fashion-mnist"`, a folder of class folders, a timm dataset, or your own
-            torch datasets as a `nas.OwnDataset`.
-        space: A preset's name, a JSON file, or a `SearchSpace`.
+        data: `"digits"`, the default, `"fashion-mnist"`, a folder of class folders, a timm dataset,
+            or your own torch datasets as a `nas.OwnDataset`.
+        space: A preset's name, a JSON file, or a `SearchSpace`; by default `"base"`.
         init: An export, or an authors' checkpoint, of a design that is a member of the space: the
             supernet begins with its weights.
-        image_size: Pixels at which MACs and latency count.
+        supernet: A run, or its folder, whose trained supernet is searched under these limits;
+            nothing is trained. Data, space, sizes, `seed` and how it was trained are that run's;
+            what contradicts them is refused.
+        image_size: Pixels at which MACs and latency count; 224 by default.
         proxy_size: Pixels of training and evaluation; 64 for `digits` and where there is no GPU,
             else the image size.
         quick: Shrink everything: a look within two minutes.
@@ -94,10 +98,11 @@ def search(
         search_images: Images of the search split that each is evaluated on.
         short_list: Architectures that are tried by training them alone, from the weights that they
             inherit, before one is called best; 0 for none.
-        strategy: How the supernet is trained: `"blockwise"`, `"sandwich"` or `"single-path"`.
+        strategy: How the supernet is trained: `"blockwise"`, the default, `"sandwich"` or
+            `"single-path"`.
         sampler: Who proposes: `"surrogate"`, `"nsga2"`, `"tpe"` or `"random"`; `"auto"` is that
             which measures best.
-        seed: Of everything random.
+        seed: Of everything random; 0 by default.
         device: `"cpu"`, `"cuda"` or `"cuda:N"`; `"cuda"` where there is one.
         workers: Ray actors that evaluate; 0 evaluates in this process, without Ray. What the search
             finds does not depend on it.

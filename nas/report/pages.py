@@ -157,6 +157,8 @@ def _asked(run: RunSummary) -> str:
         if o.value is not None
     )
     spent = f"{run.supernet_steps:,} steps in {format_seconds(run.supernet_seconds)}"
+    if run.supernet_run:
+        spent += f", trained by {run.supernet_run}"
     listed = f"{run.short_list} trained alone in {format_seconds(run.tryout_seconds)}"
     rows = {
         "data": f"{run.data}, {run.num_classes} classes",

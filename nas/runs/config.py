@@ -75,6 +75,7 @@ class RunConfig(SupernetTraining):
         data: Where images come from: a name, or a folder's absolute path.
         space: The search space.
         init: Digest of the network whose weights the supernet begins with; None if all are drawn.
+        supernet: Digest of the weights that another run has trained; None if they are its own.
         image_size: Side in pixels at which MACs and latency are counted.
         proxy_size: Side in pixels of training and evaluation.
         device: Where networks are trained, evaluated and timed.
@@ -101,6 +102,7 @@ class RunConfig(SupernetTraining):
     data: str = "digits"
     space: SearchSpace
     init: str | None = None
+    supernet: str | None = None
     image_size: Pixels = 224
     proxy_size: Pixels = 64
     device: str = "cpu"

@@ -31,6 +31,7 @@ class RunFolder:
         self.log = self.path / "log.txt"
         self.environment = self.path / "environment.json"
         self.checkpoint = self.path / "supernet" / "checkpoint.safetensors"
+        self.origin = self.path / "supernet" / "origin.json"
         self.training_state = self.path / "supernet" / "training_state.safetensors"
         self.summary = self.path / "summary.json"
         self.journal = self.path / "study.journal"

@@ -14,15 +14,14 @@ from rich.table import Table
 from torch import Tensor
 
 from nas.data import Augment, Data, OwnDataset, hold_out, load_data, materialise
-from nas.data.own_dataset import OWN_DATASET
 from nas.export.network import export_network, exported_front, stage_rows
 from nas.objectives.objective import Objective
 from nas.report.cards import ClassAccuracy, class_accuracies, retrained_card
-from nas.runs.config import BATCH, RunConfig
+from nas.runs.config import BATCH
 from nas.runs.configure import default_loader_workers, illegal_field
 from nas.runs.folder import RunFolder, logging_to
 from nas.runs.memory import check_training
-from nas.runs.same_data import keep_data
+from nas.runs.same_data import data_again, keep_data
 from nas.training.accuracy import confusion_matrix, predict
 from nas.training.alone import (
     LARGEST_HELD_OUT,
@@ -255,37 +254,6 @@ def retrain(
             results.append(job.run(config.image_size, loader_workers, stop, console))
     console.print(_table(results, data, recipe, objectives))
     return results
-
-
-def data_again(config: RunConfig, given: str | Path | OwnDataset | None) -> str | OwnDataset:
-    """What `load_data` is to load for a run that exists.
-
-    Args:
-        config: Of the run.
-        given: Where the user says that its data are; None for where they were.
-
-    Raises:
-        InputError: If it is other data, or the run's are not there.
-    """
-    if isinstance(given, OwnDataset):
-        if given.identity != config.data:
-            raise InputError(f"`data`: the run has {config.data}, not {given.identity}")
-        return given
-    if config.data.startswith(OWN_DATASET):
-        raise InputError(f"`data`: the run was made from {config.data}; give it again, from Python")
-    if given is None:
-        if config.data_folder and not config.data_folder.is_dir():
-            raise InputError(
-                f"`data`: {config.data}, where the images of the run were, is no folder; "
-                "say where they are now"
-            )
-        return config.data
-    if config.data_folder and Path(given).is_dir():
-        return str(Path(given).resolve())
-    if str(given) != config.data:
-        wanted = "a folder with the images of" if config.data_folder else "that is"
-        raise InputError(f"`data` {given}: not the data of the run, {wanted} {config.data}")
-    return config.data
 
 
 def exported_networks(folder: RunFolder) -> list[Path]:

@@ -34,6 +34,7 @@ OTHER_VALUES: dict[str, Any] = {
     "data": "fashion-mnist",
     "space": PRESETS["tiny"],
     "init": "3ad1424ecab565e5",
+    "supernet": "0f1e2d3c4b5a6978",
     "image_size": 160,
     "proxy_size": 48,
     "seed": 7,
