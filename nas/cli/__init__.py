@@ -13,7 +13,18 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from nas.cli import convert, describe, designs, export, plot, profile, retrain, sample, search
+from nas.cli import (
+    convert,
+    describe,
+    designs,
+    export,
+    front,
+    plot,
+    profile,
+    retrain,
+    sample,
+    search,
+)
 from nas.cli.arguments import STOPPED, Parser
 from nas.utilities.errors import InputError, NothingFound
 from nas.utilities.interrupt import Ended, ended_by_signals
@@ -120,6 +131,10 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (search, retrain, plot, profile, export, convert, sample, describe, designs):
+    for command in (
+        *(search, retrain, plot, front),
+        *(profile, export, convert),
+        *(sample, describe, designs),
+    ):
         command.add(commands)
     return parser

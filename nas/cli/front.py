@@ -1,0 +1,64 @@
+"""`front`: what a run has evaluated, under other limits."""
+
+import argparse
+from pathlib import Path
+
+from nas.cli.arguments import Commands, add_limits
+from nas.utilities.errors import InputError
+
+
+def add(commands: Commands) -> None:
+    """Describe the command's arguments."""
+    parser = commands.add_parser(
+        "front",
+        help="the Pareto front of what a run has evaluated, under other limits",
+        description="Answers at once, from what was evaluated; the run's own limits hold where no "
+        "other is given. What the search has not looked for, `search --supernet RUN` does.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(action=_front)
+    parser.add_argument("run", type=Path, help="the run's folder")
+    add_limits(parser)
+    parser.add_argument(
+        "--latency",
+        metavar="[DEVICE=]TIME",
+        action="append",
+        default=[],
+        help="limit on the latency on a device that the run knows; once for each device",
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the rows as CSV, too")
+
+
+def _front(options: argparse.Namespace) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from nas.objectives.objective import CLOSED_FORM
+    from nas.report.run_summary import value_text
+    from nas.runs.folder import RunFolder
+    from nas.runs.other_limits import front_under
+    from nas.runs.run import Run
+    from nas.utilities.files import write_text
+    from nas.utilities.progress import terminal
+
+    run = Run(RunFolder.existing(options.run))
+    given = {o.field: vars(options)[o.field] for o in CLOSED_FORM.values()}
+    answer = front_under(run, latency=options.latency, **given)
+    summary = run.summary
+    costs = [o for o in answer.objectives if o.name != "accuracy"]
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for head in ("trial", *summary.accuracy_labels, *(o.label for o in costs), "front of"):
+        table.add_column(head, justify="left" if head == "front of" else "right")
+    for _, row in answer.rows.iterrows():
+        cells = (*summary.accuracies(row).values(), *(value_text(row, o) for o in costs))
+        table.add_row(str(row["number"]), *cells, str(row["front"]))
+    console = terminal()
+    console.print(table)
+    for note in answer.notes:
+        console.print(note, soft_wrap=True)
+    if options.out:
+        try:
+            write_text(options.out, answer.rows.to_csv(index=False))
+        except OSError as error:
+            raise InputError(f"--out {options.out}: cannot be written ({error.strerror})") from None
+        console.print(f"rows: {options.out}", soft_wrap=True)
