@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console
 
     from nas.data import Augment, OwnDataset
@@ -150,6 +151,27 @@ def open_run(path: str | Path) -> Run:
     from nas.runs.run import Run
 
     return Run(RunFolder.existing(path))
+
+
+def compare(*runs: Run | str | Path, out: str | Path = "comparison") -> pd.DataFrame:
+    """Set runs beside each other: their fronts, their hypervolumes, and what was asked of them.
+
+    Args:
+        runs: Two or more, or their folders.
+        out: Folder for `compare.html`, `runs.csv` and `fronts.csv`.
+
+    Returns:
+        A row for each run. Runs of another `group` have other data, or other sizes of images:
+        their numbers say nothing beside each other.
+
+    Raises:
+        InputError: If there are fewer, or one of them has not searched.
+    """
+    from nas.report.comparison import runs_table
+    from nas.runs.compare import compare as compare_runs
+
+    given = [open_run(run) if isinstance(run, str | Path) else run for run in runs]
+    return runs_table(compare_runs(given, Path(out)))
 
 
 def retrain(

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from nas.cli import (
+    compare,
     convert,
     describe,
     designs,
@@ -22,8 +23,10 @@ from nas.cli import (
     plot,
     profile,
     retrain,
+    runs,
     sample,
     search,
+    space,
 )
 from nas.cli.arguments import STOPPED, Parser
 from nas.utilities.errors import InputError, NothingFound
@@ -132,9 +135,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (
-        *(search, retrain, plot, front),
+        *(search, retrain, plot, front, compare, runs),
         *(profile, export, convert),
-        *(sample, describe, designs),
+        *(space, sample, describe, designs),
     ):
         command.add(commands)
     return parser

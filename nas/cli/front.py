@@ -1,6 +1,7 @@
 """`front`: what a run has evaluated, under other limits."""
 
 import argparse
+import math
 from pathlib import Path
 
 from nas.cli.arguments import Commands, add_limits
@@ -33,8 +34,8 @@ def _front(options: argparse.Namespace) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from nas.objectives.objective import CLOSED_FORM
-    from nas.report.run_summary import value_text
+    from nas.objectives.objective import ACCURACY, CLOSED_FORM
+    from nas.report.run_summary import percent
     from nas.runs.folder import RunFolder
     from nas.runs.other_limits import front_under
     from nas.runs.run import Run
@@ -44,14 +45,21 @@ def _front(options: argparse.Namespace) -> None:
     run = Run(RunFolder.existing(options.run))
     given = {o.field: vars(options)[o.field] for o in CLOSED_FORM.values()}
     answer = front_under(run, latency=options.latency, **given)
-    summary = run.summary
-    costs = [o for o in answer.objectives if o.name != "accuracy"]
+    costs = [o for o in answer.objectives if o.name != ACCURACY.name]
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for head in ("trial", *summary.accuracy_labels, *(o.label for o in costs), "front of"):
-        table.add_column(head, justify="left" if head == "front of" else "right")
+    heads = [f"ms on {o.device}" if o.device else o.label for o in costs]
+    for head in ("trial", "alone", "steps", "inherited", *heads, "front"):
+        table.add_column(head, justify="right")
     for _, row in answer.rows.iterrows():
-        cells = (*summary.accuracies(row).values(), *(value_text(row, o) for o in costs))
-        table.add_row(str(row["number"]), *cells, str(row["front"]))
+        tried = not math.isnan(row["tried"])
+        table.add_row(
+            str(row["number"]),
+            percent(row["tried"]) if tried else "",
+            f"{int(row['tried_steps']):,}" if tried else "",
+            percent(row["accuracy"]),
+            *(f"{row[o.name]:.3g}" if o.device else o.cell(row[o.name]) for o in costs),
+            str(row["front"]),
+        )
     console = terminal()
     console.print(table)
     for note in answer.notes:

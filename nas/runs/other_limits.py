@@ -20,18 +20,15 @@ if TYPE_CHECKING:
 
     from nas.report.run_summary import RunSummary
 
-INHERITED, ALONE = "inherited", "alone"
-"""The fronts that an architecture may be on: that of all that was evaluated, by inherited
-accuracies, and that of what was tried by training it alone, by what it reached then."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """What a run knows of other limits.
 
     Attributes:
-        rows: A row for each architecture on a front, the one of fewest MACs first; the columns are
-            those of `trials.csv`, and `front`: `alone`, `inherited`, or both.
+        rows: A row for each architecture on a front, the one of fewest MACs first, with the columns
+            of `trials.csv` and `front`: `inherited` for that of all by inherited accuracies,
+            `alone` for that of what was tried by training it alone, or `both`.
         objectives: What is traded off and limited.
         notes: What a reader must know, in sentences.
     """
@@ -59,9 +56,9 @@ def front_under(run: Run, *, latency: LatencyLimits = (), **limits: str | float 
     asked = parse_limits(limits)
     for device, milliseconds in latency_limits(latency, summary.device).items():
         if device not in summary.latency:
-            known = ", ".join(summary.latency) or "none"
+            there = ", ".join(summary.latency) or "none"
             raise InputError(
-                f"`latency` {device}=...: {run.path} knows no latency on {device!r} ({known}); "
+                f"`latency` {device}=...: {run.path} knows no latency on {device!r} ({there}); "
                 f"search for it with `supernet` {run.path}"
             )
         asked[latency_name(device)] = milliseconds
@@ -76,15 +73,13 @@ def front_under(run: Run, *, latency: LatencyLimits = (), **limits: str | float 
     told = ", ".join(o.named_amount(o.limit) for o in held.objectives if o.limit is not None)
     if within.empty:
         raise NothingFound(f"none of the {len(known)} evaluated architectures is within {told}")
-    fronts = {INHERITED: pareto_front(trials, held.objectives)}
-    tried = within["tried"].notna().sum()
-    if tried:
-        fronts = {ALONE: pareto_front(judged(trials), held.objectives), **fronts}
-    names = [
-        ", ".join(name for name, front in fronts.items() if hash in set(front["hash"]))
-        for hash in within["hash"]
-    ]
-    rows = within.assign(front=names)
+    tried = int(within["tried"].notna().sum())
+    inherited = within["hash"].isin(pareto_front(within, held.objectives)["hash"])
+    alone = within["hash"].isin(pareto_front(judged(within), held.objectives)["hash"])
+    alone &= tried > 0
+    rows = within.assign(front=inherited.map({True: "inherited", False: ""}))
+    rows.loc[alone, "front"] = "alone"
+    rows.loc[alone & inherited, "front"] = "both"
     rows = rows[rows["front"] != ""].sort_values(["macs", "number"], ignore_index=True)
     counted = f"{len(within)} of {len(known)} evaluated architectures are within {told}"
     trained = f"; {tried} of them were trained alone" if summary.short_list else ""

@@ -103,9 +103,9 @@ class Run:
     def front_under(self, **limits: Any) -> pd.DataFrame:
         """The Pareto front of what was evaluated, under other limits.
 
-        The run's own limits hold where no other is given. The column `front` says of each row
-        whether it is on the front of what was trained alone, on that of all inherited accuracies
-        (which is `accuracy`), or on both.
+        The run's own limits hold where no other is given. The column `front` says which front a
+        row is on: `inherited`, that of all by inherited accuracies (`accuracy`), `alone`, that of
+        what was tried by training it alone (`tried`), or `both`.
 
         Args:
             limits: `budget="1GFLOPs"`, `latency={"cuda": "2ms"}`, named as in `nas.search`.
