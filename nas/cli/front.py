@@ -4,8 +4,7 @@ import argparse
 import math
 from pathlib import Path
 
-from nas.cli.arguments import Commands, add_limits
-from nas.utilities.errors import InputError
+from nas.cli.arguments import Commands, add_limits, write_asked
 
 
 def add(commands: Commands) -> None:
@@ -27,7 +26,7 @@ def add(commands: Commands) -> None:
         default=[],
         help="limit on the latency on a device that the run knows; once for each device",
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the rows as CSV, too")
+    parser.add_argument("--out", type=Path, metavar="FILE.csv", help="write the rows, too")
 
 
 def _front(options: argparse.Namespace) -> None:
@@ -39,7 +38,6 @@ def _front(options: argparse.Namespace) -> None:
     from nas.runs.folder import RunFolder
     from nas.runs.other_limits import front_under
     from nas.runs.run import Run
-    from nas.utilities.files import write_text
     from nas.utilities.progress import terminal
 
     run = Run(RunFolder.existing(options.run))
@@ -65,8 +63,5 @@ def _front(options: argparse.Namespace) -> None:
     for note in answer.notes:
         console.print(note, soft_wrap=True)
     if options.out:
-        try:
-            write_text(options.out, answer.rows.to_csv(index=False))
-        except OSError as error:
-            raise InputError(f"--out {options.out}: cannot be written ({error.strerror})") from None
+        write_asked("--out", options.out, answer.rows.to_csv(index=False), suffix=".csv")
         console.print(f"rows: {options.out}", soft_wrap=True)

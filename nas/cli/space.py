@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from nas.cli.arguments import Commands, size
+from nas.cli.arguments import Commands, size, write_asked
 from nas.utilities.errors import InputError
 from search_space import PRESETS, SearchSpace
 from search_space.encoding import MEANINGS
@@ -28,7 +28,6 @@ def add(commands: Commands) -> None:
 
 def _space(options: argparse.Namespace) -> None:
     from nas.runs.configure import space_named
-    from nas.utilities.files import write_text
 
     try:
         space = space_named(options.name)
@@ -40,11 +39,8 @@ def _space(options: argparse.Namespace) -> None:
     text = space.model_dump_json(indent=2) + "\n"
     if options.json == "-":
         print(text, end="")
-        return
-    try:
-        write_text(Path(options.json), text)
-    except OSError as error:
-        raise InputError(f"--json {options.json}: cannot be written ({error.strerror})") from None
+    else:
+        write_asked("--json", Path(options.json), text, suffix=".json")
 
 
 def _explain(space: SearchSpace, image_size: int) -> None:

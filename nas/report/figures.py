@@ -245,7 +245,7 @@ def fronts_figure(group: Comparable) -> go.Figure:
         figure.update_yaxes(_axis("accuracy on the search split (%)"), row=place, col=1)
     height = 440 * len(costs) + 80
     figure.update_layout(_layout(height), margin={"t": 56})
-    figure.update_layout(legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"})
+    figure.update_layout(legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"})
     return figure
 
 
@@ -265,7 +265,7 @@ def hypervolumes_figure(group: Comparable) -> go.Figure:
         )
     figure.add_vline(x=group.evaluations, line={"color": INK, "width": 1, "dash": "dash"})
     figure.update_layout(_layout(360), margin={"t": 56}, showlegend=True)
-    figure.update_layout(legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom"})
+    figure.update_layout(legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"})
     figure.update_xaxes(_axis("architectures evaluated"), rangemode="tozero")
     figure.update_yaxes(_axis("hypervolume"), rangemode="tozero")
     return figure

@@ -10,6 +10,9 @@ from nas.runs.run import Run
 from nas.utilities.differences import leaves, short
 from nas.utilities.errors import InputError
 
+SIZES = ("proxy_size", "image_size", "search_images")
+"""What runs must have in common beside their data."""
+
 
 def compare(runs: Sequence[Run], out: Path) -> list[Comparable]:
     """Write `compare.html`, `runs.csv` and `fronts.csv` into a folder.
@@ -56,10 +59,10 @@ def compare(runs: Sequence[Run], out: Path) -> list[Comparable]:
 def _comparable(one: Run, other: Run) -> bool:
     """Whether accuracies are of the same images at the same size, and costs of the same size."""
     ours, theirs = one.summary, other.summary
-    sizes = (ours.proxy_size, ours.image_size) == (theirs.proxy_size, theirs.image_size)
-    same_images = ours.search_images == theirs.search_images
-    if not sizes or not same_images:
+    if any(getattr(ours, field) != getattr(theirs, field) for field in SIZES):
         return False
-    data, others = (Manifest.load(run.folder.data) for run in (one, other))
-    named = data.name == others.name or bool(data.files)  # a folder may be moved
-    return named and data.difference(others) is None
+    if not all(run.folder.data.exists() for run in (one, other)):
+        return (ours.data, ours.num_classes) == (theirs.data, theirs.num_classes)
+    known, others = (Manifest.load(run.folder.data) for run in (one, other))
+    named = known.name == others.name or bool(known.files)  # a folder may be moved
+    return named and known.difference(others) is None

@@ -111,7 +111,12 @@ def test_remove_does_not_ask_with_yes_and_refuses_where_nobody_can_answer(
         (("runs", "."), ".: no runs in it"),
         (("remove", ".", "--yes"), ".: no run here (it has no config.json)"),
         (("space", "huge"), "'huge' is unknown; nano, tiny, base, psvit, or a JSON file"),
-        (("space", "nano", "--json", "/dev/null/x"), "--json /dev/null/x: cannot be written (Not"),
+        (
+            ("space", "nano", "--json", "/dev/null/x"),
+            "--json /dev/null/x: the name must end in .json",
+        ),
+        (("space", "nano", "--json", "/dev/null/x.json"), "--json /dev/null/x.json: cannot be"),
+        (("space", "nano", "--json", "notes.txt"), "--json notes.txt: the name must end in .json"),
     ],
 )
 def test_what_is_not_there_is_refused_in_one_line(

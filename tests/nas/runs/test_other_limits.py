@@ -84,6 +84,7 @@ def test_limits_beyond_what_was_searched_are_said(tried: Path) -> None:
         (("--budget", "much"), 2, "--budget 'much' is no number with a known unit"),
         (("--latency", "cuda=2ms"), 2, r"--latency cuda=.*: .* knows no latency on 'cuda' \(phone"),
         (("--out", "/dev/null/x.csv"), 2, "--out /dev/null/x.csv: cannot be written"),
+        (("--out", "notes.txt"), 2, r"--out notes.txt: the name must end in \.csv"),
     ],
 )
 def test_what_cannot_be_answered_is_refused_in_one_line(
