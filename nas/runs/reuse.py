@@ -12,7 +12,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from nas.data import OwnDataset
 from nas.objectives.constrained_space import ConstrainedSpace
 from nas.objectives.limits import Limits
 from nas.runs.config import RunConfig
@@ -151,15 +150,11 @@ class TrainedSupernet:
         Raises:
             InputError: If the data are other than those of the training, or cannot be found.
         """
-        data: str | Path | OwnDataset | None = given.get("data")
-        known = {
-            field: getattr(self.config, field)
-            for field in ("space", "image_size", "proxy_size", "batch_size", "lr", "seed")
-        }
+        fields = ["space", "image_size", "proxy_size", "batch_size", "lr", "seed", "strategy"]
         if "epochs" not in given:
-            known["steps"] = self.config.steps
-        known["strategy"] = self.config.strategy
-        return known | given | {"data": data_again(self.config, data)}
+            fields.append("steps")
+        known = {field: getattr(self.config, field) for field in fields}
+        return known | given | {"data": data_again(self.config, given.get("data"))}
 
     def configured(self, config: RunConfig, given: Collection[str]) -> RunConfig:
         """The configuration of a run with these weights, which says how they were trained.

@@ -29,6 +29,8 @@ def keep_data(folder: RunFolder, data: Data, *, trained: RunFolder | None = None
     manifest = Manifest.of(data, known)
     if known is not None and (difference := known.difference(manifest)):
         where = f"{data.root}: " if data.root else ""
+        if begun is not folder:
+            where = f"`data` {where}"
         raise InputError(
             f"{where}the data are not those that {begun.path} began with: {difference}; "
             "put back what was there, or begin another run in another folder"

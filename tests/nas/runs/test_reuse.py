@@ -128,6 +128,18 @@ def test_another_run_searches_the_trained_weights_of_a_run_and_has_them_by_a_lin
     assert (inherited["accuracy_x"] == inherited["accuracy_y"]).all()
 
 
+def test_the_same_command_again_goes_on_with_the_same_weights(
+    eight: Path, asked: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(asked, tmp_path / "run"))
+    (run / "summary.json").unlink()
+    outcome = ask(eight, run)
+    assert outcome.status == 0, outcome.err
+    for step in ("supernet: trained already", "search: done already", "short list: tried already"):
+        assert step in outcome.out
+    assert (run / "summary.json").exists()
+
+
 def test_summary_report_and_card_say_where_the_weights_come_from(eight: Path, asked: Path) -> None:
     summary = json.loads(RunFolder(asked).summary.read_text())
     assert summary["supernet_run"] == str(eight)
@@ -261,5 +273,6 @@ def test_images_may_be_moved_and_not_changed(tmp_path: Path) -> None:
     (moved / "ant" / "0.png").unlink()
     outcome = ask(run, third, *flags)
     assert outcome.status == 2
-    assert f"the data are not those that {run} began with: 1 gone" in outcome.err
+    told = f"error: --data {moved}: the data are not those that {run} began with: 1 gone"
+    assert outcome.err.startswith(told)
     assert not third.exists()
