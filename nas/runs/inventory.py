@@ -25,8 +25,8 @@ class Listed:
         state: `running`, `finished`, or where it was stopped.
         best: Accuracy and MACs of the best architecture so far; empty where there is none.
         changed: When a file of it was last written, in seconds since 1970.
-        files: The size in bytes of each file, by device and inode: what is linked from several
-            runs is one.
+        files: The size in bytes of each file but the lock, by device and inode: what is linked
+            from several runs is one.
     """
 
     path: Path
@@ -43,7 +43,9 @@ class Listed:
             InputError: If there is none.
         """
         folder = RunFolder.existing(path)
-        found = [file.lstat() for file in path.rglob("*") if not file.is_dir()]
+        # A look at the lock writes to it.
+        files = (file for file in path.rglob("*") if file.name != folder.lock.name)
+        found = [file.lstat() for file in files if not file.is_dir()]
         return cls(
             path=path,
             state=_state(folder),
@@ -83,7 +85,7 @@ def remove(path: Path) -> None:
 
 def _state(folder: RunFolder) -> str:
     try:
-        with FileLock(folder.path / ".lock", timeout=0):
+        with FileLock(folder.lock, timeout=0):
             pass
     except Timeout:
         return "running"

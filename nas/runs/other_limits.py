@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nas.objectives.limits import Limits, parse_limits
-from nas.objectives.objective import Objective, latency_name
+from nas.objectives.objective import LatencyColumns, Objective, latency_name
 from nas.runs.configure import LatencyLimits, latency_limits
 from nas.runs.run import Run
 from nas.search.front import evaluated, judged, pareto_front
@@ -86,7 +86,7 @@ def front_under(run: Run, *, latency: LatencyLimits = (), **limits: str | float 
     return Answer(
         rows=rows,
         objectives=held.objectives,
-        notes=(counted + trained, *_beyond(held, summary, run)),
+        notes=(counted + trained, *_predicted(rows, held), *_beyond(held, summary, run)),
     )
 
 
@@ -104,6 +104,20 @@ def _judged_again(record: Record, limits: Limits, summary: RunSummary) -> Record
     return replace(known, excess=excess, state="infeasible" if over else "evaluated")
 
 
+def _predicted(rows: pd.DataFrame, limits: Limits) -> list[str]:
+    """On which devices rows were not measured, in sentences."""
+    notes = []
+    for objective in limits.objectives:
+        if objective.device is not None:
+            predicted = int(rows[LatencyColumns(objective.device).measured].isna().sum())
+            if predicted:
+                notes.append(
+                    f"{objective.label}: predicted, not measured, of {predicted} of the "
+                    f"{len(rows)} shown"
+                )
+    return notes
+
+
 def _beyond(limits: Limits, summary: RunSummary, run: Run) -> list[str]:
     """Where limits reach beyond what was searched, in sentences."""
     notes = []
@@ -119,7 +133,7 @@ def _beyond(limits: Limits, summary: RunSummary, run: Run) -> list[str]:
         elif limit > searched:
             here, there = objective.named_amount(limit), objective.named_amount(searched)
             notes.append(
-                f"{here} reach beyond the {there} that were searched: what lies between was never "
-                f"evaluated; a search with the supernet of {run.path} would look there"
+                f"{here} reach beyond the {there} that were searched: what lies between is missing "
+                f"here; a search with the supernet of {run.path} would look for it"
             )
     return notes

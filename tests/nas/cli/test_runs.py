@@ -52,6 +52,13 @@ def test_a_run_is_running_while_a_process_holds_it(results: Path) -> None:
     assert "finished" in lines(results)["finished"]
 
 
+def test_looking_at_a_run_does_not_make_it_younger(results: Path) -> None:
+    for file in (results / "finished").rglob("*"):
+        os.utime(file, (1e9, 1e9))
+    for _ in range(2):
+        assert Listed.of(results / "finished").changed == 1e9
+
+
 def test_a_run_that_went_on_and_was_stopped_is_no_longer_finished(results: Path) -> None:
     folder = RunFolder(results / "finished")
     folder.write_config(folder.config)

@@ -67,6 +67,8 @@ def test_the_command_prints_the_rows_writes_them_and_counts(tried: Path, tmp_pat
     assert "of 8 evaluated architectures are within 190 MMACs, 1000 ms on phone" in outcome.out
     assert "were trained alone" in outcome.out
     assert "beyond" not in outcome.out
+    shown = f"latency on phone: predicted, not measured, of {len(rows)} of the {len(rows)} shown"
+    assert shown in outcome.out
 
 
 def test_limits_beyond_what_was_searched_are_said(tried: Path) -> None:
