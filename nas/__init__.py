@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 from nas import api
-from nas.api import convert, open_run, profile, retrain
+from nas.api import compare, convert, open_run, profile, retrain
 
 if TYPE_CHECKING:
     from nas.api import export, search
@@ -38,6 +38,7 @@ __all__ = [
     "NothingFound",
     "OwnDataset",
     "Run",
+    "compare",
     "convert",
     "export",
     "open_run",

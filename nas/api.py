@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console
 
     from nas.data import Augment, OwnDataset
@@ -36,12 +37,13 @@ def search(
     latency_batch: int = 1,
     latency_dtype: DtypeName = "float32",
     runtime: RuntimeName = "eager",
-    data: str | Path | OwnDataset = "digits",
-    space: str | SearchSpace = "base",
+    data: str | Path | OwnDataset | None = None,
+    space: str | SearchSpace | None = None,
     init: str | Path | None = None,
     teacher: str | None = None,
     token_labels: bool = False,
-    image_size: int = 224,
+    supernet: Run | str | Path | None = None,
+    image_size: int | None = None,
     proxy_size: int | None = None,
     quick: bool = False,
     steps: int | None = None,
@@ -52,8 +54,8 @@ def search(
     search_images: int | None = None,
     short_list: int | None = None,
     sampler: str = "auto",
-    strategy: str = "blockwise",
-    seed: int = 0,
+    strategy: str | None = None,
+    seed: int | None = None,
     device: str | None = None,
     workers: int | None = None,
     train_workers: int = 1,
@@ -79,16 +81,19 @@ def search(
         latency_batch: Images in the pass that is timed.
         latency_dtype: Data type of the network that is timed.
         runtime: What runs the network that is timed.
-        data: `"digits"`, `"fashion-mnist"`, a folder of class folders, a timm dataset, or your own
-            torch datasets as a `nas.OwnDataset`.
-        space: A preset's name, a JSON file, or a `SearchSpace`.
+        data: `"digits"`, the default, `"fashion-mnist"`, a folder of class folders, a timm dataset,
+            or your own torch datasets as a `nas.OwnDataset`.
+        space: A preset's name, a JSON file, or a `SearchSpace`; by default `"base"`.
         init: An export, or an authors' checkpoint, of a design that is a member of the space: the
             supernet begins with its weights; or what timm gets: `"local-dir:FOLDER"`.
         teacher: A classifier of the same classes, from whose answers subnets and the short list
             learn as well: a model of timm, `"MODEL"` or `"MODEL:CHECKPOINT"`, or an export of ours,
             `"subnet:FOLDER"`.
         token_labels: Learn from its answers for each place of its last map, too.
-        image_size: Pixels at which MACs and latency count.
+        supernet: A run, or its folder, whose trained supernet is searched under these limits;
+            nothing is trained. Data, space, sizes, `seed` and how it was trained are that run's;
+            what contradicts them is refused.
+        image_size: Pixels at which MACs and latency count; 224 by default.
         proxy_size: Pixels of training and evaluation; 64 for `digits` and where there is no GPU,
             else the image size.
         quick: Shrink everything: a look within two minutes.
@@ -97,14 +102,15 @@ def search(
         batch_size: Images in a step; by default 16 for digits and where there is no GPU, else 64.
         lr: Peak learning rate; by default 6e-4 for batches of 64, and for others in proportion to
             the root of their size.
-        trials: Architectures to evaluate.
+        trials: Architectures to evaluate; with more of them a run that has ended goes on.
         search_images: Images of the search split that each is evaluated on.
         short_list: Architectures that are tried by training them alone, from the weights that they
             inherit, before one is called best; 0 for none.
-        strategy: How the supernet is trained: `"blockwise"`, `"sandwich"` or `"single-path"`.
+        strategy: How the supernet is trained: `"blockwise"`, the default, `"sandwich"` or
+            `"single-path"`.
         sampler: Who proposes: `"surrogate"`, `"nsga2"`, `"tpe"` or `"random"`; `"auto"` is that
             which measures best.
-        seed: Of everything random.
+        seed: Of everything random; 0 by default.
         device: `"cpu"`, `"cuda"` or `"cuda:N"`; `"cuda"` where there is one.
         workers: Ray actors that evaluate; 0 evaluates in this process, without Ray. What the search
             finds does not depend on it.
@@ -152,6 +158,27 @@ def open_run(path: str | Path) -> Run:
     from nas.runs.run import Run
 
     return Run(RunFolder.existing(path))
+
+
+def compare(*runs: Run | str | Path, out: str | Path = "comparison") -> pd.DataFrame:
+    """Set runs beside each other: their fronts, their hypervolumes, and what was asked of them.
+
+    Args:
+        runs: Two or more, or their folders.
+        out: Folder for `compare.html`, `runs.csv` and `fronts.csv`.
+
+    Returns:
+        A row for each run. Runs of another `group` have other data, or other sizes of images:
+        their numbers say nothing beside each other.
+
+    Raises:
+        InputError: If there are fewer, or one of them has not searched.
+    """
+    from nas.report.comparison import runs_table
+    from nas.runs.compare import compare as compare_runs
+
+    given = [open_run(run) if isinstance(run, str | Path) else run for run in runs]
+    return runs_table(compare_runs(given, Path(out)))
 
 
 def retrain(

@@ -30,6 +30,21 @@ SIZES = ("depth", "width", "ratio")
 """The genes whose choices are sizes, listed from small to large."""
 
 
+MEANINGS = {
+    "layout": "whether tokens lie on a map, or in a sequence behind a class token (PSViT 2D, 1D)",
+    "depth": "blocks; those of all stages together decide where tokens are pooled (PSViT)",
+    "width": "channels of every token",
+    "pooling": "how the stage is entered with fewer tokens",
+    "mixer": "how the tokens of a block exchange what they know",
+    "sharing": "layers that share an attention map (PSViT)",
+    "local_ratio": "share of the heads that attend in windows (PLG-ViT)",
+    "aggregation": "how the other heads see the whole map (Shunted Transformer, PLG-ViT)",
+    "feed_forward": "what is computed of each token between mixers",
+    "ratio": "hidden channels of the feed-forward, over the width",
+}
+"""What the choices of each gene decide, by its name without the stage."""
+
+
 def is_size(gene: str) -> bool:
     """Whether the choices of a gene are sizes."""
     return gene.rpartition(".")[2] in SIZES

@@ -13,7 +13,21 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from nas.cli import convert, describe, designs, export, plot, profile, retrain, sample, search
+from nas.cli import (
+    compare,
+    convert,
+    describe,
+    designs,
+    export,
+    front,
+    plot,
+    profile,
+    retrain,
+    runs,
+    sample,
+    search,
+    space,
+)
 from nas.cli.arguments import STOPPED, Parser
 from nas.utilities.errors import Disagreement, InputError, NothingFound
 from nas.utilities.interrupt import Ended, ended_by_signals
@@ -126,6 +140,10 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (search, retrain, plot, profile, export, convert, sample, describe, designs):
+    for command in (
+        *(search, retrain, plot, front, compare, runs),
+        *(profile, export, convert),
+        *(space, sample, describe, designs),
+    ):
         command.add(commands)
     return parser

@@ -2,12 +2,14 @@
 
 import argparse
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeAlias, get_args
 
 from nas.latency.conditions import DtypeName, RuntimeName
 from nas.objectives.objective import CLOSED_FORM
 from nas.utilities.bounds import MOST_IMAGES, MOST_PROCESSES, MOST_STEPS, MOST_TRIALS
 from nas.utilities.errors import InputError
+from nas.utilities.files import write_text
 from search_space.bounds import LARGEST_IMAGE
 
 if TYPE_CHECKING:
@@ -107,6 +109,20 @@ def say_how_to_go_on(
     console.print("\nstopped; everything is saved. To go on:", style="yellow")
     console.print(f"    {options.command_line}", style="bold", soft_wrap=True)
     options.status = STOPPED + interrupted.signum
+
+
+def write_asked(flag: str, path: Path, text: str, *, suffix: str) -> None:
+    """Write the file that a flag asks for.
+
+    Raises:
+        InputError: If its name does not end in the suffix, or it cannot be written.
+    """
+    if path.suffix != suffix:  # so that no other file of the user's is written over
+        raise InputError(f"{flag} {path}: the name must end in {suffix}")
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise InputError(f"{flag} {path}: cannot be written ({error.strerror})") from None
 
 
 def whole(at_least: int, at_most: int) -> Callable[[str], int]:

@@ -62,12 +62,11 @@ def add(commands: Commands) -> None:
     task = parser.add_argument_group("task")
     task.add_argument(
         "--data",
-        default="digits",
-        help="digits (embedded), fashion-mnist, a folder of class folders, or a timm dataset "
-        "such as torch/cifar10",
+        help="digits (embedded; the default), fashion-mnist, a folder of class folders, or a timm "
+        "dataset such as torch/cifar10",
     )
     task.add_argument(
-        "--space", default="base", help=f"{', '.join(PRESETS)}, or the JSON file of a space"
+        "--space", help=f"{', '.join(PRESETS)} (base by default), or the JSON file of a space"
     )
     task.add_argument(
         "--init",
@@ -77,7 +76,13 @@ def add(commands: Commands) -> None:
     )
     add_teacher(task)
     task.add_argument(
-        "--image-size", type=size, default=224, help="pixels at which costs and latency count"
+        "--supernet",
+        metavar="RUN",
+        help="the folder of a run whose trained supernet is searched under these limits: nothing "
+        "is trained; data, space, sizes, seed and all of its training are as they were",
+    )
+    task.add_argument(
+        "--image-size", type=size, help="pixels at which costs and latency count; 224 by default"
     )
     task.add_argument(
         "--proxy-size",
@@ -92,8 +97,8 @@ def add(commands: Commands) -> None:
     effort.add_argument(
         "--strategy",
         choices=tuple(STRATEGIES),
-        default=DEFAULT_STRATEGY.name,
-        help="how the supernet is trained. " + _told(STRATEGIES),
+        help=f"how the supernet is trained; {DEFAULT_STRATEGY.name} by default. "
+        + _told(STRATEGIES),
     )
     effort.add_argument(
         "--steps",
@@ -114,7 +119,11 @@ def add(commands: Commands) -> None:
         help="peak learning rate; by default 6e-4 for batches of 64, and for others in proportion "
         "to the root of their size",
     )
-    effort.add_argument("--trials", type=some, help="architectures to evaluate")
+    effort.add_argument(
+        "--trials",
+        type=some,
+        help="architectures to evaluate; with more of them a run that has ended goes on",
+    )
     effort.add_argument(
         "--search-images",
         type=whole(1, LARGEST),
@@ -133,7 +142,7 @@ def add(commands: Commands) -> None:
         default=AUTO,
         help=f"who proposes; {AUTO} is what measures best ({BEST}). " + _told(SAMPLERS),
     )
-    effort.add_argument("--seed", type=seed, default=0)
+    effort.add_argument("--seed", type=seed, help="of everything random; 0 by default")
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", help="cpu, cuda or cuda:N; cuda where there is one")
     machine.add_argument(

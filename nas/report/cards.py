@@ -125,7 +125,8 @@ Sampler {_inline(run.sampler)}, seed {run.seed}, device {_inline(run.device)}.
 
 def _weights(trial: Mapping[Any, Any], run: RunSummary) -> str:
     """Where the weights come from."""
-    inherited = f"inherited from the supernet ({run.supernet_steps:,} steps)"
+    trained = f", trained by {_inline(run.supernet_run)}" if run.supernet_run else ""
+    inherited = f"inherited from the supernet ({run.supernet_steps:,} steps{trained})"
     if math.isnan(trial["tried"]):
         return f"The weights are {inherited} and were **not retrained**."
     return (

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nas.objectives.objective import ACCURACY, LatencyColumns, Objective
+from nas.report.comparison import Comparable
 from nas.report.run_summary import RunSummary, latency_text, percent
 from nas.search.front import best, evaluated, hypervolume_trace, judged, pareto_front
 from nas.search.trials import UNNAMED_SOURCES
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 BLUE, ORANGE, GREY, INK = "#0072B2", "#D55E00", "#767676", "#222222"
 GRID = "#E6E6E6"
+RUN_COLORS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+RUN_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross")
+"""Of the runs in a figure of several; they begin anew where there are more."""
 
 PANEL_HEIGHT = 540  # px, of one panel with its strip and the gap to the next
 HEAD_HEIGHT = 137  # px, buttons and title
@@ -197,6 +201,73 @@ def macs_latency_figure(trials: pd.DataFrame, run: RunSummary, device: str) -> g
     figure.update_layout(_layout(420), legend=_LEGEND_BELOW, margin={"t": 24, "b": 96})
     figure.update_xaxes(_axis(f"MACs at {run.image_size} px (G)"), rangemode="tozero")
     figure.update_yaxes(_axis(f"latency on {device} (ms)"), rangemode="tozero")
+    return figure
+
+
+def fronts_figure(group: Comparable) -> go.Figure:
+    """The fronts of several runs: accuracy against each cost that all of them traded off.
+
+    A front is that of what was tried alone, where there was a short list; small marks are what was
+    evaluated, by inherited accuracies. The stepped line is the best accuracy up to each cost.
+    """
+    from plotly.subplots import make_subplots
+
+    costs = [o for o in group.objectives if o.name != ACCURACY.name]
+    figure = make_subplots(rows=len(costs), cols=1, vertical_spacing=0.18 / len(costs))
+    for place, objective in enumerate(costs, start=1):
+        for number, compared in enumerate(group.runs):
+            color = RUN_COLORS[number % len(RUN_COLORS)]
+            rows, chosen = evaluated(compared.trials), judged(compared.trials)
+            front = pareto_front(chosen, (ACCURACY, objective)).sort_values(objective.name)
+            shared = {"legendgroup": compared.name, "hoverinfo": "text", "row": place, "col": 1}
+            figure.add_scatter(
+                x=rows[objective.name].astype(float) / objective.factor,
+                y=100 * rows["accuracy"].astype(float),
+                mode="markers",
+                marker={"color": color, "size": 6, "opacity": 0.35},
+                hovertext=[_hover(row, compared.run.costs) for row in rows.to_dict("records")],
+                showlegend=False,
+                **shared,
+            )
+            figure.add_scatter(
+                x=front[objective.name].astype(float) / objective.factor,
+                y=100 * front["accuracy"].astype(float),
+                mode="lines+markers",
+                line={"color": color, "width": 2, "shape": "hv"},
+                marker={"size": 10, "symbol": RUN_SYMBOLS[number % len(RUN_SYMBOLS)]},
+                hovertext=[_hover(row, compared.run.costs) for row in front.to_dict("records")],
+                name=html.escape(compared.name),
+                showlegend=place == 1,
+                **shared,
+            )
+        title = objective.axis(group.runs[0].run.image_size)
+        figure.update_xaxes(_axis(title), row=place, col=1)
+        figure.update_yaxes(_axis("accuracy on the search split (%)"), row=place, col=1)
+    height = 440 * len(costs) + 80
+    figure.update_layout(_layout(height), margin={"t": 56})
+    figure.update_layout(legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"})
+    return figure
+
+
+def hypervolumes_figure(group: Comparable) -> go.Figure:
+    """The hypervolume of several runs after each evaluation, up to where all have evaluated."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for number, (compared, trace) in enumerate(zip(group.runs, group.traces, strict=True)):
+        figure.add_scatter(
+            x=list(range(1, len(trace) + 1)),
+            y=trace,
+            mode="lines" if len(trace) > 1 else "markers",
+            line={"color": RUN_COLORS[number % len(RUN_COLORS)], "width": 2.5, "shape": "hv"},
+            name=html.escape(compared.name),
+            hovertemplate="after %{x} evaluations: %{y:.4f}",
+        )
+    figure.add_vline(x=group.evaluations, line={"color": INK, "width": 1, "dash": "dash"})
+    figure.update_layout(_layout(360), margin={"t": 56}, showlegend=True)
+    figure.update_layout(legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"})
+    figure.update_xaxes(_axis("architectures evaluated"), rangemode="tozero")
+    figure.update_yaxes(_axis("hypervolume"), rangemode="tozero")
     return figure
 
 

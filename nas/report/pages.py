@@ -8,12 +8,21 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from nas.report.comparison import (
+    Comparable,
+    Compared,
+    differing,
+    fronts_table,
+    runs_table,
+)
 from nas.report.description import predicted_parts
 from nas.report.figures import (
     FONT,
+    fronts_figure,
     hypervolume_figure,
+    hypervolumes_figure,
     macs_latency_figure,
     pareto_figure,
     prediction_figure,
@@ -236,6 +245,8 @@ def _asked(run: RunSummary) -> str:
         if o.value is not None
     )
     spent = f"{run.supernet_steps:,} steps in {format_seconds(run.supernet_seconds)}"
+    if run.supernet_run:
+        spent += f", trained by {run.supernet_run}"
     listed = f"{run.short_list} trained alone in {format_seconds(run.tryout_seconds)}"
     rows = {
         "data": f"{run.data}, {run.num_classes} classes",
@@ -329,6 +340,84 @@ def _plot(figure: go.Figure, name: str) -> str:
         "toImageButtonOptions": {"filename": name, "scale": 2},
     }
     return str(to_html(figure, config=config, full_html=False, include_plotlyjs=False, div_id=name))
+
+
+def write_comparison(folder: Path, groups: Sequence[Comparable]) -> None:
+    """Write `compare.html`, `runs.csv` and `fronts.csv` into `folder`, which is created if needed.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    runs = [compared for group in groups for compared in group.runs]
+    title = f"Comparison of {len(runs)} runs"
+    parts = [f"<h1>{title}</h1>"]
+    if len(groups) > 1:
+        parts.append(
+            "<p class='warning'>Not all of these runs have the same data and sizes of images. "
+            "Accuracies and costs of one group say nothing beside those of another: they are shown "
+            "apart.</p>"
+        )
+    parts += [_group(number, group) for number, group in enumerate(groups, start=1)]
+    settings = differing(runs)
+    if settings:
+        table = _table(
+            ["", *(compared.name for compared in runs)], [[name, *told] for name, told in settings]
+        )
+        parts.append(_section("What differs in what was asked", table))
+    write_text(folder / "runs.csv", runs_table(groups).to_csv(index=False))
+    write_text(folder / "fronts.csv", fronts_table(groups).to_csv(index=False))
+    write_text(folder / "compare.html", _page(title, "\n".join(parts)))
+
+
+def _group(number: int, group: Comparable) -> str:
+    """The part of a comparison that is about runs which may be held against each other."""
+    told = [_told(compared, row) for compared, row in zip(group.runs, group.rows(), strict=True)]
+    labels = dict.fromkeys(label for facts in told for label in facts)
+    table = _table(
+        ["", *(compared.name for compared in group.runs)],
+        [[label, *(facts.get(label, "–") for facts in told)] for label in labels],
+    )
+    room = ", ".join(
+        f"{objective.label} up to {objective.amount(objective.limit)}"
+        for objective in group.objectives
+        if objective.limit is not None
+    )
+    note = (
+        "Inherited accuracies are those of each run's own supernet; where these differ, what was "
+        "trained alone compares architectures. Hypervolumes are of inherited accuracies, in the "
+        f"same room for all ({room}), and fair after as many evaluations: {group.evaluations}."
+    )
+    fronts = "".join(
+        f"<h3>{html.escape(compared.name)}</h3>"
+        + _trials(pareto_front(judged(compared.trials), compared.run.objectives), compared.run)
+        for compared in group.runs
+    )
+    body = (
+        f"{table}<p class='note'>{html.escape(note)}</p>"
+        f"{_plot(fronts_figure(group), f'fronts-{number}')}"
+        f"{_plot(hypervolumes_figure(group), f'hypervolumes-{number}')}{fronts}"
+    )
+    return _section(group.title, body)
+
+
+def _told(compared: Compared, row: Mapping[str, Any]) -> dict[str, str]:
+    """What the table of a comparison says of a run, by labels."""
+    run, best = compared.run, compared.best
+    facts = {"limits": run.budget_text, "space": run.space, "evaluated": f"{row['evaluated']:,}"}
+    if best is not None:
+        facts |= {f"best, {label}": text for label, text in run.accuracies(best).items()}
+        facts |= {f"best, {o.label}": value_text(best, o) for o in run.costs}
+    spent = format_seconds(run.supernet_seconds)
+    trained = f", by {run.supernet_run}" if run.supernet_run else ""
+    return facts | {
+        f"hypervolume after {row['equal_evaluations']:,}": (
+            f"{row['hypervolume_at_equal_evaluations']:.4f}"
+        ),
+        "hypervolume at the end": f"{row['hypervolume']:.4f}",
+        "supernet": f"{run.supernet_steps:,} steps in {spent}{trained}",
+        "search": f"{run.sampler}, seed {run.seed}, {format_seconds(run.search_seconds)}",
+        "short list": format_seconds(run.tryout_seconds) if run.short_list else "none",
+    }
 
 
 _TEXT_COLUMNS = ("", "from", "architecture")

@@ -52,7 +52,8 @@ class RunSummary:
 
     `limits` holds every limit by the name of its objective, `reachable` the least and the most of
     each closed form in the space. `short_list` is how many architectures were tried by training
-    them alone. `search_images` is the number of images of the search split,
+    them alone. `supernet_run` is the folder of the run that trained the supernet, where it is
+    another. `search_images` is the number of images of the search split,
     `latency` says of each device with a limit how its latency was found, `notes` what else a reader
     must know, one sentence each.
     """
@@ -72,6 +73,7 @@ class RunSummary:
     device: str
     supernet_steps: Count
     supernet_seconds: Amount
+    supernet_run: str = ""
     search_seconds: Amount
     short_list: Count = 0
     tryout_seconds: Amount = 0.0

@@ -48,6 +48,11 @@ def _added_objectives(limits: dict[str, Positive]) -> dict[str, Positive]:
 AddedLimits = Annotated[dict[str, Positive], AfterValidator(_added_objectives)]
 
 
+EXTENDABLE = ("trials", "short_list")
+"""The fields of `RunConfig` that may grow in a run that exists: it then goes on, in its folder. So
+they don't tell runs apart."""
+
+
 class RunConfig(SupernetTraining):
     """What a run's results depend on, and nothing else.
 
@@ -70,6 +75,7 @@ class RunConfig(SupernetTraining):
         data: Where images come from: a name, or a folder's absolute path.
         space: The search space.
         init: Digest of the network whose weights the supernet begins with; None if all are drawn.
+        supernet: Digest of the weights that another run has trained; None if they are its own.
         image_size: Side in pixels at which MACs and latency are counted.
         proxy_size: Side in pixels of training and evaluation.
         device: Where networks are trained, evaluated and timed.
@@ -96,6 +102,7 @@ class RunConfig(SupernetTraining):
     data: str = "digits"
     space: SearchSpace
     init: str | None = None
+    supernet: str | None = None
     image_size: Pixels = 224
     proxy_size: Pixels = 64
     device: str = "cpu"
@@ -125,9 +132,10 @@ class RunConfig(SupernetTraining):
     def digest(self) -> str:
         """Six hex digits that tell configurations apart in folder names.
 
-        Of a folder of images its own name counts, and not where it lies.
+        Of a folder of images its own name counts, and not where it lies; what is `EXTENDABLE` does
+        not count.
         """
-        fields = self.model_dump(mode="json")
+        fields = self.model_dump(mode="json", exclude=set(EXTENDABLE))
         if self.data_folder:
             fields["data"] = self.data_folder.name
         text = json.dumps(fields, sort_keys=True)

@@ -6,7 +6,7 @@ The command line and `nas.search` both come through here, so that the same words
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ from nas.runs.config import (
     limit_fields,
 )
 from nas.runs.memory import check_run
+from nas.runs.reuse import TrainedSupernet
+from nas.runs.run import Run
 from nas.search.samplers import AUTO, BEST
 from nas.search.settings import DEFAULT_TRYOUT
 from nas.training.distillation import check_places
@@ -69,6 +71,7 @@ class Configured:
         tables: Latency tables that were given, by device.
         init: What the supernet begins with; None if all its weights are drawn.
         teacher: Which the user gave, if there is one.
+        supernet: Which was trained by another run; None if the run trains its own.
     """
 
     config: RunConfig
@@ -76,9 +79,32 @@ class Configured:
     tables: Mapping[str, LatencyTable]
     init: Pretrained | None = None
     teacher: GivenTeacher | None = None
+    supernet: TrainedSupernet | None = None
 
 
-def configure(
+def configure(*, supernet: Run | str | Path | None = None, **asked: Any) -> Configured:
+    """Check what was asked, fill in what was not, and open the data.
+
+    Args:
+        supernet: A run, or its folder, whose trained supernet is searched; None trains one. What
+            that was trained with and on is then what is not asked for, and nothing else will do.
+        asked: As `configure_training` takes it; what is None or False is not asked for.
+
+    Raises:
+        InputError: If something of it is wrong, absent or contradicts something else.
+    """
+    given = {
+        name: value for name, value in asked.items() if value is not None and value is not False
+    }
+    if supernet is None:
+        return configure_training(**given)
+    trained = TrainedSupernet.of(supernet)
+    configured = configure_training(**trained.asked(given))
+    config = trained.configured(configured.config, given)
+    return replace(configured, config=config, init=None, supernet=trained)
+
+
+def configure_training(
     *,
     latency: LatencyLimits = (),
     latency_table: Sequence[str | Path] = (),
@@ -107,7 +133,7 @@ def configure(
     threads: int = 1,
     **limits: str | float | None,
 ) -> Configured:
-    """Check what was asked, fill in what was not, and open the data.
+    """What `configure` gives for a run that trains its supernet.
 
     Args:
         latency: Limits on the latency of one forward pass.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from nas.runs.config import RunConfig
+from nas.runs.config import EXTENDABLE, RunConfig
 from nas.utilities.differences import first_difference
 from nas.utilities.errors import InputError
 from nas.utilities.files import read_json, write_text
@@ -32,11 +32,13 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.lock = self.path / _LOCK
         self.config_file = self.path / "config.json"
         self.data = self.path / "data.json"
         self.log = self.path / "log.txt"
         self.environment = self.path / "environment.json"
         self.checkpoint = self.path / "supernet" / "checkpoint.safetensors"
+        self.origin = self.path / "supernet" / "origin.json"
         self.training_state = self.path / "supernet" / "training_state.safetensors"
         self.summary = self.path / "summary.json"
         self.journal = self.path / "study.journal"
@@ -88,6 +90,8 @@ class RunFolder:
     @contextmanager
     def claimed_for(self, config: RunConfig) -> Iterator[None]:
         """Hold the folder for one process and one configuration, creating it if needed.
+
+        What is `EXTENDABLE` may be more than it was.
 
         Raises:
             InputError: If another process holds it, it belongs to another configuration, it holds
@@ -186,11 +190,18 @@ class RunFolder:
         if self.config.data_folder and config.data_folder:
             # It may have been moved; whether its images are the same, data.json tells.
             del known["data"], wanted["data"]
+        grown = {field: (known.pop(field), wanted.pop(field)) for field in EXTENDABLE}
         if difference := first_difference(known, wanted):
             raise InputError(
                 f"{self.path}: belongs to another configuration ({difference}); "
                 "give another folder as `out`"
             )
+        for field, (there, here) in grown.items():
+            if here < there:
+                raise InputError(
+                    f"{self.path}: its `{field}` can only grow, from {there}, not shrink to "
+                    f"{here}; give {there} or more, or another folder as `out`"
+                )
 
 
 class _Log(logging.FileHandler):

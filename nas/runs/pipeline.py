@@ -21,6 +21,7 @@ from nas.runs.config import RunConfig
 from nas.runs.folder import RunFolder, logging_to
 from nas.runs.job import Execution, Job
 from nas.runs.latency_tables import MEASURED_HERE, LatencyMethods, run_tables
+from nas.runs.reuse import TrainedSupernet
 from nas.runs.run import trained_store
 from nas.runs.same_data import keep_data
 from nas.runs.steps.export import export, summarise
@@ -55,6 +56,7 @@ def run(
     methods: LatencyMethods = MEASURED_HERE,
     init: Pretrained | None = None,
     teacher: GivenTeacher | None = None,
+    supernet: TrainedSupernet | None = None,
 ) -> None:
     """Train, search, export and report, or go on with what is left of it.
 
@@ -70,6 +72,7 @@ def run(
         methods: How latency is found.
         init: What the supernet begins with; None if all its weights are drawn.
         teacher: Which the user gave, if there is one.
+        supernet: Which was trained by another run; None trains one.
 
     Raises:
         InputError: If the limits are out of reach, or the folder is not this configuration's.
@@ -98,7 +101,7 @@ def run(
     with folder.claimed_for(config), logging_to(folder), cluster:
         logger.info("%s", command)
         console.print(f"run folder: {folder.path}", soft_wrap=True)
-        leaks = keep_data(folder, data)
+        leaks = keep_data(folder, data, trained=supernet.folder if supernet else None)
         folder.write_config(config)  # where its images are may have changed
         write_json(folder.environment, environment(config.device))
         tables = run_tables(
@@ -110,6 +113,9 @@ def run(
             notes.append(init.told(data.num_classes))
         if teacher is not None:
             notes.append(teacher.told)
+        if supernet is not None:
+            supernet.lend(folder)
+            notes += supernet.origin.told(constrained, config.steps)
         for note in notes:
             console.print(note, style="dim")
         images, labels = materialise(

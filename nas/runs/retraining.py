@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 
 from nas.data import Augment, Data, OwnDataset, hold_out, load_data, materialise
-from nas.data.own_dataset import OWN_DATASET
 from nas.export.network import exported_front
 from nas.runs.config import BATCH, RunConfig
 from nas.runs.configure import default_loader_workers, illegal_field
@@ -21,7 +20,7 @@ from nas.runs.job import Execution
 from nas.runs.memory import check_training
 from nas.runs.one_retraining import METRICS, Retrained, Retraining, RetrainingData
 from nas.runs.ray_retraining import retrain_on_ray
-from nas.runs.same_data import keep_data
+from nas.runs.same_data import data_again, keep_data
 from nas.training.alone import LARGEST_HELD_OUT, SCRATCH, SUPERNET, ClassWeights, Recipe
 from nas.training.given_teacher import GivenTeacher, given_teacher, named
 from nas.training.recipes import RECIPES, RecipeName
@@ -430,37 +429,6 @@ def _stored_bytes(on: RetrainingData) -> int:
     """Of the images that workers share."""
     held = [on.tested] if on.validation is None else [on.tested, on.validation]
     return sum(images.nbytes for images, _ in held)
-
-
-def data_again(config: RunConfig, given: str | Path | OwnDataset | None) -> str | OwnDataset:
-    """What `load_data` is to load for a run that exists.
-
-    Args:
-        config: Of the run.
-        given: Where the user says that its data are; None for where they were.
-
-    Raises:
-        InputError: If it is other data, or the run's are not there.
-    """
-    if isinstance(given, OwnDataset):
-        if given.identity != config.data:
-            raise InputError(f"`data`: the run has {config.data}, not {given.identity}")
-        return given
-    if config.data.startswith(OWN_DATASET):
-        raise InputError(f"`data`: the run was made from {config.data}; give it again, from Python")
-    if given is None:
-        if config.data_folder and not config.data_folder.is_dir():
-            raise InputError(
-                f"`data`: {config.data}, where the images of the run were, is no folder; "
-                "say where they are now"
-            )
-        return config.data
-    if config.data_folder and Path(given).is_dir():
-        return str(Path(given).resolve())
-    if str(given) != config.data:
-        wanted = "a folder with the images of" if config.data_folder else "that is"
-        raise InputError(f"`data` {given}: not the data of the run, {wanted} {config.data}")
-    return config.data
 
 
 def networks_to_train(folder: RunFolder, start: str) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nas.export.network import exported_front
 from nas.runs.config import RunConfig
@@ -49,6 +49,19 @@ class Run:
         return self.folder.config
 
     @property
+    def summary(self) -> RunSummary:
+        """What was asked of the run, and how it was measured.
+
+        Raises:
+            InputError: If the search has not finished.
+        """
+        from nas.report.run_summary import RunSummary
+
+        if not self.folder.summary.exists():
+            raise InputError(f"{self.path}: the search has not finished; run its command again")
+        return RunSummary.load(self.folder.summary)
+
+    @property
     def trials(self) -> pd.DataFrame:
         """Every architecture that was decided, one row each, as in `trials.csv`.
 
@@ -58,7 +71,7 @@ class Run:
         from nas.search.study import load_study, records
         from nas.search.trials import trials_table
 
-        objectives = self._summary.objectives
+        objectives = self.summary.objectives
         return trials_table(records(load_study(self.folder.journal)), objectives)
 
     @property
@@ -73,7 +86,7 @@ class Run:
         """
         from nas.search.front import judged, ranked_front
 
-        return ranked_front(judged(self.trials), self._summary.objectives)
+        return ranked_front(judged(self.trials), self.summary.objectives)
 
     @property
     def best(self) -> pd.Series:
@@ -86,6 +99,24 @@ class Run:
         if front.empty:
             raise InputError(f"{self.path}: no architecture was evaluated")
         return front.iloc[0]
+
+    def front_under(self, **limits: Any) -> pd.DataFrame:
+        """The Pareto front of what was evaluated, under other limits.
+
+        The run's own limits hold where no other is given. The column `front` says which front a
+        row is on: `inherited`, that of all by inherited accuracies (`accuracy`), `alone`, that of
+        what was tried by training it alone (`tried`), or `both`.
+
+        Args:
+            limits: `budget="1GFLOPs"`, `latency={"cuda": "2ms"}`, named as in `nas.search`.
+
+        Raises:
+            InputError: If a limit is wrong, or the search has not finished.
+            NothingFound: If nothing that was evaluated meets the limits.
+        """
+        from nas.runs.other_limits import front_under
+
+        return front_under(self, **limits).rows
 
     def architecture(self, rank: int = 1) -> Architecture:
         """The architecture of that rank.
@@ -127,27 +158,19 @@ class Run:
         """
         from nas.report.figures import pareto_figure
 
-        return pareto_figure(self.trials, self._summary)
+        return pareto_figure(self.trials, self.summary)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: what was asked, and the front."""
         if not self.folder.summary.exists():
             return f"<p>{html.escape(str(self))}: the search has not finished</p>"
         front = self.front.drop(columns=["number", "state", "violation", "failure", "seconds"])
-        asked = f"{self._summary.data}, space {self._summary.space}, {self._summary.budget_text}"
+        asked = f"{self.summary.data}, space {self.summary.space}, {self.summary.budget_text}"
         caption = f"<p><b>{html.escape(str(self.path))}</b>: {html.escape(asked)}</p>"
         return caption + str(front.to_html(float_format="{:.4g}".format))
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
-
-    @property
-    def _summary(self) -> RunSummary:
-        from nas.report.run_summary import RunSummary
-
-        if not self.folder.summary.exists():
-            raise InputError(f"{self.path}: the search has not finished; run its command again")
-        return RunSummary.load(self.folder.summary)
 
     def _exported(self, rank: int) -> Path:
         folder = self.folder.front / str(rank)

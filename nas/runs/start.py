@@ -66,6 +66,8 @@ def start(
         raise InputError(
             "`ray_address` with `workers` 0 and one training process: nothing would use Ray"
         )
+    if configured.supernet is not None and train_workers != 1:
+        raise InputError(f"`train_workers` {train_workers} with `supernet`: nothing is trained")
     check_train_workers(train_workers, config, on_this_machine=ray_address is None)
     if workers is None:
         workers = default_workers(config)
@@ -85,6 +87,7 @@ def start(
             data=configured.data,
             init=configured.init,
             teacher=configured.teacher,
+            supernet=configured.supernet,
             command=command,
             execution=Execution(
                 workers=workers,

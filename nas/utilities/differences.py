@@ -15,11 +15,11 @@ def first_difference(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str
     Returns:
         Such as `steps is 40 there, 60 here`; fields within fields are told by their path.
     """
-    there = dict(_leaves(known))
-    here = dict(_leaves(wanted))
+    there = dict(leaves(known))
+    here = dict(leaves(wanted))
     for path in {**here, **there}:
         if there.get(path, _ABSENT) != here.get(path, _ABSENT):
-            old, new = (_short(some.get(path, _ABSENT)) for some in (there, here))
+            old, new = (short(some.get(path, _ABSENT)) for some in (there, here))
             return f"{path} is {old} there, {new} here"
     return None
 
@@ -27,15 +27,17 @@ def first_difference(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str
 _ABSENT = object()
 
 
-def _leaves(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every field by its path, as in `tryout.first_rung`, with its value."""
     for name, value in fields.items():
         if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
+            yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """A value as JSON, cut where it is long."""
     if value is _ABSENT:
         return "absent"
     text = json.dumps(value)

@@ -314,6 +314,8 @@ def _without_work(rng: random.Random, name: str) -> list[str]:
     """Arguments that let a command end before it trains."""
     if name == "search":
         return ["--workers", "0", "--out", rng.choice(("run", "full", "notes.txt", "notes.txt/x"))]
+    if name == "remove":
+        return ["--yes"]
     if name == "retrain":
         return ["--name", rng.choice(("config.json", "best", "..", "log.txt"))]
     return []
@@ -321,14 +323,15 @@ def _without_work(rng: random.Random, name: str) -> list[str]:
 
 # --- damaged files -------------------------------------------------------------------------------
 
+FRONT, COMPARE = ("front", "run"), ("compare", "run", "begun")
 PLOT, DESCRIBE = ("plot", "run"), ("describe", "run/best", "--no-latency")
 EXPORT = ("export", "run/front/1", "--out", "model.onnx")
 OPEN = {name: ("open", name) for name in ("config", "trials", "front", "network", "supernet")}
 
 READERS: Mapping[str, Sequence[tuple[str, ...]]] = {
     "run/config.json": (OPEN["config"], OPEN["supernet"], RETRAIN, SEARCH),
-    "run/summary.json": (PLOT, PLOT, OPEN["front"], OPEN["trials"]),
-    "run/study.journal": (PLOT, OPEN["trials"], OPEN["front"], SEARCH),
+    "run/summary.json": (PLOT, FRONT, COMPARE, OPEN["front"], OPEN["trials"]),
+    "run/study.journal": (PLOT, FRONT, OPEN["trials"], OPEN["front"], SEARCH),
     "run/seconds.json": (SEARCH,),
     "run/latency/phone.json": (SEARCH,),
     "run/best/architecture.json": (DESCRIBE,),

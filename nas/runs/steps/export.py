@@ -11,6 +11,7 @@ from nas.report.legend import legend
 from nas.report.picture import architecture_svg
 from nas.report.run_summary import LatencySummary, RunSummary
 from nas.runs.job import Job
+from nas.runs.reuse import Origin
 from nas.runs.steps.tryout import tryout_of
 from nas.search.front import best, judged, ranked_front
 from nas.search.study import load_study, records
@@ -22,6 +23,8 @@ from supernet import Network, Store
 def summarise(job: Job, command: str, notes: Sequence[str]) -> RunSummary:
     """What the report needs to know of this run."""
     config, constrained = job.config, job.constrained
+    known = records(load_study(job.folder.journal)).values()
+    origin = Origin.of(job.folder)
     return RunSummary(
         command=command,
         data=job.data.name,
@@ -37,9 +40,11 @@ def summarise(job: Job, command: str, notes: Sequence[str]) -> RunSummary:
         seed=config.seed,
         device=config.device,
         supernet_steps=config.steps,
-        supernet_seconds=job.clock.seconds("supernet_seconds"),
+        supernet_run=origin.run if config.supernet else "",
+        supernet_seconds=origin.seconds,
         search_seconds=job.clock.seconds("search_seconds"),
-        short_list=config.short_list,
+        # Those of a list before more trials made it another stay tried.
+        short_list=len({record.hash for record in known if record.tried}),
         tryout_seconds=job.clock.seconds("tryout_seconds"),
         latency={
             device: LatencySummary(

@@ -20,7 +20,10 @@ def listed(job: Job, known: Mapping[int, Record]) -> list[Record]:
 
 
 def tryout(job: Job, store: Store) -> None:
-    """Train the short list alone, unless that is done or the user wants none."""
+    """Train the short list alone, unless that is done or the user wants none.
+
+    What was on the list of fewer trials goes on from where it was.
+    """
     config = job.config
     if not config.short_list:
         return

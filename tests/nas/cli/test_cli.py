@@ -814,7 +814,7 @@ def test_a_run_is_named_by_what_it_is_about(
     monkeypatch.chdir(tmp_path)
     assert search_in(tmp_path).status == 0
     assert search_in(tmp_path).status == 0
-    assert search_in(tmp_path, "--trials", "2").status == 0
+    assert search_in(tmp_path, "--seed", "7").status == 0
     names = sorted(path.name for path in (tmp_path / "results").iterdir())
     assert len(names) == 2
     assert all(name.startswith("digits-nano-0.2GFLOPs-") for name in names)

@@ -9,6 +9,7 @@ from pydantic import FiniteFloat
 from safetensors import SafetensorError
 from small_runs import Fork, small_config, wait_for
 
+from nas.runs.config import EXTENDABLE
 from nas.runs.folder import RunFolder
 from nas.training.supernet import states
 from nas.utilities.errors import InputError
@@ -94,6 +95,17 @@ def test_another_configuration_is_refused_with_the_field_that_differs(
     message = refusal(folder, **{field: value})
     assert all(part in message for part in told), message
     assert snapshot(folder.path) == before
+
+
+@pytest.mark.parametrize("field", EXTENDABLE)
+def test_what_can_be_extended_may_grow_and_never_shrink(tmp_path: Path, field: str) -> None:
+    folder = RunFolder(tmp_path / "run")
+    with folder.claimed_for(small_config(**{field: 5})):
+        pass
+    message = refusal(folder, **{field: 4})
+    assert f"`{field}` can only grow, from 5, not shrink to 4; give 5 or more" in message
+    with folder.claimed_for(small_config(**{field: 6})):
+        pass
 
 
 def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -1,0 +1,112 @@
+"""Which runs there are, how each stands, and how one is removed."""
+
+import csv
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from nas.objectives.objective import MACS
+from nas.runs.folder import RunFolder
+from nas.utilities.errors import InputError
+
+DAY = 86_400
+"""Seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listed:
+    """A run as it stands on disk.
+
+    Attributes:
+        path: Its folder.
+        state: `running`, `finished`, or where it was stopped.
+        best: Accuracy and MACs of the best architecture so far; empty where there is none.
+        changed: When a file of it was last written, in seconds since 1970.
+        files: The size in bytes of each file but the lock, by device and inode: what is linked
+            from several runs is one.
+    """
+
+    path: Path
+    state: str
+    best: str
+    changed: float
+    files: Mapping[tuple[int, int], int]
+
+    @classmethod
+    def of(cls, path: Path) -> "Listed":
+        """The run of a folder.
+
+        Raises:
+            InputError: If there is none.
+        """
+        folder = RunFolder.existing(path)
+        # A look at the lock writes to it.
+        files = (file for file in path.rglob("*") if file.name != folder.lock.name)
+        found = [file.lstat() for file in files if not file.is_dir()]
+        return cls(
+            path=path,
+            state=_state(folder),
+            best=_best(path / "pareto.csv"),
+            changed=max(status.st_mtime for status in found),
+            files={(status.st_dev, status.st_ino): status.st_size for status in found},
+        )
+
+    @property
+    def bytes(self) -> int:
+        """On disk; what other runs have by a link counts."""
+        return sum(self.files.values())
+
+
+def runs_in(folder: Path) -> list[Listed]:
+    """The runs in a folder, the one that was written last first.
+
+    Raises:
+        InputError: If there is no such folder.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    found = [Listed.of(path.parent) for path in folder.glob("*/config.json")]
+    return sorted(found, key=lambda run: -run.changed)
+
+
+def remove(path: Path) -> None:
+    """Remove a run's folder with all that lies in it. Weights that other runs have stay theirs.
+
+    Raises:
+        InputError: If there is no run, or a process is running in it.
+    """
+    folder = RunFolder.existing(path)
+    with folder.locked():
+        shutil.rmtree(path)
+
+
+def _state(folder: RunFolder) -> str:
+    try:
+        with FileLock(folder.lock, timeout=0):
+            pass
+    except Timeout:
+        return "running"
+    except OSError:  # who cannot write there can look all the same
+        pass
+    if not folder.checkpoint.exists():
+        return "stopped in training"
+    # Every process writes the configuration, and a summary when it has come to the end.
+    begun = folder.config_file.stat().st_mtime
+    done = folder.summary.exists() and folder.summary.stat().st_mtime >= begun
+    return "finished" if done else "stopped in the search"
+
+
+def _best(table: Path) -> str:
+    """The most accurate row of `pareto.csv`, for people; empty where it has none or is damaged."""
+    try:
+        with table.open(encoding="utf-8", newline="") as file:
+            rows = [(float(row["accuracy"]), float(row["macs"])) for row in csv.DictReader(file)]
+    except (OSError, KeyError, ValueError, TypeError, csv.Error):
+        return ""
+    if not rows:
+        return ""
+    accuracy, macs = max(rows, key=lambda row: (row[0], -row[1]))
+    return f"{100 * accuracy:.1f} % at {MACS.amount(macs)}"
