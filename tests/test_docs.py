@@ -2,11 +2,11 @@
 
 import os
 import re
-import subprocess
-import sys
+import warnings
 from pathlib import Path
 
 import pytest
+from small_runs import Fork
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -28,14 +28,11 @@ def bare(text: str) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [p for p in PAGES if code(p)], ids=lambda page: page.stem)
 def test_the_code_of_a_page_runs(page: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "error::SyntaxWarning", "-c", code(page)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SyntaxWarning)
+        compile(code(page), page.name, "exec")
+    done = Fork("-c", f"import os; os.chdir({os.fspath(tmp_path)!r})\n{code(page)}").finish()
+    assert done.status == 0, done.err
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -24,8 +24,6 @@ from small_runs import (
     Fork,
     command,
     fake_table,
-    finish,
-    start,
     wait_for,
 )
 
@@ -659,7 +657,7 @@ def test_paths_in_brackets_are_shown_as_they_are_where_there_is_no_sign_but_asci
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     folder = tmp_path / "runs[" / "b]" / "[/bold]birds[v2]"
     flags = ("--steps", "2", "--trials", "2", "--out", folder)
-    status, out, err = finish(start(ROOT / "run_search.py", *SMALL, *flags))
+    status, out, err = Fork(ROOT / "run_search.py", *SMALL, *flags).finish()
     assert (status, err) == (0, "")
     assert f"run folder: {folder}" in out.splitlines()
     assert f"report: {folder / 'report.html'}" in out.splitlines()
