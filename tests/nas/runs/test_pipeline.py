@@ -627,15 +627,15 @@ def killed_in_tryout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize(("before", "after"), [("0", "0"), ("1", "2")], ids=["alone", "on Ray"])
 def test_a_tryout_that_is_killed_and_stopped_goes_on_where_it_was(
-    killed_in_tryout: Path, tmp_path: Path, workers: str
+    killed_in_tryout: Path, tmp_path: Path, before: str, after: str
 ) -> None:
     folder = RunFolder(shutil.copytree(killed_in_tryout, tmp_path / "run"))
-    arguments = (*TRYING_FOUR, "--workers", workers, "--out", folder.path)
-    stopped(Fork(*arguments), "trying 4 alone ", signal.SIGTERM)
+    arguments = (*TRYING_FOUR, "--out", folder.path, "--workers")
+    stopped(Fork(*arguments, before), "trying 4 alone ", signal.SIGTERM)
     assert not folder.best.exists()
-    done = Fork(*arguments).finish()
+    done = Fork(*arguments, after).finish()
     assert done.status == 0, done.err
     trials = pd.read_csv(folder.path / "trials.csv")
     assert len(trials[trials["state"] == "evaluated"].dropna(subset="tried")) == 4
