@@ -92,7 +92,7 @@ def halve_on_ray(
             try:
                 cluster.look(served=bool(running), missing=missing)
             except InputError as error:
-                self.problem = self.problem or str(error)
+                raise _GivenUp(error) from None
             at_work = {candidates[trial.config["place"]]: trial for trial in running}
             for candidate in self.watch.hanging(at_work):
                 logger.warning("the training of %s hangs; its worker is ended", candidate.hash)
@@ -158,11 +158,25 @@ def halve_on_ray(
                     failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1),
                 ),
             ).fit()
+    except _GivenUp as given_up:
+        raise given_up.error from None
     finally:
         cluster.leave()
     stop.check()
     if told.problem:
         raise InputError(told.problem)
+
+
+class _GivenUp(BaseException):
+    """Ends Tune at once: its own end would wait for the head of a cluster, which may be gone.
+
+    Args:
+        error: Why.
+    """
+
+    def __init__(self, error: InputError) -> None:
+        super().__init__()
+        self.error = error
 
 
 class _Watch:
