@@ -33,6 +33,7 @@ class Store:
         in_chans: Channels of the image.
         device: Where the weights live.
         seed: Of the initial weights.
+        draw: Whether to draw them; else they are not a number, until others are loaded.
         weights: If given, the store holds these very tensors instead of fresh ones and has no
             gradients: for evaluation alone, at once and without a copy.
 
@@ -48,6 +49,7 @@ class Store:
         in_chans: int = 3,
         device: torch.device | str = "cpu",
         seed: int = 0,
+        draw: bool = True,
         weights: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.space = space
@@ -63,7 +65,8 @@ class Store:
             self.parameter_settings.update(network.parameter_settings())
         if weights is None:
             self._allocate(corners)
-            self._initialise(corners, seed)
+            if draw:
+                self._initialise(corners, seed)
         else:
             buffers = _buffer_shapes(corners)
             _check_shapes(_parameter_shapes(corners) | buffers, weights)
@@ -84,7 +87,14 @@ class Store:
         if key in self._subnets:
             self._subnets.move_to_end(key)
             return self._subnets[key]
-        network = self._skeleton(architecture)
+        network = self._bound(self._skeleton(architecture))
+        self._subnets[key] = network
+        if len(self._subnets) > CACHED_SUBNETS:
+            self._subnets.popitem(last=False)
+        return network
+
+    def _bound(self, network: Network) -> Network:
+        """A skeleton, given views into this store."""
         for module_name, module in network.named_modules():
             prefix = f"{module_name}." if module_name else ""
             for name, parameter in module._parameters.items():
@@ -99,9 +109,6 @@ class Store:
                     module._buffers[name] = _prefix(
                         self.buffers, prefix + name, tuple(buffer.shape)
                     )
-        self._subnets[key] = network
-        if len(self._subnets) > CACHED_SUBNETS:
-            self._subnets.popitem(last=False)
         return network
 
     def extract(self, architecture: Architecture) -> Network:
@@ -161,7 +168,10 @@ class Store:
             self.buffers[name] = torch.zeros(shape, dtype=dtypes[name], device=self.device)
 
     def _initialise(self, corners: list[Network], seed: int) -> None:
-        """Draw every weight from `seed`, by the networks' own rules, at its largest shape."""
+        """Draw every weight from `seed`, by the networks' own rules, at its largest shape.
+
+        The corners become views into this store.
+        """
         gpus = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=gpus):
             torch.manual_seed(seed)
@@ -171,7 +181,7 @@ class Store:
                 if any(
                     _largest(done, name, shape) != done.get(name) for name, shape in shapes.items()
                 ):
-                    self.subnet(corner.architecture).init_weights()
+                    self._bound(corner).init_weights()
                     done |= {name: _largest(done, name, shape) for name, shape in shapes.items()}
         for name, tensor in self.parameters.items():
             if tensor.isnan().any():

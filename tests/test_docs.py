@@ -7,10 +7,12 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import warnings
 from pathlib import Path
 from random import Random
 
 import pytest
+from small_runs import Fork
 
 from nas.cli import _parser
 from search_space import DESIGNS, PRESETS
@@ -41,14 +43,11 @@ def bare(text: str) -> str:
 def test_the_code_of_a_page_runs(page: Path, tmp_path: Path) -> None:
     for name, content in FILE.findall(page.read_text(encoding="utf-8")):
         (tmp_path / name).write_text(content, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-W", "error::SyntaxWarning", "-c", code(page)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SyntaxWarning)
+        compile(code(page), page.name, "exec")
+    done = Fork("-c", f"import os; os.chdir({os.fspath(tmp_path)!r})\n{code(page)}").finish()
+    assert done.status == 0, done.err
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

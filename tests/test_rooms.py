@@ -36,6 +36,12 @@ WITHOUT_A_SEARCH = (
 )
 """What runs on a machine that has just torch and timm."""
 
+ON_A_CLUSTER = (
+    *("nas.search.ray_workers", "nas.search.ray_tryout", "nas.training.ray_training"),
+    "nas.runs.ray_retraining",
+)
+"""What Ray's processes import on the machines of a cluster."""
+
 
 def module_of(file: Path) -> str:
     parts = file.relative_to(ROOT).with_suffix("").parts
@@ -94,26 +100,21 @@ def test_the_lower_rooms_need_little(room: str, packages: set[str]) -> None:
     assert needed <= sys.stdlib_module_names | {room} | packages
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("module", WITHOUT_A_SEARCH)
-def test_without_ray_optuna_plotly_and_pandas_a_machine_can_train_and_evaluate(module: str) -> None:
-    absent = "ray", "optuna", "plotly", "pandas"
-    program = f"import sys\nsys.modules |= dict.fromkeys({absent})\nimport {module}"
+def import_without(absent: tuple[str, ...], modules: tuple[str, ...]) -> None:
+    """Import modules in a process in which packages are missing; loading torch takes long."""
+    program = f"import sys\nsys.modules |= dict.fromkeys({absent})\nimport {', '.join(modules)}"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "module",
-    [
-        *("nas.search.ray_workers", "nas.search.ray_tryout", "nas.training.ray_training"),
-        "nas.runs.ray_retraining",
-    ],
-)
-def test_a_machine_of_a_cluster_needs_only_what_the_page_on_clusters_names(module: str) -> None:
+def test_without_ray_optuna_plotly_and_pandas_a_machine_can_train_and_evaluate() -> None:
+    import_without(("ray", "optuna", "plotly", "pandas"), WITHOUT_A_SEARCH)
+
+
+@pytest.mark.slow
+def test_a_machine_of_a_cluster_needs_only_what_the_page_on_clusters_names() -> None:
     absent = "fvcore", "onnx", "onnxruntime", "onnxscript", "optuna", "pandas", "plotly", "rich"
-    program = f"import sys\nsys.modules |= dict.fromkeys({(*absent, 'sklearn')})\nimport {module}"
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+    import_without((*absent, "sklearn"), ON_A_CLUSTER)
 
 
 def test_the_command_line_shows_its_help_without_loading_torch() -> None:

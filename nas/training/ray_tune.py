@@ -95,7 +95,7 @@ def tune_trainings(
             try:
                 cluster.look(served=bool(running), missing=missing)
             except InputError as error:
-                self.problem = self.problem or str(error)
+                raise _GivenUp(error) from None
             for place in self.watch.hanging(running):
                 logger.warning("training %d hangs; its worker is ended", place)
                 ray.kill(running[place].temporary_state.ray_actor)
@@ -141,11 +141,25 @@ def tune_trainings(
                     failure_config=tune.FailureConfig(max_failures=ATTEMPTS - 1),
                 ),
             ).fit()
+    except _GivenUp as given_up:
+        raise given_up.error from None
     finally:
         cluster.leave()
     stop.check()
     if told.problem:
         raise InputError(told.problem)
+
+
+class _GivenUp(BaseException):
+    """Ends Tune at once: its own end would wait for the head of a cluster, which may be gone.
+
+    Args:
+        error: Why.
+    """
+
+    def __init__(self, error: InputError) -> None:
+        super().__init__()
+        self.error = error
 
 
 class Watch:

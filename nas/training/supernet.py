@@ -99,12 +99,13 @@ class SupernetTask:
     checkpoint_seconds: float = CHECKPOINT_SECONDS
 
     def new_store(self) -> Store:
-        """The weights to begin with."""
+        """The weights to begin with; not drawn where those of a saved state take their place."""
         store = Store(
             self.constrained.space,
             num_classes=self.data.num_classes,
             device=self.device,
             seed=self.settings.seed,
+            draw=not self.state.exists(),
         )
         if self.init is not None:
             store.begin_with(self.init)

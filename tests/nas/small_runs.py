@@ -126,7 +126,10 @@ def _be_forked(
         os.dup2(pipe.fileno(), number)
         pipe.close()
     # Those of the server are of other files.
-    sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, closefd=False) for number in (1, 2))
+    encoding = environment.get("PYTHONIOENCODING")
+    sys.stdout, sys.stderr = (
+        os.fdopen(number, "w", 1, encoding=encoding, closefd=False) for number in (1, 2)
+    )
     os.chdir(ROOT)
     os.environ.clear()
     os.environ.update(environment)

@@ -2,11 +2,8 @@
 
 import random
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,6 +18,7 @@ from samples import (
     one_per_choice,
     randomise,
 )
+from small_runs import Fork
 from torch import Tensor
 
 from search_space import DESIGNS, Architecture, SearchSpace
@@ -29,7 +27,6 @@ from supernet import ExportedNetwork, Network, Store, count_shared_weights, save
 from supernet.network import skeleton
 from supernet.store import CACHED_SUBNETS
 
-REPOSITORY = Path(__file__).parents[2]
 SMALL_PSVIT = PSVIT.model_copy(
     update={
         "head_dim": 16,
@@ -55,7 +52,7 @@ def images(size: tuple[int, int], batch: int = 2, seed: int = 0) -> Tensor:
 
 
 def random_store(space: SearchSpace) -> Store:
-    store = Store(space, num_classes=TASK.num_classes)
+    store = Store(space, num_classes=TASK.num_classes, draw=False)
     randomise(store.state_dict())
     return store
 
@@ -139,7 +136,8 @@ def judged(
                 )
             )
     save_file({name: images(size) for name, size in SIZES.items()}, root / "images.safetensors")
-    subprocess.run([sys.executable, "-c", FRESH_PROCESS, str(root)], cwd=REPOSITORY, check=True)
+    done = Fork("-c", FRESH_PROCESS, root).finish()
+    assert done.status == 0, done.err
     fresh = load_file(root / "outputs.safetensors")
     for name, of_space in everything.items():
         for one in of_space:
@@ -319,7 +317,7 @@ class TestWeights:
     @pytest.mark.slow
     @pytest.mark.parametrize("space", [NANO, TINY, BASE, UNUSUAL], ids=lambda space: space.name)
     def test_corners_cover_every_parameter_of_every_member(self, space: SearchSpace) -> None:
-        store = Store(space, num_classes=5)
+        store = Store(space, num_classes=5, draw=False)
         shapes = {name: tuple(tensor.shape) for name, tensor in store.state_dict().items()}
         largest = {name: (0,) * len(shape) for name, shape in shapes.items()}
         for architecture in [*members(space, 40), *corners(space)]:
@@ -366,6 +364,14 @@ class TestWeights:
                 assert float(mine.std()) == pytest.approx(float(tensor.std()), rel=0.15), name
             elif not tensor.is_floating_point() or tensor.std() == 0:
                 assert torch.equal(mine, tensor), name
+
+    def test_weights_that_are_not_drawn_are_no_numbers_until_others_are_loaded(
+        self, nano: Store
+    ) -> None:
+        store = Store(NANO, num_classes=TASK.num_classes, draw=False)
+        assert all(tensor.isnan().all() for tensor in store.parameters.values())
+        store.load_state_dict(nano.state_dict())
+        torch.testing.assert_close(store.state_dict(), nano.state_dict(), rtol=0, atol=0)
 
     def test_state_round_trip_gives_live_subnets_the_new_weights(self, nano: Store) -> None:
         architecture = NANO.scaled(0.0)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_runs import NANO, finish, start
+from small_runs import NANO, Fork
 
 import nas.export.network
 from nas.data import Data, load_data
@@ -46,7 +46,7 @@ def test_an_exported_network_is_what_was_evaluated(small_run: Path, tmp_path: Pa
     subnet = store.subnet(Architecture.load(folder.best)).eval()
     with torch.no_grad():
         expected = subnet(images)
-    done = finish(start("-c", RUN_IT, folder.best, tmp_path / "images", tmp_path / "logits"))
+    done = Fork("-c", RUN_IT, folder.best, tmp_path / "images", tmp_path / "logits").finish()
     assert done.status == 0, done.err
     assert torch.equal(load_file(tmp_path / "logits")["logits"], expected)
 

@@ -24,8 +24,6 @@ from small_runs import (
     Fork,
     command,
     fake_table,
-    finish,
-    start,
     wait_for,
 )
 
@@ -634,15 +632,15 @@ def killed_in_tryout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize(("before", "after"), [("0", "0"), ("1", "2")], ids=["alone", "on Ray"])
 def test_a_tryout_that_is_killed_and_stopped_goes_on_where_it_was(
-    killed_in_tryout: Path, tmp_path: Path, workers: str
+    killed_in_tryout: Path, tmp_path: Path, before: str, after: str
 ) -> None:
     folder = RunFolder(shutil.copytree(killed_in_tryout, tmp_path / "run"))
-    arguments = (*TRYING_FOUR, "--workers", workers, "--out", folder.path)
-    stopped(Fork(*arguments), "trying 4 alone ", signal.SIGTERM)
+    arguments = (*TRYING_FOUR, "--out", folder.path, "--workers")
+    stopped(Fork(*arguments, before), "trying 4 alone ", signal.SIGTERM)
     assert not folder.best.exists()
-    done = Fork(*arguments).finish()
+    done = Fork(*arguments, after).finish()
     assert done.status == 0, done.err
     trials = pd.read_csv(folder.path / "trials.csv")
     assert len(trials[trials["state"] == "evaluated"].dropna(subset="tried")) == 4
@@ -664,7 +662,7 @@ def test_paths_in_brackets_are_shown_as_they_are_where_there_is_no_sign_but_asci
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     folder = tmp_path / "runs[" / "b]" / "[/bold]birds[v2]"
     flags = ("--steps", "2", "--trials", "2", "--out", folder)
-    status, out, err = finish(start(ROOT / "run_search.py", *SMALL, *flags))
+    status, out, err = Fork(ROOT / "run_search.py", *SMALL, *flags).finish()
     assert (status, err) == (0, "")
     assert f"run folder: {folder}" in out.splitlines()
     assert f"report: {folder / 'report.html'}" in out.splitlines()

@@ -404,9 +404,15 @@ def test_two_devices_make_four_objectives_and_each_keeps_its_limit(memory_path: 
 
 @pytest.mark.slow
 def test_a_memory_is_an_objective_and_a_hard_limit(memory_path: Path) -> None:
-    memory = {a.hash: 4 * constrained_nano().cost(a).peak for a in NANO.enumerate()}
     limit = 2_000_000
-    constrained = constrained_nano(memory=limit)
+    second = NANO.stages[1].model_copy(
+        update={"depth": (1,), "pooling": ("conv",), "sharing": (1,), "local_ratio": (0.0,)}
+    )
+    few = NANO.model_copy(update={"stages": (NANO.stages[0], second, NANO.stages[2])})
+    constrained = ConstrainedSpace(
+        space=few, limits=Limits(memory=limit), image_size=224, num_classes=10
+    )
+    memory = {a.hash: 4 * constrained.cost(a).peak for a in few.enumerate()}
     workers = FakeWorkers(capacity=3)
     decided, _ = search(memory_path, constrained, workers, trials=500)
     within = {name for name, value in memory.items() if value <= limit}

@@ -60,7 +60,7 @@ class NotingSetup(EvaluationSetup):
 
 @pytest.fixture(scope="module")
 def machines() -> Iterator[Any]:
-    """A cluster whose head has no CPUs; tests add machines to it."""
+    """A cluster of one machine, which has room for one worker; tests let another join."""
     import ray
     from ray.cluster_utils import Cluster
 
@@ -69,7 +69,7 @@ def machines() -> Iterator[Any]:
         patch.setenv("RAY_health_check_period_ms", "500")
         folder = f"/tmp/ray-{os.getpid()}"  # Ray's sockets need a short path
         cluster = Cluster()
-        cluster.add_node(num_cpus=0, object_store_memory=80 << 20, temp_dir=folder)
+        cluster.add_node(num_cpus=1, object_store_memory=80 << 20, temp_dir=folder)
         # Its processes cannot import this file.
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
         yield cluster
@@ -84,8 +84,7 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def workers(machines: Any, notes: Path) -> Iterator[RayWorkers]:
-    """Two workers on a cluster that has room for one; tests let another machine join."""
-    machines.add_node(num_cpus=1, object_store_memory=80 << 20)
+    """Two workers on a cluster that has room for one."""
     setup = NotingSetup(
         space=NANO,
         num_classes=10,

@@ -43,18 +43,18 @@ def prepared(
     path: Path, digits: Data, store: Store, candidates: list[Architecture], **changes: Any
 ) -> Tryout:
     images, labels = materialise(digits.search, limit=40, seed=0)
-    tryout = Tryout(
-        folder=path,
-        settings=SETTINGS,
-        data=digits,
-        images=images,
-        labels=labels,
-        image_size=32,
-        batch_size=8,
-        seed=0,
-        device="cpu",
-        **changes,
-    )
+    values: dict[str, Any] = {
+        "folder": path,
+        "settings": SETTINGS,
+        "data": digits,
+        "images": images,
+        "labels": labels,
+        "image_size": 32,
+        "batch_size": 8,
+        "seed": 0,
+        "device": "cpu",
+    }
+    tryout = Tryout(**values | changes)
     for candidate in candidates:
         tryout.enter(candidate, store)
     return tryout
@@ -99,9 +99,11 @@ def test_candidates_begin_with_what_they_inherit(
 def test_a_tryout_that_is_stopped_anywhere_comes_to_the_same_end_and_trains_nothing_twice(
     tmp_path: Path, digits: Data, store: Store, candidates: list[Architecture]
 ) -> None:
-    whole = prepared(tmp_path / "whole", digits, store, candidates)
+    # Stopped within a rung and at its end, in the first and in the last.
+    candidates, changes = candidates[:2], {"settings": SETTINGS.model_copy(update={"rungs": 2})}
+    whole = prepared(tmp_path / "whole", digits, store, candidates, **changes)
     told, planned = run(whole, candidates)
-    tryout, trained = prepared(tmp_path / "parts", digits, store, candidates), 0
+    tryout, trained = prepared(tmp_path / "parts", digits, store, candidates, **changes), 0
     again: list[tuple[str, Tried]] = []
     for _ in range(planned + 2):
         stop = StopRequest()
@@ -114,7 +116,7 @@ def test_a_tryout_that_is_stopped_anywhere_comes_to_the_same_end_and_trains_noth
         try:
             again.clear()
             halve(
-                prepared(tmp_path / "parts", digits, store, candidates),
+                prepared(tmp_path / "parts", digits, store, candidates, **changes),
                 candidates,
                 stop=stop,
                 on_step=one,

@@ -1,6 +1,7 @@
 import math
 import os
 import random
+import signal
 import sys
 import time
 from argparse import Namespace
@@ -50,7 +51,7 @@ assert ticket == 3 and score.accuracy is not None
 print("ray" in sys.modules)
 """
 
-CANDIDATES = random.Random(0).sample(list(NANO.enumerate()), 6)
+*CANDIDATES, DEADLY = random.Random(0).sample(list(NANO.enumerate()), 7)
 
 
 def small_setup(**changes: Any) -> EvaluationSetup:
@@ -238,13 +239,13 @@ def joined(cluster: str) -> RayCluster:
 
 @dataclass(frozen=True, kw_only=True)
 class DeadlySetup(EvaluationSetup):
-    """Evaluators that kill their process for some architectures, so many times each."""
+    """Asks for GPUs and evaluates without; kills its process for some, so many times each."""
 
     deaths: dict[str, int]
     folder: str
 
     def evaluator(self) -> SubnetEvaluator:
-        evaluator = super().evaluator()
+        evaluator = EvaluationSetup.evaluator(replace(self, device="cpu"))
         accuracy = evaluator.accuracy
 
         def deadly(architecture: Architecture) -> float:
@@ -252,7 +253,7 @@ class DeadlySetup(EvaluationSetup):
             died = len(notes.read_text()) if notes.exists() else 0
             if died < self.deaths.get(architecture.hash, 0):
                 notes.write_text("x" * (died + 1))
-                os._exit(1)
+                os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does for want of memory
             return accuracy(architecture)
 
         evaluator.accuracy = deadly  # type: ignore[method-assign]
@@ -260,7 +261,7 @@ class DeadlySetup(EvaluationSetup):
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_is_rebuilt_and_its_evaluation_tried_again(
+def test_three_workers_on_two_gpus_are_rebuilt_when_they_die_and_give_the_same_scores(
     joined: RayCluster,
     tmp_path: Path,
     expected: dict[int, Score],
@@ -273,44 +274,20 @@ def test_a_worker_that_dies_is_rebuilt_and_its_evaluation_tried_again(
 
     # The cluster's processes cannot import this file.
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    deaths = {CANDIDATES[1].hash: 1, CANDIDATES[4].hash: 10**9}
-    plain = small_setup()
+    deaths = {CANDIDATES[1].hash: 1, DEADLY.hash: 10**9}
+    plain = small_setup(device="cuda")
     setup = DeadlySetup(**vars(plain), deaths=deaths, folder=str(tmp_path))
-    workers = RayWorkers(setup, count=2, cluster=joined)
-    try:
-        scores = score_all(workers, CANDIDATES)
-    finally:
-        workers.close()
-        ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-    failed = scores.pop(104)
-    assert failed.accuracy is None
-    assert f"{attempts} workers were lost" in failed.error
-    assert len((tmp_path / CANDIDATES[4].hash).read_text()) == attempts
-    assert scores == {ticket: score for ticket, score in expected.items() if ticket != 104}
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretendedSetup(EvaluationSetup):
-    """Asks for GPUs and evaluates without."""
-
-    def evaluator(self) -> SubnetEvaluator:
-        return EvaluationSetup(**{**vars(self), "device": "cpu"}).evaluator()
-
-
-@pytest.mark.slow
-def test_three_workers_on_two_gpus_give_the_same_scores(
-    joined: RayCluster, expected: dict[int, Score]
-) -> None:
-    import ray
-
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    setup = PretendedSetup(**{**vars(small_setup()), "device": "cuda"})
     workers = RayWorkers(setup, count=3, cluster=joined)  # on two GPUs
     try:
-        assert score_all(workers, CANDIDATES) == expected
+        scores = score_all(workers, [*CANDIDATES, DEADLY])
     finally:
         workers.close()
         ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    failed = scores.pop(100 + len(CANDIDATES))
+    assert failed.accuracy is None
+    assert f"{attempts} workers were lost" in failed.error
+    assert len((tmp_path / DEADLY.hash).read_text()) == attempts
+    assert scores == expected
 
 
 @pytest.mark.slow

@@ -1,0 +1,77 @@
+"""The short list on Ray where its cluster fails; that it is tried is in the tests of runs."""
+
+import os
+import random
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nas.utilities.ray_cluster
+from nas.search.ray_tryout import halve_on_ray
+from nas.search.settings import DEFAULT_TRYOUT
+from nas.search.trials import Tried
+from nas.utilities.errors import InputError
+from nas.utilities.interrupt import StopRequest
+from nas.utilities.ray_cluster import RayCluster
+from search_space import PRESETS, Architecture
+
+
+class Endless:
+    """Stands for a tryout whose trainings never end; notes that one has begun."""
+
+    settings, device = DEFAULT_TRYOUT, "cpu"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def climb(self, candidate: Architecture, rung: int, **rest: object) -> Tried:
+        (self.folder / "begun").touch()
+        time.sleep(600)
+        return Tried(steps=0)
+
+    def last_saved(self, candidate: Architecture) -> int:
+        return 0
+
+
+@pytest.mark.slow
+def test_when_the_head_of_its_cluster_is_lost_a_tryout_ends_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setattr(nas.utilities.ray_cluster, "_BETWEEN_CALLS", 0.2)
+    monkeypatch.setattr(nas.utilities.ray_cluster, "_GONE_AFTER", 2.0)
+    folder = f"/tmp/ray-{os.getpid()}"  # Ray's sockets need a short path
+    machines = Cluster()
+    head = machines.add_node(num_cpus=1, object_store_memory=80 << 20, temp_dir=folder)
+
+    def lose_it() -> None:
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.1)
+        head.kill_gcs_server()
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    loss = threading.Thread(target=lose_it, daemon=True)
+    loss.start()
+    tryout: Any = Endless(tmp_path)
+    never = {"stop": StopRequest(), "on_step": print, "on_tried": print}
+    try:
+        with pytest.raises(InputError, match=r"does not answer any more; the same command goes on"):
+            halve_on_ray(
+                tryout,
+                [PRESETS["tiny"].sample(random.Random(5))],
+                workers=1,
+                threads=1,
+                cluster=RayCluster(machines.address),
+                **never,
+            )
+    finally:
+        ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+        machines.shutdown()
+    assert not loss.is_alive()
