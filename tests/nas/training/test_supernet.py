@@ -693,7 +693,7 @@ def rewritten(state: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def of_another_space(state: Path) -> None:
-    store = Store(PRESETS["tiny"], num_classes=10)
+    store = Store(PRESETS["tiny"], num_classes=10, draw=False)
     rewritten(state, {f"weights.{name}": tensor for name, tensor in store.state_dict().items()})
 
 
