@@ -7,6 +7,7 @@ figures survive a black-and-white print.
 from __future__ import annotations
 
 import html
+import itertools
 import math
 import textwrap
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from nas.report.comparison import Comparable
 from nas.report.run_summary import RunSummary, latency_text, percent
 from nas.search.front import best, evaluated, hypervolume_trace, judged, pareto_front
 from nas.search.trials import UNNAMED_SOURCES
+from nas.utilities.units import accuracy_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,21 +33,28 @@ RUN_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross")
 """Of the runs in a figure of several; they begin anew where there are more."""
 
 PANEL_HEIGHT = 540  # px, of one panel with its strip and the gap to the next
-HEAD_HEIGHT = 137  # px, buttons and title
-FOOT_HEIGHT = 95  # px, title of the last axis and legend
+HEAD_HEIGHT, TITLE_LINE = 89, 24  # px, buttons and title, and each line below the title
+FOOT_HEIGHT = 115  # px, title of the last axis and legend
+LINE_LETTERS = 44
+"""Letters of a line that a window of 400 px has room for."""
+
+LANDMARKS = {"smallest": "triangle-down", "middle": "diamond", "largest": "triangle-up"}
+DESIGNS = ("square", "hexagon", "cross", "pentagon", "star-diamond")
+"""Symbols around the trials that no sampler proposed: by their names, and of designs by turns."""
 
 
 @dataclass(frozen=True)
 class _Panel:
     """One cost axis: accuracy above, and a strip below for what has a cost but no accuracy.
 
-    `told` are the costs that hovering tells.
+    `told` are the costs that hovering tells, `images` how many every accuracy is of.
     """
 
     index: int
     objective: Objective
     title: str
     told: Sequence[Objective]
+    images: int
     bottom: float
     top: float
 
@@ -84,7 +93,8 @@ def pareto_figure(trials: pd.DataFrame, run: RunSummary) -> go.Figure:
 
     Trials without an accuracy (over a limit, or failed) stand in a strip of their own. The stepped
     line is the best accuracy up to each cost; with three objectives the front also holds trials
-    that lie under it, since they win on the other cost. Hovering tells what a trial is.
+    that lie under it, since they win on the other cost. Bars are one standard error up and down.
+    Hovering tells what a trial is.
     """
     import plotly.graph_objects as go
 
@@ -92,20 +102,23 @@ def pareto_figure(trials: pd.DataFrame, run: RunSummary) -> go.Figure:
     panels = _panels(run)
     for panel in panels:
         _draw_panel(figure, panel, trials, run)
+    lines = [
+        *textwrap.wrap(f"space {run.space} · budget {run.budget_text}", LINE_LETTERS),
+        f"costs at {run.image_size} px · accuracy at {run.proxy_size} px",
+        f"bars: ± one standard error of {run.search_images:,} images",
+    ]
     title = (
         f"<b>{html.escape(run.data)}: accuracy against cost</b><br>"
-        f"<span style='font-size:13px;color:{GREY}'>"
-        f"space {html.escape(run.space)} · budget {html.escape(run.budget_text)}<br>"
-        f"costs at {run.image_size} px · accuracy at {run.proxy_size} px</span>"
+        f"<span style='font-size:13px;color:{GREY}'>{'<br>'.join(map(html.escape, lines))}</span>"
     )
-    inner = PANEL_HEIGHT * len(panels)
-    height = HEAD_HEIGHT + inner + FOOT_HEIGHT
+    head, inner = HEAD_HEIGHT + TITLE_LINE * len(lines), PANEL_HEIGHT * len(panels)
+    height = head + inner + FOOT_HEIGHT
     figure.update_layout(
         _layout(height),
         title={"text": title, "x": 0, "xanchor": "left", "y": 1 - 48 / height, "yanchor": "top"},
         # Below the last axis: there it may wrap in a narrow window without covering anything.
-        legend={"orientation": "h", "x": 0, "y": -58 / inner, "yanchor": "top"},
-        margin={"t": HEAD_HEIGHT, "b": FOOT_HEIGHT},
+        legend={"orientation": "h", "x": 0, "y": -76 / inner, "yanchor": "top"},
+        margin={"t": head, "b": FOOT_HEIGHT},
     )
     return figure
 
@@ -307,6 +320,7 @@ def _panels(run: RunSummary) -> list[_Panel]:
             objective,
             title=objective.axis(run.image_size),
             told=run.costs,
+            images=run.search_images,
             bottom=1 - number * share + (half_gap if number < len(searched) else 0.0),
             top=1 - (number - 1) * share - (half_gap if number > 1 else 0.0),
         )
@@ -337,8 +351,18 @@ def _draw_panel(figure: go.Figure, panel: _Panel, trials: pd.DataFrame, run: Run
     if not rows.empty:
         star = best(chosen).to_frame().T
         accuracy = percent(float(star["accuracy"].iloc[0]))
-        _points(figure, panel, star, f"best, {accuracy}", size=21, color=ORANGE, symbol="star")
-    _labels(figure, panel, rows[~rows["source"].isin(UNNAMED_SOURCES)])
+        _points(
+            figure,
+            panel,
+            star,
+            f"best, {accuracy}",
+            size=17,
+            color=ORANGE,
+            edge=ORANGE,
+            symbol="star",
+            cap=5,
+        )
+    _landmarks(figure, panel, rows[~rows["source"].isin(UNNAMED_SOURCES)])
     too_slow = over.dropna(subset=["accuracy"])
     _points(figure, panel, too_slow, "too slow when measured", size=9, color="#FFFFFF", edge=ORANGE)
     over = over[over["accuracy"].isna()]
@@ -371,7 +395,7 @@ def _draw_panel(figure: go.Figure, panel: _Panel, trials: pd.DataFrame, run: Run
         }
     )
     figure.add_annotation(
-        text="no accuracy: over a limit or failed",
+        text="no accuracy",
         x=0.006,
         xref=f"{panel.x} domain",
         y=0.97,
@@ -393,14 +417,21 @@ def _points(
     *,
     size: float,
     color: str,
-    edge: str = "#FFFFFF",
+    edge: str,
     symbol: str = "circle",
+    cap: float = 0,
 ) -> None:
-    """Draw rows as markers at their accuracies."""
+    """Draw rows as markers at their accuracies, with the errors of these.
+
+    A marker that hides its bar wants a cap at the bar's ends, so wide to either side.
+    """
     line = {"color": edge, "width": 1.5}
     marker = {"symbol": symbol, "size": size, "color": color, "line": line}
-    heights = [100 * float(accuracy) for accuracy in rows["accuracy"]]
-    _markers(figure, panel, panel.y, rows, heights, name, marker)
+    accuracies = [float(accuracy) for accuracy in rows["accuracy"]]
+    errors = [100 * accuracy_error(accuracy, panel.images) for accuracy in accuracies]
+    heights = [100 * accuracy for accuracy in accuracies]
+    bars = {"array": errors, "color": edge, "thickness": 1, "width": cap}
+    _markers(figure, panel, panel.y, rows, heights, name, marker, error_y=bars)
 
 
 def _ticks(
@@ -420,6 +451,7 @@ def _markers(
     heights: list[float],
     name: str,
     marker: dict[str, Any],
+    **look: Any,
 ) -> None:
     if rows.empty:
         return
@@ -436,6 +468,7 @@ def _markers(
         hoverinfo="text",
         hovertext=[_hover(row, panel.told) for row in rows.to_dict("records")],
         cliponaxis=False,
+        **look,
     )
 
 
@@ -459,23 +492,19 @@ def _links(figure: go.Figure, panel: _Panel, tried: pd.DataFrame) -> None:
     )
 
 
-def _labels(figure: go.Figure, panel: _Panel, rows: pd.DataFrame) -> None:
-    """Name the trials that no sampler proposed: the extremes and the published designs."""
-    if rows.empty:
-        return
-    figure.add_scatter(
-        x=rows[panel.column].astype(float) / panel.factor,
-        y=100 * rows["accuracy"].astype(float),
-        xaxis=panel.x,
-        yaxis=panel.y,
-        mode="text",
-        text=[f"  {html.escape(str(source))}  " for source in rows["source"]],
-        textposition="bottom right",
-        textfont={"size": 11, "color": GREY},
-        cliponaxis=False,
-        hoverinfo="skip",
-        showlegend=False,
-    )
+def _landmarks(figure: go.Figure, panel: _Panel, rows: pd.DataFrame) -> None:
+    """Frame the trials that no sampler proposed, the extremes and the published designs.
+
+    Their names are in the legend, where they cover nothing.
+    """
+    others = itertools.cycle(DESIGNS)
+    for _, row in rows.iterrows():
+        symbol = LANDMARKS.get(str(row["source"])) or next(others)
+        framed = row.to_frame().T
+        line = {"color": INK, "width": 1.3}
+        marker = {"symbol": f"{symbol}-open", "size": 17, "color": INK, "line": line}
+        height, name = 100 * float(row["accuracy"]), html.escape(str(row["source"]))
+        _markers(figure, panel, panel.y, framed, [height], name, marker)
 
 
 def _envelope(figure: go.Figure, panel: _Panel, rows: pd.DataFrame) -> None:
@@ -503,6 +532,8 @@ def _envelope(figure: go.Figure, panel: _Panel, rows: pd.DataFrame) -> None:
 def _limit_line(figure: go.Figure, panel: _Panel, limit: float) -> None:
     """A dashed vertical line at the panel's limit, named above the panel."""
     x = limit / panel.factor
+    axis = figure.layout[f"xaxis{panel.index}"]
+    place = math.log10(x) if axis.type == "log" else x
     figure.add_shape(
         type="line",
         x0=x,
@@ -513,10 +544,12 @@ def _limit_line(figure: go.Figure, panel: _Panel, limit: float) -> None:
         yref="paper",
         line={"color": INK, "width": 1.5, "dash": "dash"},
     )
-    on_log = figure.layout[f"xaxis{panel.index}"].type == "log"
+    left, right = axis.range or (place, place)
     figure.add_annotation(
         text=f"limit {panel.objective.amount(limit)}",
-        x=math.log10(x) if on_log else x,
+        x=place,
+        # Towards the middle, so that a narrow window does not cut it off.
+        xanchor="right" if place > (left + right) / 2 else "left",
         xref=panel.x,
         y=panel.top,
         yref="paper",
@@ -558,10 +591,11 @@ def _hover(row: dict[Any, Any], costs: Sequence[Objective]) -> str:
         head += f": {percent(row['accuracy'])}"
     counted = (o.named_amount(row[o.name]) for o in costs if o.device is None)
     devices = (o.device for o in costs if o.device is not None)
-    lines = [head, html.escape(", ".join(counted))]
-    lines += [f"{device}: {latency_text(row, LatencyColumns(device))}" for device in devices]
-    for text in (str(row["violation"]), str(row["failure"]), *str(row["summary"]).split(" | ")):
-        lines += [html.escape(line) for line in textwrap.wrap(text, 64)]
+    lines = [head, f"architecture {row['hash']}"]
+    timed = (f"{device}: {latency_text(row, LatencyColumns(device))}" for device in devices)
+    told = (str(row["violation"]), str(row["failure"]), *str(row["summary"]).split(" | "))
+    for text in (", ".join(counted), *timed, *told):
+        lines += [html.escape(line) for line in textwrap.wrap(text, LINE_LETTERS)]
     return "<br>".join(lines)
 
 

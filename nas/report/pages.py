@@ -203,7 +203,7 @@ def _drawn(
     return _section(
         "Architectures of the front",
         f"<div class='drawn'><div><p><b>The best</b>, {best}</p>{opened}{folded}</div>"
-        f"<dl class='legend'>{told}</dl></div>",
+        f"<div><p><b>What the words mean</b></p><dl class='legend'>{told}</dl></div></div>",
     )
 
 

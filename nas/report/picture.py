@@ -20,7 +20,7 @@ from nas.report.figures import FONT, INK
 from nas.report.svg import element, polygon, rectangle, text, titled
 from nas.utilities.units import format_count, format_milliseconds
 from search_space import Architecture, Cost, Stage, cost_table, map_sizes, total_cost
-from search_space.parts import POOLINGS, ChannelGroup, Sight
+from search_space.parts import POOLINGS, ChannelGroup, FeedForward, Sight
 
 if TYPE_CHECKING:
     from nas.report.description import PartLatency
@@ -38,8 +38,6 @@ SIGHTS: Mapping[Sight | None, str] = {
 }
 """Colour of channels by what their tokens see; white text on each has a contrast above 4.5."""
 
-NO_BREAK = "\N{NO-BREAK SPACE}"
-
 FEED_FORWARD, CHANGE = "#8A929C", "#9AA1A9"
 """Colours of feed-forwards, and of what changes the number of channels."""
 
@@ -50,6 +48,7 @@ FAINT = 0.28
 WIDTH, MARGIN = 420, 8
 RIGHT = WIDTH - MARGIN
 TEXT_SIZE, SMALL, LINE, LETTER = 12, 10, 15, 7
+"""Sizes of text, of lines, and how wide a letter is in a wide font."""
 GAP, SMALL_GAP = 10, 3
 
 MAP_SIDE = 44
@@ -135,6 +134,8 @@ _STYLE = (
     f"@media(prefers-color-scheme:dark){{svg{{color:{DARK_INK}}}.paper{{fill:{DARK_PAPER}}}}}"
 )
 
+
+NO_BREAK = "\N{NO-BREAK SPACE}"
 
 _KEY = (
     "Colours: what the tokens of those channels see. Numbers: side of a window or a kernel, or by "
@@ -241,7 +242,7 @@ class _Drawing:
         stage, (rows, columns) = self.architecture.stages[index], self.maps[index]
         self._rule()
         self._line(self._heading(index), _macs(self._stage_cost(index)), weight="bold")
-        top, most = self.y, max(height * width for height, width in self.maps)
+        top, most = self.y, max(1, *(height * width for height, width in self.maps))
         side = MAP_SIDE * math.sqrt(rows * columns / most)
         dashes = {"stroke_dasharray": "3 2"} if stage.class_token else {}
         square = rectangle(
@@ -257,7 +258,7 @@ class _Drawing:
         top = self.y
         lender, *borrowers = [self._row(index, first, count) for first, count in fold.rows]
         for borrower in borrowers:
-            left = BAR_LEFT + (BAR_WIDTH - self._bar(self.architecture.stages[index].width)) / 2
+            left = self._left(self.architecture.stages[index])
             line = f"M{left - 2:g} {lender:g}h-6V{borrower:g}h3"
             self._add(element("path", d=line, fill="none", stroke="currentColor"))
             tip = [(left - 6, borrower - 3), (left - 1, borrower), (left - 6, borrower + 3)]
@@ -271,47 +272,51 @@ class _Drawing:
 
     def _row(self, index: int, first: int, count: int) -> float:
         """A block, or some that borrow the same attention map; the middle of the mixer."""
-        stage = self.architecture.stages[index]
-        cost = self.costs[f"stages.{index}.blocks.{first}"]
+        stage, cost = self.architecture.stages[index], self.costs[f"stages.{index}.blocks.{first}"]
         told = f"each block: {self._told(cost)}"
-        groups = stage.mixer.groups(stage.width)
-        borrows = stage.map_role(first) == "borrow"
-        if borrows:
+        if stage.map_role(first) == "borrow":
             words = ["borrows that map" if count == 1 else f"{count} more borrow it"]
+            middle = self._mixer(stage, words, cost, told, borrows=True)
         else:
             sharing = stage.sharing if stage.lends_map(first) else 1
             words = [word.text for word in stage.mixer.words(sharing)]
-        steps = sum(group.reads_previous for group in groups)
-        height = (BRANCH_HEIGHT + STEP * steps if steps else MIXER_HEIGHT) if groups else 0
-        top = self._band(height, words, cost.macs)
-        x = left = BAR_LEFT + (BAR_WIDTH - self._bar(stage.width)) / 2
-        if not groups:
-            line = f"M{left:g} {top:g}h{self._bar(stage.width):g}"
-            self._add(
-                element("path", d=line, stroke="currentColor", stroke_dasharray="1 3", opacity=0.6)
-            )
-        y = top
-        for group in groups:
-            y += STEP if group.reads_previous else 0
-            deep = BRANCH_HEIGHT if steps else MIXER_HEIGHT
-            self._group(group, x, y, deep, borrows=borrows, told=told)
-            x += self.scale * group.channels
+            middle = self._mixer(stage, words, cost, told, borrows=False)
         self.y += SMALL_GAP
         if stage.feed_forward is not None:
-            ratio, word = stage.feed_forward.ratio, stage.feed_forward.word.text
-            high = min(max(RATIO_HEIGHT * ratio, LEAST_HEIGHT), MOST_HEIGHT)
-            bar = self._bar(stage.width)
-            below = self._band(high, [word])
-            grey = self.colors["feed-forward"] = FEED_FORWARD
-            shapes = [rectangle(left, below, bar, high, fill=grey)]
-            if not stage.feed_forward.operator.suits_sequences:
-                stripe = high / 3
-                green = self.colors["neighbours"] = SIGHTS["neighbours"]
-                shapes.append(rectangle(left, below + stripe, bar, stripe, fill=green))
-            hidden = f"feed-forward {word}, {stage.hidden:,} channels inside"
-            self._add(titled(f"{hidden}\n{told}", *shapes))
+            self._feed_forward(stage, stage.feed_forward, told)
         self.y += GAP
+        return middle
+
+    def _mixer(
+        self, stage: Stage, words: Sequence[str], cost: Cost, told: str, *, borrows: bool
+    ) -> float:
+        """The groups of channels of a mixer, or a dotted line for none; the middle of them."""
+        groups, x = stage.mixer.groups(stage.width), self._left(stage)
+        steps = sum(group.reads_previous for group in groups)
+        deep = BRANCH_HEIGHT if steps else MIXER_HEIGHT
+        height = deep + STEP * steps if groups else 0
+        top = y = self._band(height, words, cost.macs)
+        if not groups:
+            line = f"M{x:g} {top:g}h{self._bar(stage.width):g}"
+            self._add(element("path", d=line, stroke="currentColor", stroke_dasharray="1 3"))
+        for group in groups:
+            y += STEP if group.reads_previous else 0
+            self._group(group, x, y, deep, borrows=borrows, told=told)
+            x += self.scale * group.channels
         return top + height / 2
+
+    def _feed_forward(self, stage: Stage, feed_forward: FeedForward, told: str) -> None:
+        """Higher the larger its ratio, with a stripe where it looks at neighbours."""
+        word, x, width = feed_forward.word.text, self._left(stage), self._bar(stage.width)
+        height = min(max(RATIO_HEIGHT * feed_forward.ratio, LEAST_HEIGHT), MOST_HEIGHT)
+        top = self._band(height, [word])
+        grey = self.colors["feed-forward"] = FEED_FORWARD
+        shapes = [rectangle(x, top, width, height, fill=grey)]
+        if not feed_forward.operator.suits_sequences:
+            green = self.colors["neighbours"] = SIGHTS["neighbours"]
+            shapes.append(rectangle(x, top + height / 3, width, height / 3, fill=green))
+        hidden = f"feed-forward {word}, {stage.hidden:,} channels inside"
+        self._add(titled(f"{hidden}\n{told}", *shapes))
 
     def _group(
         self, group: ChannelGroup, x: float, y: float, height: float, *, borrows: bool, told: str
@@ -342,7 +347,8 @@ class _Drawing:
     def _shares(self, what: str, values: Mapping[str, float], total: str) -> None:
         """A bar of what each part takes of all, the stages by turns darker and lighter."""
         self._line(what, total)
-        whole, x, spans = sum(values.values()), float(MARGIN), dict[str, tuple[float, float]]()
+        whole, x = sum(values.values()) or 1.0, float(MARGIN)
+        spans: dict[str, tuple[float, float]] = {}
         for part, value in values.items():
             width = (RIGHT - MARGIN) * value / whole
             of = part.split(".")[1] if "." in part else part
@@ -385,6 +391,10 @@ class _Drawing:
         """How wide so many channels are."""
         return max(self.scale * channels, LEAST_BAR)
 
+    def _left(self, stage: Stage) -> float:
+        """Where the bars of a stage begin."""
+        return BAR_LEFT + (BAR_WIDTH - self._bar(stage.width)) / 2
+
     def _heading(self, index: int) -> str:
         stage, (rows, columns) = self.architecture.stages[index], self.maps[index]
         tokens = f"{columns} tokens" if stage.class_token else f"{rows}×{columns}"
@@ -397,7 +407,7 @@ class _Drawing:
         return sum((c for part, c in self.costs.items() if part.startswith(blocks)), Cost())
 
     def _told(self, cost: Cost) -> str:
-        share = cost.macs / self.total.macs
+        share = cost.macs / max(self.total.macs, 1)
         params = format_count(cost.params)
         return f"{_macs(cost)} multiply-adds ({share:.1%} of all), {params}parameters"
 

@@ -116,18 +116,27 @@ def format_milliseconds(milliseconds: float) -> str:
 
 
 def format_accuracy(accuracy: float, images: int) -> str:
-    """An accuracy with the error that comes of the number of images: `90.0 ± 1.5 %`.
+    """An accuracy with its `accuracy_error`: `90.0 ± 1.5 %`.
 
-    The error is half of Wilson's interval of one standard error (Wilson, 1927): as usual where many
-    images are right and many wrong, and not zero where all are right.
+    Args:
+        accuracy: 0 to 1.
+        images: That it was measured on.
+    """
+    return f"{100 * accuracy:.1f} ± {100 * accuracy_error(accuracy, images):.1f} %"
+
+
+def accuracy_error(accuracy: float, images: int) -> float:
+    """The standard error of an accuracy that comes of the number of images.
+
+    It is half of Wilson's interval of one standard error (Wilson, 1927): as usual where many images
+    are right and many wrong, and not zero where all are right.
 
     Args:
         accuracy: 0 to 1.
         images: That it was measured on.
     """
     variance = accuracy * (1 - accuracy) / images + 1 / (4 * images**2)
-    error = math.sqrt(variance) / (1 + 1 / images)
-    return f"{100 * accuracy:.1f} ± {100 * error:.1f} %"
+    return math.sqrt(variance) / (1 + 1 / images)
 
 
 def first_of(names: Sequence[str], most: int = 3) -> str:

@@ -149,6 +149,14 @@ def test_bars_show_what_each_part_takes_of_the_multiply_adds_and_of_the_time() -
     assert not any("time" in title for title in titles(picture(BEST)))
 
 
+def test_a_map_without_tokens_and_times_of_nothing_are_drawn_all_the_same() -> None:
+    architecture = Architecture(stem=PatchStem(patch_size=64), stages=(attention(1, 1),))
+    nothing = dict.fromkeys((part.name for part in cost_table(architecture)), 0.0)
+    times = PartLatency(device="cpu", milliseconds=nothing, how="made up")
+    svg = picture(architecture, image_size=32, num_classes=0, latency=[times])
+    assert "stem: 0.0% of time on cpu" in titles(svg)
+
+
 def test_a_reader_who_does_not_see_it_is_told_every_stage() -> None:
     svg = picture(BEST, name="the <best> & only")
     title, description = svg.find(f"{SVG}title"), svg.find(f"{SVG}desc")

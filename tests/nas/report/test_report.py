@@ -332,6 +332,42 @@ def test_step_line_is_the_best_accuracy_up_to_each_cost_and_ends_at_the_limit(
     assert list(line.y) == pytest.approx([50.0, 70.0, 70.0])
 
 
+def test_every_accuracy_has_the_error_of_its_images_as_a_bar(
+    summary_of: Callable[..., RunSummary],
+) -> None:
+    figure = pareto_figure(mixed(), summary_of(search_images=400))
+    shown = [trace for trace in figure.data if trace.hovertext and trace.yaxis == "y"]
+    for trace in (trace for trace in shown if not trace.marker.symbol.endswith("-open")):
+        shares = np.array(trace.y) / 100
+        errors = 100 * np.sqrt(shares * (1 - shares) / 400)
+        assert np.allclose(trace.error_y.array, errors, rtol=0.05)
+    assert "± one standard error of 400 images" in figure.layout.title.text
+
+
+def test_the_name_of_a_limit_reaches_towards_the_middle_of_its_axis(
+    summary_of: Callable[..., RunSummary],
+) -> None:
+    def anchor(budget: float) -> str:
+        trials = evaluated((0.5, 1.0e9), (0.6, 3e9))
+        figure = pareto_figure(trials, summary_of(limits={"macs": budget}))
+        (label,) = [note for note in figure.layout.annotations if note.text.startswith("limit")]
+        return str(label.xanchor)
+
+    assert (anchor(1.1e9), anchor(2.9e9)) == ("left", "right")
+
+
+def test_titles_and_hover_texts_are_broken_so_that_a_narrow_window_shows_them(
+    summary_of: Callable[..., RunSummary],
+) -> None:
+    shaky = timed(3.9, 4.2, 0.1, unstable=True, slowdown=1.3)
+    trials = table(row(0, summary=f"64x2 {'rates-8-4 ' * 9}", **shaky))
+    run = summary_of(latency_ms=15.0, space="a space of my own with a long name")
+    figure = pareto_figure(trials, run)
+    texts = [figure.layout.title.text, *traces(figure, "best, ")[0].hovertext]
+    for line in "<br>".join(texts).split("<br>"):
+        assert len(html.unescape(re.sub("<[^>]*>", "", line))) <= 44
+
+
 def test_cost_axis_is_logarithmic_only_where_costs_span_much(
     summary_of: Callable[..., RunSummary],
 ) -> None:
@@ -392,7 +428,7 @@ def test_hover_tells_number_accuracy_costs_architecture_and_why_it_was_not_evalu
     )
     figure = pareto_figure(trials, summary_of(latency_ms=12.0))
     (good,) = traces(figure, "best, ")[0].hovertext
-    for part in ("trial 3", "deit", "81.0 %", "1 GMACs", "12.3 M params"):
+    for part in ("trial 3", f"architecture {3:016x}", "deit", "81.0 %", "1 GMACs", "12.3 M params"):
         assert part in good
     assert "cpu: 4.20 ms (IQR 0.10), 3.90 predicted" in good
     assert good.endswith("64-128 x 1-2<br>conv max")
@@ -442,10 +478,13 @@ def test_only_landmarks_and_designs_are_named_in_the_figure(
 ) -> None:
     sources = ("sampler", RANDOM_SOURCE, "smallest", "Shunted-T")
     trials = table(*(row(i, hash=str(i), source=s) for i, s in enumerate(sources)))
-    named = [t for trace in pareto_figure(trials, summary_of()).data for t in trace.text or ()]
+    figure = pareto_figure(trials, summary_of())
+    framed = [trace for trace in figure.data if (trace.marker.symbol or "").endswith("-open")]
     write_report(tmp_path, trials, summary_of())
     page = Tags((tmp_path / "report.html").read_text()).text
-    assert [name.strip() for name in named] == ["smallest", "Shunted-T"]
+    assert [trace.name for trace in framed] == ["smallest", "Shunted-T"]
+    assert len({trace.marker.symbol for trace in framed}) == 2
+    assert not [trace for trace in figure.data if "text" in (trace.mode or "")]
     assert "smallest, Shunted-T" in page
 
 
