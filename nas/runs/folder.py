@@ -26,7 +26,6 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.lock = self.path / ".lock"
         self.config_file = self.path / "config.json"
         self.data = self.path / "data.json"
         self.log = self.path / "log.txt"
@@ -113,6 +112,7 @@ class RunFolder:
         Raises:
             InputError: If another process holds it, or it cannot be written or is no run's.
         """
+        lock_file = self.path / ".lock"
         try:
             if self.path.is_dir() and not self.config_file.exists():
                 others = [p.name for p in self.path.iterdir() if not p.name.startswith(".")]
@@ -122,7 +122,7 @@ class RunFolder:
                         "give an empty or a new folder as `out`"
                     )
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.lock)
+            lock = FileLock(lock_file)
             lock.acquire(timeout=0)
         except Timeout:
             raise InputError(f"{self.path}: another process is running in this folder") from None
@@ -135,7 +135,7 @@ class RunFolder:
 
     def _remove_all_but(self, kept: set[Path]) -> None:
         """Remove what a run has written, and the folder if it held nothing before but our lock."""
-        if {path.name for path in kept} <= {self.lock.name}:
+        if {path.name for path in kept} <= {".lock"}:
             shutil.rmtree(self.path, ignore_errors=True)
             return
         for path in set(self.path.iterdir()) - kept:
