@@ -32,7 +32,6 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.lock = self.path / _LOCK
         self.config_file = self.path / "config.json"
         self.data = self.path / "data.json"
         self.log = self.path / "log.txt"

@@ -1,12 +1,11 @@
 """Which runs there are, how each stands, and how one is removed."""
 
 import csv
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from nas.objectives.objective import MACS
 from nas.runs.folder import RunFolder
@@ -25,7 +24,7 @@ class Listed:
         state: `running`, `finished`, or where it was stopped.
         best: Accuracy and MACs of the best architecture so far; empty where there is none.
         changed: When a file of it was last written, in seconds since 1970.
-        files: The size in bytes of each file but the lock, by device and inode: what is linked
+        files: The size in bytes of each file but locks, by device and inode: what is linked
             from several runs is one.
     """
 
@@ -43,8 +42,8 @@ class Listed:
             InputError: If there is none.
         """
         folder = RunFolder.existing(path)
-        # A look at the lock writes to it.
-        files = (file for file in path.rglob("*") if file.name != folder.lock.name)
+        # To look whether a lock is held is to write to it.
+        files = (file for file in path.rglob("*") if not file.name.startswith(".lock"))
         found = [file.lstat() for file in files if not file.is_dir()]
         return cls(
             path=path,
@@ -84,13 +83,12 @@ def remove(path: Path) -> None:
 
 
 def _state(folder: RunFolder) -> str:
-    try:
-        with FileLock(folder.lock, timeout=0):
-            pass
-    except Timeout:
-        return "running"
-    except OSError:  # who cannot write there can look all the same
-        pass
+    if os.access(folder.path, os.W_OK):  # who cannot write there may look all the same
+        try:
+            with folder.locked():
+                pass
+        except InputError:
+            return "running"
     if not folder.checkpoint.exists():
         return "stopped in training"
     # Every process writes the configuration, and a summary when it has come to the end.
