@@ -166,7 +166,7 @@ class Effort:
     short_list: int
 
 
-DEFAULT = Effort(steps=820, trials=80, search_images=600, short_list=10)
+DEFAULT = Effort(steps=900, trials=80, search_images=600, short_list=10)
 """Ten minutes on two CPU cores with the embedded data; the steps are those of `base` under two
 billion multiply-adds, and others where a step is cheaper (`default_steps`)."""
 

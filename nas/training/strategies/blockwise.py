@@ -9,11 +9,6 @@ waits for another, and whatever the operators before it, a stage sees what a tra
 No choice may win by having been trained first. So the teacher is no member of the space and shares
 no weight with one: a small residual network, which learns in few and cheap steps before all else.
 
-Of several random subnets the costliest learns (AttentiveNAS, Wang et al., 2021, arXiv 2011.09011,
-section 3, draws several, too, and trains the one that it expects most of). Shared weights are
-prefixes: the last channels of a wide subnet are in few of those that are drawn evenly, and what
-they would be worth is not seen.
-
 In the end random subnets learn as a whole, from the labels and from the teacher's answers: what is
 compared later is their accuracy, not how well they imitate.
 """
@@ -33,7 +28,7 @@ from nas.training.strategies.strategy import (
     Strategy,
     TeacherPlan,
 )
-from nas.utilities.bounds import Amount, Positive
+from nas.utilities.bounds import Amount, Count, Positive
 
 
 class Blockwise(Strategy):
@@ -43,24 +38,25 @@ class Blockwise(Strategy):
         teacher: Steps of the teacher for each step of the subnets.
         teacher_rate: Factor of the learning rate in the teacher's steps.
         stages: Share of the subnets' steps, the first, in which stages learn side by side.
+        stages_limit: Most steps in which they do. It is a start; what imitates a teacher well need
+            not be what learns well from labels, so that more of it ranks subnets worse.
         stages_rate: Factor of the learning rate in those steps. A stage that imitates bears a rate
             at which whole subnets forget what they knew.
         warmup: Share of the subnets' steps in which the rate rises again, once they begin to learn
             as a whole.
         labels: Weight of the labels in what a subnet learns from.
         answers: Weight of the teacher's answers.
-        draws: Random subnets of a step, of which the one with the most multiply-adds learns.
     """
 
     name: Literal["blockwise"] = "blockwise"
     teacher: Annotated[float, Field(gt=0, le=100)] = 0.75
     teacher_rate: Positive = 6.0
     stages: Share = 0.35
+    stages_limit: Count = 350
     stages_rate: Positive = 3.0
     warmup: Share = 0.03
     labels: Amount = 0.5
     answers: Amount = 0.5
-    draws: Annotated[int, Field(ge=1, le=100)] = 2
 
     @model_validator(mode="after")
     def _something_is_learned(self) -> Self:
@@ -79,9 +75,7 @@ class Blockwise(Strategy):
 
     def plan(self, course: Course, step: int) -> tuple[Lesson]:
         """A random subnet, its stages side by side or as a whole."""
-        rng = course.rng(step)
-        drawn = [course.constrained.sample(rng) for _ in range(self.draws)]
-        subnet = max(drawn, key=lambda architecture: course.constrained.cost(architecture).macs)
+        subnet = course.constrained.sample(course.rng(step))
         on_a_map = not subnet.stages[0].class_token
         begin = self._first_whole(course.steps)
         by_stage = on_a_map and step < begin
@@ -104,4 +98,4 @@ class Blockwise(Strategy):
 
     def _first_whole(self, steps: int) -> int:
         """The first step in which a subnet learns as a whole."""
-        return math.ceil(self.stages * steps)
+        return min(math.ceil(self.stages * steps), self.stages_limit)

@@ -134,21 +134,18 @@ def test_the_optimizer_forgets_where_whole_subnets_begin(steps: int, begin: int)
     assert not SinglePath().restarts(steps) and not Sandwich().restarts(steps)
 
 
-def test_of_the_subnets_that_blockwise_draws_the_costliest_learns() -> None:
-    course = course_of(20)
-    for step in range(course.steps):
-        rng = course.rng(step)
-        drawn = [course.constrained.sample(rng) for _ in range(3)]
-        for draws in (1, 2, 3):
-            (lesson,) = QUARTER.model_copy(update={"draws": draws}).plan(course, step)
-            macs = [course.constrained.cost(subnet).macs for subnet in drawn[:draws]]
-            assert lesson.subnet == drawn[macs.index(max(macs))]
+def test_stages_learn_side_by_side_in_no_more_steps_than_the_limit() -> None:
+    strategy = QUARTER.model_copy(update={"stages_limit": 20})
+    lessons = [lesson for plan in plans(strategy, 90) for lesson in plan]
+    assert [lesson.side_by_side for lesson in lessons] == [True] * 20 + [False] * 70
+    assert strategy.restarts(90) == (20,)
 
 
 @pytest.mark.parametrize(
     ("changes", "first"),
     [
         ({"stages": 0.1}, 9),
+        ({"stages_limit": 12}, 12),
         ({"stages_rate": 5.0}, 0),
         ({"warmup": 0.2}, 36),
         ({"labels": 0.75}, 0),
@@ -274,7 +271,7 @@ def test_a_changed_number_of_a_strategy_survives_json() -> None:
         ({"name": "blockwise", "stages_rate": -1.0}, "stages_rate"),
         ({"name": "blockwise", "labels": 0.0, "answers": 0.0}, "subnets would learn nothing"),
         ({"name": "blockwise", "answers": -1.0}, "answers"),
-        ({"name": "blockwise", "draws": 0}, "draws"),
+        ({"name": "blockwise", "stages_limit": -1}, "stages_limit"),
     ],
 )
 def test_a_strategy_that_cannot_be_is_refused_by_name(value: object, told: str) -> None:
