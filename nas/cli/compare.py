@@ -1,6 +1,7 @@
 """`compare`: several runs beside each other."""
 
 import argparse
+import math
 from pathlib import Path
 
 from nas.cli.arguments import Commands
@@ -47,7 +48,7 @@ def _compare(options: argparse.Namespace) -> None:
             best = compared.best
             cells = ("", "", "")
             if best is not None:
-                alone = percent(best["tried"]) if best["tried"] == best["tried"] else ""
+                alone = "" if math.isnan(best["tried"]) else percent(best["tried"])
                 cells = (alone, percent(best["accuracy"]), MACS.cell(best["macs"]))
             volumes = (row["hypervolume_at_equal_evaluations"], row["hypervolume"])
             table.add_row(
