@@ -85,8 +85,6 @@ def retrain_run(
         raise InputError(f"`validate` {validate:g} is outside 0 to {LARGEST_HELD_OUT:g}")
     if tensorboard:
         check_tensorboard_installed()
-    networks_to_train(folder, start)  # refuses what is not there, before the data are loaded
-    folder.retrained(name)  # likewise a name that cannot be used
     if recipe is None:
         recipe = "default" if start in (SCRATCH, SUPERNET) else "finetune"
     if recipe not in RECIPES:
@@ -130,6 +128,8 @@ def retrain_run(
         )
         for rate in rates
     ]
+    networks_to_train(folder, start)  # refuses what is not there, before the data are loaded
+    folder.retrained(name)  # likewise a name that cannot be used
     execution = _execution(workers, ray_address, ray_wait, loader_workers, config, device)
     source = data_again(config, data)
     loaded = load_data(
