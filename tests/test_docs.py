@@ -111,7 +111,7 @@ def test_every_word_of_a_summary_is_explained() -> None:
     networks = [design.architecture for design in DESIGNS]
     networks += [space.sample(Random(seed)) for space in PRESETS.values() for seed in range(20)]
     stages = [stage for network in networks for stage in network.stages]
-    words = {word for stage in stages for word in stage.mixer.words(stage.sharing)}
+    words = {word.text for stage in stages for word in stage.mixer.words(stage.sharing)}
     words |= {pooling.short for pooling in POOLINGS.values()}
     words |= {f"{kind.short} 4" for kind in FEED_FORWARDS.values()}
     assert not {without_numbers(word) for word in words} - explained

@@ -107,6 +107,10 @@ def tune_trainings(
             on_report(trial.config["place"], result)
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            try:
+                cluster.await_head()
+            except InputError as error:
+                raise _GivenUp(error) from None
             on_death(trial.config["place"])
 
     told = Told()

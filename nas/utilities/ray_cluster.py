@@ -238,7 +238,8 @@ class RayCluster:
             InputError: If the cluster is gone, or the step has had no worker for too long.
         """
         now = time.monotonic()
-        self._call_head(now)
+        if now - self._called >= _BETWEEN_CALLS:
+            self._call_head()
         if served:
             self._waits_since, self._told = None, False
             return
@@ -254,21 +255,34 @@ class RayCluster:
             self._told = True
             self._tell(f"waiting for Ray: {missing} ({_free()}); for {limit} at most")
 
-    def _call_head(self, now: float) -> None:
-        """See every now and then that the head is there; Ray itself would wait, and then exit."""
-        if now - self._called < _BETWEEN_CALLS:
-            return
-        self._called = now
+    def await_head(self) -> None:
+        """Wait until the head answers: what dies with it does not fail by itself.
+
+        Raises:
+            InputError: If the cluster is gone.
+        """
+        while not self._call_head():
+            time.sleep(_BETWEEN_CALLS)
+
+    def _call_head(self) -> bool:
+        """See whether the head is there; Ray itself would wait, and then exit.
+
+        Raises:
+            InputError: If it has been silent for too long.
+        """
+        self._called = time.monotonic()
         try:
             socket.create_connection(self._head, timeout=_BETWEEN_CALLS).close()
-            self._answered = now
         except OSError:
-            if now - self._answered > _GONE_AFTER:
+            if self._called - self._answered > _GONE_AFTER:
                 self._gone = True
                 raise InputError(
                     "the head of the Ray cluster does not answer any more; the same command goes "
                     "on when it is back"
                 ) from None
+            return False
+        self._answered = self._called
+        return True
 
     def _join(self, ray: Any, address: str) -> None:
         _see_that_it_answers(address)

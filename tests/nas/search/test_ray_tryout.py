@@ -62,13 +62,16 @@ def test_when_the_head_of_its_cluster_is_lost_a_tryout_ends_with_one_line(
     tryout: Any = Endless(tmp_path)
     never = {"stop": StopRequest(), "on_step": print, "on_tried": print}
     try:
-        with pytest.raises(InputError, match=r"does not answer any more; the same command goes on"):
+        with (
+            RayCluster(machines.address) as cluster,
+            pytest.raises(InputError, match=r"does not answer any more; the same command goes on"),
+        ):
             halve_on_ray(
                 tryout,
                 [PRESETS["tiny"].sample(random.Random(5))],
                 workers=1,
                 threads=1,
-                cluster=RayCluster(machines.address),
+                cluster=cluster,
                 **never,
             )
     finally:
