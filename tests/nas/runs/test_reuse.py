@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from small_runs import SMALL, Outcome, command, constrained_nano
+from small_runs import SMALL, Outcome, command, constrained_nano, small_config
 
 from nas import open_run
 from nas.runs.configure import configure
 from nas.runs.folder import RunFolder
 from nas.runs.reuse import TRAINED_WITH, Origin, TrainedSupernet
+from nas.utilities.errors import InputError
 
 FLAGS = ("search", *SMALL, "--steps", "4")
 """Of the fixture `eight`, but for trials, short list and folder; of flags that come twice the last
@@ -276,3 +277,22 @@ def test_images_may_be_moved_and_not_changed(tmp_path: Path) -> None:
     told = f"error: --data {moved}: the data are not those that {run} began with: 1 gone"
     assert outcome.err.startswith(told)
     assert not third.exists()
+
+
+def test_weights_that_a_teacher_taught_want_the_same_teacher_for_the_short_list(
+    tmp_path: Path,
+) -> None:
+    taught = small_config(teacher="resnet18 3ad1424ecab565e5", token_labels=True)
+    trained = TrainedSupernet(
+        folder=RunFolder(tmp_path),
+        config=taught,
+        digest="0" * 16,
+        origin=Origin(run="there", limits={}, image_size=224, seconds=1.0),
+    )
+    with pytest.raises(InputError, match=r"`teacher`: resnet18 \w+ taught `supernet`"):
+        trained.configured(small_config(), {"budget"})
+    again = small_config(teacher=taught.teacher, token_labels=True)
+    assert trained.configured(again, {"budget", "teacher"}).supernet == "0" * 16
+    other = small_config(teacher="resnet50 00112233445566aa", token_labels=True)
+    with pytest.raises(InputError, match=r"`teacher` contradicts `supernet`"):
+        trained.configured(other, {"budget", "teacher"})
