@@ -329,8 +329,10 @@ def test_what_belongs_to_another_recipe_is_refused_before_anything_is_trained(
 
 @pytest.mark.slow
 def test_several_at_a_time_by_ray_give_what_they_give_one_after_the_other(
-    run: RunFolder, tmp_path: Path, data: Data
+    run: RunFolder, tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # what Ray reads once holds for later clusters
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "1")
     few = replace(data, test=Part(load_data("digits", image_size=32, seed=2).test, range(100)))
     other = RunFolder(shutil.copytree(run.path, tmp_path / "one-after-the-other"))
     known = train_all(other, few, rates(1e-3, 5e-4))
