@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from nas.latency.table import TimedNetwork
+from nas.latency.conditions import LatencyConditions
+from nas.latency.table import LatencyTable, TimedNetwork
 from nas.objectives.limits import Limits
 from nas.objectives.objective import ACCURACY, MACS, LatencyColumns, Objective, latency_on
 from nas.report.cards import ModelSummary, class_accuracies, model_card
@@ -33,6 +34,7 @@ from nas.search.front import (
 )
 from nas.search.trials import RANDOM_SOURCE, trial_columns
 from search_space import PRESETS, total_cost
+from search_space.segments import segments
 
 CPU, PHONE = LatencyColumns("cpu"), LatencyColumns("phone")
 BY_MACS = (ACCURACY, MACS)
@@ -720,6 +722,12 @@ def test_the_report_draws_the_front_and_says_what_its_words_mean(
     for word in {word for architecture in tiny for word in architecture.words}:
         assert f"<code>{word.text}</code>" in page
         assert html.escape(word.meaning) in page
+    labels = {s.label for architecture in tiny for s in segments(architecture)}
+    conditions = LatencyConditions(device="phone", image_size=224, threads=1)
+    times = LatencyTable(space="tiny", conditions=conditions, segments=dict.fromkeys(labels, 1.0))
+    drawn = {"architectures": known, "tables": {"phone": times}}
+    write_report(tmp_path, table(*rows, limited=()), summary_of(), **drawn)
+    assert (tmp_path / "report.html").read_text().count(">time on phone</text>") == 2
     write_report(tmp_path, table(*rows, limited=()), summary_of())
     assert "svg" not in Tags((tmp_path / "report.html").read_text()).tags
 
