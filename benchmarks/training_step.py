@@ -9,6 +9,9 @@ With `--train-workers N`, `images per second` of the whole training instead: N p
 thread beside one process of N threads, at the same global batch, one after the other.
 
     python -m benchmarks.training_step --train-workers 2 >> results/reference/training_step.txt
+
+On a GPU: `--device cuda --steps 20 --uncounted 20`. Kernels are made for every new shape; with
+`--uncounted 4 --steps 8` these are the greater part of the time.
 """
 
 import argparse
@@ -41,7 +44,6 @@ from search_space import PRESETS
 from supernet import Store, StoreAdamW
 
 BUDGETS = {"base": 2e9, "tiny": 3e8}
-UNCOUNTED = 3
 
 
 def constrained(space_name: str) -> ConstrainedSpace:
@@ -52,25 +54,42 @@ def constrained(space_name: str) -> ConstrainedSpace:
     )
 
 
-def parts(space_name: str, *, batch_size: int, size: int, steps: int) -> dict[str, float]:
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has done what was queued; a CPU queues nothing."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def parts(
+    space_name: str,
+    *,
+    batch_size: int,
+    size: int,
+    steps: int,
+    uncounted: int,
+    device: torch.device,
+) -> dict[str, float]:
     """Median milliseconds of each part of a step."""
     chosen, rng = constrained(space_name), random.Random(0)
     space = chosen.space
-    store, teacher = Store(space, num_classes=10), Teacher(space, num_classes=10)
+    store = Store(space, num_classes=10, device=device)
+    teacher = Teacher(space, num_classes=10).to(device)
     optimizer = StoreAdamW(store)
     settings = TrainingSettings(steps=1, batch_size=batch_size, lr=1e-3, seed=0)
     learner = TeacherLearner(teacher, settings)
-    images = torch.randn(batch_size, 3, size, size)
-    labels = torch.randint(10, (batch_size,))
+    images = torch.randn(batch_size, 3, size, size, device=device)
+    labels = torch.randint(10, (batch_size,), device=device)
     times: dict[str, list[float]] = defaultdict(list)
 
     @contextmanager
     def timed(part: str) -> Iterator[None]:
+        synchronize(device)
         start = time.perf_counter()
         yield
+        synchronize(device)
         times[part].append(1000 * (time.perf_counter() - start))
 
-    for _ in range(UNCOUNTED + steps):
+    for _ in range(uncounted + steps):
         subnet = chosen.sample(rng)
         with timed("build subnet"):
             network = store.subnet(subnet).train()
@@ -88,7 +107,7 @@ def parts(space_name: str, *, batch_size: int, size: int, steps: int) -> dict[st
             for loss in learner.losses(0, images, labels):
                 loss.backward()
             learner.update(lr=1e-4)
-    return {part: statistics.median(some[UNCOUNTED:]) for part, some in times.items()}
+    return {part: statistics.median(some[uncounted:]) for part, some in times.items()}
 
 
 def images_per_second(
@@ -138,6 +157,8 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--size", type=int, default=64, help="pixels of the images")
     parser.add_argument("--steps", type=int, default=15)
+    parser.add_argument("--uncounted", type=int, default=3, help="steps before those")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--train-workers", type=int, default=1)
     options = parser.parse_args()
     shared = {name: getattr(options, name) for name in ("batch_size", "size", "steps")}
@@ -154,9 +175,10 @@ def main() -> None:
                 flush=True,
             )
             continue
-        found = parts(name, **shared)
+        found = parts(name, uncounted=options.uncounted, device=options.device, **shared)
         told = ", ".join(f"{part} {value:.0f}" for part, value in found.items())
-        print(f"{name}, {options.batch_size} images, {options.threads} threads: {told}", flush=True)
+        where = f"{options.threads} threads" if options.device.type == "cpu" else options.device
+        print(f"{name}, {options.batch_size} images, {where}: {told}", flush=True)
 
 
 if __name__ == "__main__":

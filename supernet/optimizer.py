@@ -97,7 +97,9 @@ class StoreAdamW:
         self.combine = combine
         self.first = {name: torch.zeros_like(t) for name, t in store.parameters.items()}
         self.second = {name: torch.zeros_like(t) for name, t in store.parameters.items()}
-        self.steps = {name: torch.tensor(0.0) for name in store.parameters}
+        # One tensor, so that all counts are read at once.
+        self._counts = torch.zeros(len(store.parameters))
+        self.steps = dict(zip(store.parameters, self._counts.unbind(), strict=True))
 
     @torch.no_grad()
     def step(self, networks: Iterable[Network], *, lr: float) -> float:
@@ -119,30 +121,39 @@ class StoreAdamW:
         regions = [
             (name, region) for name, shapes in used.items() for region in _disjoint(name, shapes)
         ]
-        gradients = [self.store.gradients[name][region] for name, region in regions]
+        accumulated = [self.store.gradients[name][region] for name, region in regions]
+        # Fused kernels read memory from end to end: a view with gaps goes there and back.
+        gradients = [gradient.contiguous() for gradient in accumulated]
         self.combine(gradients)
         norm = get_total_norm(gradients)
-        # Scaled unconditionally: a branch on the norm would wait for the device.
-        torch._foreach_mul_(gradients, (self.clip_norm / (norm + 1e-6)).clamp(max=1.0))
-        most = max(float(steps) for steps in self.steps.values())
+        # What gradients are divided by; a branch on the norm would wait for the device.
+        excess = ((norm + 1e-6) / self.clip_norm).clamp(min=1.0)
+        steps = dict(zip(self.steps, self._counts.tolist(), strict=True))
+        most = max(steps.values())
         groups: dict[tuple[bool, float], list[tuple[str, Region, Tensor]]] = {}
         for (name, region), gradient in zip(regions, gradients, strict=True):
             setting = self.store.parameter_settings[name]
-            rarity = (most + 1) / (float(self.steps[name]) + 1)
+            rarity = (most + 1) / (steps[name] + 1)
             # A power of two, so that groups are few.
             catching_up = min(self.most_catching_up, 2.0 ** round(math.log2(rarity)))
             key = setting.decayed, setting.lr_scale * catching_up
             groups.setdefault(key, []).append((name, region, gradient))
         for (decayed, scale), chosen in groups.items():
-            # foreach, since torch's fused AdamW silently misreads views with gaps on the CPU.
+            views = [
+                [tensors[name][region] for name, region, _ in chosen]
+                for tensors in (self.store.parameters, self.first, self.second)
+            ]
+            weights, first, second = ([view.contiguous() for view in some] for some in views)
+            counts = torch.tensor([steps[name] for name, _, _ in chosen])
             adamw(
-                [self.store.parameters[name][region] for name, region, _ in chosen],
+                weights,
                 [gradient for _, _, gradient in chosen],
-                [self.first[name][region] for name, region, _ in chosen],
-                [self.second[name][region] for name, region, _ in chosen],
+                first,
+                second,
                 [],
-                [self.steps[name].clone() for name, _, _ in chosen],
-                foreach=True,
+                list(counts.to(norm.device).unbind()),
+                fused=True,
+                grad_scale=excess,
                 amsgrad=False,
                 beta1=self.betas[0],
                 beta2=self.betas[1],
@@ -151,9 +162,12 @@ class StoreAdamW:
                 eps=self.eps,
                 maximize=False,
             )
+            for view, dense in zip(chain(*views), chain(weights, first, second), strict=True):
+                if dense is not view:
+                    view.copy_(dense)
         for name in used:
             self.steps[name] += 1
-        torch._foreach_zero_(gradients)
+        torch._foreach_zero_(accumulated)
         return float(norm)
 
     def restart(self) -> None:

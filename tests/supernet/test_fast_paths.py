@@ -35,7 +35,8 @@ def test_paths_of_training_and_of_inference_are_never_open_together() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             assert not fast_paths.open_paths(x).linear_as_convolution
     assert any(training)
-    assert all(one != other for one, other in zip(training, inference, strict=True))
+    assert any(inference)
+    assert not any(one and other for one, other in zip(training, inference, strict=True))
 
 
 def test_only_what_helps_any_device_is_open_off_the_cpu() -> None:
@@ -134,6 +135,35 @@ def test_depthwise_convolution_is_one_function_with_and_without_gradients(
     torch.testing.assert_close(gradients, expected, atol=1e-4, rtol=1e-4)
     with torch.autocast("cpu", torch.bfloat16):
         assert conv(x).dtype == torch.bfloat16
+
+
+def test_a_depthwise_convolution_by_plane_gives_and_learns_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    conv, x = DepthwiseConv(WIDTH), image_map(6, 5).requires_grad_()
+    inputs = (x, *conv.parameters())
+
+    def results() -> list[Tensor]:
+        y = conv(x)
+        return [y, *torch.autograd.grad(y.square().sum(), inputs)]
+
+    expected = results()
+    given: list[Tensor] = []
+    convolve = F.conv2d
+
+    def noted(planes: Tensor, *arguments: Tensor, **settings: int) -> Tensor:
+        given.append(planes)
+        return convolve(planes, *arguments, **settings)
+
+    on_a_gpu = fast_paths.Paths(depthwise_by_plane=True)
+    monkeypatch.setattr(fast_paths, "open_paths", lambda x: on_a_gpu)
+    monkeypatch.setattr(F, "conv2d", noted)
+    torch.testing.assert_close(results(), expected)
+    monkeypatch.setattr(fast_paths, "SMALL_BATCH", x.numel() - 1)
+    torch.testing.assert_close(results(), expected)
+    small, large = given
+    assert small.is_contiguous()
+    assert large.data_ptr() == x.data_ptr()
 
 
 @pytest.mark.parametrize("size", [(2, 2), (4, 5)])
