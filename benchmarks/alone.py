@@ -72,6 +72,15 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def add_row(table: Path, columns: Sequence[str], row: Mapping[str, object]) -> None:
+    """Write a row behind those that a table has."""
+    with table.open("a", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        if file.tell() == 0:
+            writer.writeheader()
+        writer.writerow(row)
+
+
 def work_off(trainings: Sequence[Training], table: Path, options: argparse.Namespace) -> None:
     """Make the rows that the table lacks.
 
@@ -88,11 +97,7 @@ def work_off(trainings: Sequence[Training], table: Path, options: argparse.Names
         if number % parts != part or training.key in done:
             continue
         row = _row(training, table, options)
-        with table.open("a", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            if file.tell() == 0:
-                writer.writeheader()
-            writer.writerow(row)
+        add_row(table, COLUMNS, row)
         print(
             f"{training.name} seed {training.seed} steps {training.steps}: "
             f"{100 * row['test']:.1f} % in {row['seconds']} s",
@@ -148,8 +153,7 @@ def _row(training: Training, table: Path, options: argparse.Namespace) -> Mappin
         "steps": training.steps,
         "macs": cost.macs,
         "params": cost.params,
-        "search": _accuracy(network, data, "search"),
-        "test": _accuracy(network, data, "test"),
+        **accuracies(network, data),
         "seconds": round(seconds),
         "summary": training.architecture.summary,
         "architecture": training.architecture.model_dump_json(),
@@ -161,7 +165,11 @@ def _row(training: Training, table: Path, options: argparse.Namespace) -> Mappin
     return row
 
 
-def _accuracy(network: Network, data: Data, split: str) -> float:
-    images, labels = materialise(getattr(data, split), limit=None, seed=0)
-    correct = count_correct(network, images, labels, mean=data.mean, std=data.std)
-    return round(correct / len(labels), 4)
+def accuracies(network: Network, data: Data) -> dict[str, float]:
+    """Of a network on the splits `search` and `test`, 0 to 1."""
+    found = {}
+    for split in ("search", "test"):
+        images, labels = materialise(getattr(data, split), limit=None, seed=0)
+        correct = count_correct(network, images, labels, mean=data.mean, std=data.std)
+        found[split] = round(correct / len(labels), 4)
+    return found

@@ -11,7 +11,6 @@ adds two. A row that is there is not made again; a training that was killed goes
 """
 
 import argparse
-import csv
 import time
 from collections.abc import Iterator, Mapping
 from itertools import product
@@ -24,11 +23,18 @@ from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.alone import Training, add_options, data_of, recipe, rows_of
+from benchmarks.alone import (
+    Training,
+    accuracies,
+    add_options,
+    add_row,
+    data_of,
+    recipe,
+    rows_of,
+)
 from nas.data import materialise, normalise
 from nas.runs.folder import RunFolder
 from nas.runs.run import trained_store
-from nas.training.accuracy import count_correct
 from nas.training.alone import train_alone
 from nas.training.given_teacher import given_teacher, named
 from nas.training.loop import Session, autocast, train
@@ -100,11 +106,7 @@ def learn(options: argparse.Namespace) -> None:
         if any(key.items() <= row.items() for row in rows_of(options.out)):
             continue
         row = {"name": name, **key, **_learned(training, start, teacher, options)}
-        with options.out.open("a", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            if file.tell() == 0:
-                writer.writeheader()
-            writer.writerow(row)
+        add_row(options.out, COLUMNS, row)
         print(", ".join(f"{column} {row[column]}" for column in COLUMNS), flush=True)
 
 
@@ -135,13 +137,9 @@ def _learned(
         on_progress=lambda point: None,
         teacher=given,
     )
-    found: dict[str, object] = {"seconds": round(time.monotonic() - began)}
-    for split in ("search", "test"):
-        images, labels = materialise(getattr(data, split), limit=None, seed=0)
-        correct = count_correct(network, images, labels, mean=data.mean, std=data.std)
-        found[split] = round(correct / len(labels), 4)
+    seconds = round(time.monotonic() - began)
     state.unlink(missing_ok=True)
-    return found
+    return {"seconds": seconds, **accuracies(network, data)}
 
 
 def main() -> None:
