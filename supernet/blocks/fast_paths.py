@@ -150,7 +150,7 @@ def depthwise_convolution(
         y = y.permute(1, 2, 0).reshape(x.shape)
         return y if bias is None else y + bias.to(y.dtype)
     first = to_channels_first(x)
-    if x.numel() <= SMALL_BATCH and open_paths(x).depthwise_by_plane:
+    if open_paths(x).depthwise_by_plane and x.numel() <= SMALL_BATCH:
         first = first.contiguous()
     y = F.conv2d(first, weight, bias, stride=stride, padding=padding, groups=x.shape[-1])
     return to_channels_last(y)
