@@ -29,7 +29,7 @@ from nas.runs.steps.measure import measure
 from nas.runs.steps.search import search, shared_bytes
 from nas.runs.steps.train import train
 from nas.runs.steps.tryout import tryout
-from nas.search.study import load_study, records
+from nas.search.study import load_study, records, with_genes
 from nas.search.trials import trials_table
 from nas.training.given_teacher import GivenTeacher
 from nas.utilities.devices import is_here
@@ -164,8 +164,9 @@ def report(folder: RunFolder, console: Console) -> None:
     if not folder.summary.exists():
         raise InputError(f"{folder.path}: the search has not finished; run its command again")
     summary = RunSummary.load(folder.summary)
-    known = records(load_study(folder.journal))
-    trials = trials_table(known, summary.objectives)
+    study = load_study(folder.journal)
+    known = records(study)
+    trials = with_genes(trials_table(known, summary.objectives), study)
     write_report(
         folder.path,
         trials,

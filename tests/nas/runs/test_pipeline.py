@@ -99,6 +99,8 @@ def test_the_files_of_a_run_agree_with_each_other(small_run: Path) -> None:
     evaluated = trials[trials["state"] == "evaluated"]
     assert (evaluated["macs"] <= 200_000_000).all()
     assert evaluated["accuracy"].between(0, 1).all()
+    genes = trials[list(NANO.genes)].to_dict("records")
+    assert [NANO.decode(chosen).hash for chosen in genes] == trials["hash"].tolist()
     front = pd.read_csv(small_run / "pareto.csv")
     assert set(front["hash"]) <= set(evaluated["hash"])
     environment = json.loads((small_run / "environment.json").read_text())
