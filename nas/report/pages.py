@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import math
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -39,6 +38,7 @@ from nas.search.front import (
     ranked_front,
 )
 from nas.search.trials import UNNAMED_SOURCES
+from nas.utilities.commands import typed
 from nas.utilities.files import write_text
 from nas.utilities.units import format_seconds
 
@@ -90,12 +90,11 @@ def write_report(
 
 def next_commands(folder: Path) -> list[tuple[str, str]]:
     """What to type after a search that evaluated something: pairs of purpose and command."""
-    run = shlex.quote(str(folder))
-    spec = shlex.quote(str(folder / "best" / "architecture.json"))
+    spec = folder / "best" / "architecture.json"
     return [
-        ("train the best architectures alone", f"python -m nas retrain {run} --top 3"),
-        ("look at the best one, block by block", f"python -m nas describe {spec}"),
-        ("redraw this report", f"python -m nas plot {run}"),
+        ("train the best architectures alone", typed("retrain", folder, "--top", "3")),
+        ("look at the best one, block by block", typed("describe", spec)),
+        ("redraw this report", typed("plot", folder)),
     ]
 
 

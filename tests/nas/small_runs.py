@@ -48,7 +48,7 @@ class Outcome(NamedTuple):
 
 
 def command(*arguments: str | Path, **handed: object) -> Outcome:
-    """Run `python -m nas ARGUMENTS`, in this process; `handed` as in `nas.cli.main`."""
+    """Run `nas ARGUMENTS`, in this process; `handed` as in `nas.cli.main`."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["nas", *map(str, arguments)])
