@@ -26,6 +26,7 @@ from nas.cli import (
     sample,
     search,
     space,
+    watch,
 )
 from nas.cli.arguments import STOPPED, Parser
 from nas.utilities.commands import program, typed
@@ -135,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (
-        *(search, retrain, plot, front, compare, runs),
+        *(search, watch, retrain, plot, front, compare, runs),
         *(profile, export, convert),
         *(space, sample, describe, designs),
     ):

@@ -7,6 +7,8 @@ were made are not repeated, and what is exported and shown is written anew.
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -39,6 +41,9 @@ from nas.utilities.files import write_json
 from nas.utilities.interrupt import StopRequest
 from nas.utilities.ray_cluster import RayCluster
 from search_space import Architecture
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -140,16 +145,19 @@ def run(
             console=console,
         )
         train(job)
+        summarise(job, command, notes, known=()).save(folder.summary_so_far)
         store = trained_store(folder, device=config.device)
         ended = search(job, store)
         measure(job, store, methods)
         tryout(job, store)
-        summary = summarise(job, command, [*notes, *([ended] if ended else [])])
+        known = records(load_study(folder.journal)).values()
+        summary = summarise(job, command, [*notes, *([ended] if ended else [])], known)
         summary.save(folder.summary)
         export(job, store, summary)
         report(folder, console)
+        folder.summary_so_far.unlink()
         if not folder.best.exists():
-            if any(record.was_evaluated for record in records(load_study(folder.journal)).values()):
+            if any(record.was_evaluated for record in known):
                 raise NothingFound("every architecture that was evaluated is too slow as measured")
             raise NothingFound(f"no architecture was evaluated: {ended}")
 
@@ -164,13 +172,37 @@ def report(folder: RunFolder, console: Console) -> None:
     if not folder.summary.exists():
         raise InputError(f"{folder.path}: the search has not finished; run its command again")
     summary = RunSummary.load(folder.summary)
+    trials = write_pages(folder, folder.path, summary)
+    console.print()
+    console.print(summary_table(trials, summary))
+    console.print(f"\nreport: {folder.path / 'report.html'}", soft_wrap=True)
+    for purpose, line in next_commands(folder.path) if folder.best.exists() else []:
+        console.print(f"{purpose}:")
+        console.print(f"    {line}", style="bold", soft_wrap=True)
+
+
+def write_pages(
+    folder: RunFolder, target: Path, summary: RunSummary, *, under_way: str = ""
+) -> "pd.DataFrame":
+    """Write the tables and pages of what a run has found into a folder, and give the trials.
+
+    Args:
+        folder: Of the run.
+        target: Where they go.
+        summary: Of the run.
+        under_way: As `write_report` takes it.
+
+    Raises:
+        InputError: If what the run wrote is damaged.
+    """
     study = load_study(folder.journal)
     known = records(study)
     trials = with_genes(trials_table(known, summary.objectives), study)
     write_report(
-        folder.path,
+        target,
         trials,
         summary,
+        under_way=under_way,
         architectures={
             record.hash: Architecture.model_validate(record.architecture)
             for record in known.values()
@@ -181,9 +213,4 @@ def report(folder: RunFolder, console: Console) -> None:
             if (path := folder.latency_table(device)).exists()
         },
     )
-    console.print()
-    console.print(summary_table(trials, summary))
-    console.print(f"\nreport: {folder.path / 'report.html'}", soft_wrap=True)
-    for purpose, line in next_commands(folder.path) if folder.best.exists() else []:
-        console.print(f"{purpose}:")
-        console.print(f"    {line}", style="bold", soft_wrap=True)
+    return trials
