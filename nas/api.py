@@ -65,6 +65,7 @@ def search(
     loader_workers: int | None = None,
     name: str | None = None,
     out: str | Path | None = None,
+    tensorboard: bool = False,
     progress: bool = True,
     **limits: str | float | None,
 ) -> Run:
@@ -122,6 +123,8 @@ def search(
         loader_workers: Processes that load images.
         name: Of the run's folder below `results/`; by default it tells data, space and budget.
         out: The run's folder, if it is to be elsewhere.
+        tensorboard: Write losses, accuracies and the hypervolume into the folder `tensorboard` in
+            the run's, too.
         progress: Show what goes on.
         limits: On objectives that were added to `nas.objectives.objective.CLOSED_FORM`.
 
@@ -137,10 +140,10 @@ def search(
     asked |= asked.pop("limits")
     del asked["progress"]
     from nas.runs.configure import configure
-    from nas.runs.start import EXECUTION, PLACE, start
+    from nas.runs.start import EXECUTION, WRITTEN, start
 
     command = f"nas.search({_given(search, asked)})"
-    apart = {name: asked.pop(name) for name in (*EXECUTION, *PLACE)}
+    apart = {name: asked.pop(name) for name in (*EXECUTION, *WRITTEN)}
     return start(configure(**asked), command=command, console=_console(progress), **apart)
 
 

@@ -173,6 +173,12 @@ def add(commands: Commands) -> None:
         help="of the run's folder below results/; by default it tells data, space and budget",
     )
     parser.add_argument("--out", type=Path, help="the run's folder, if it is to be elsewhere")
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write losses, accuracies and the hypervolume into tensorboard/ in the run's folder, "
+        "too",
+    )
 
 
 def _told(table: Mapping[str, object]) -> str:
@@ -184,13 +190,13 @@ def _told(table: Mapping[str, object]) -> str:
 def _search(options: argparse.Namespace) -> None:
     from nas.runs.configure import configure
     from nas.runs.latency_tables import MEASURED_HERE
-    from nas.runs.start import EXECUTION, PLACE, start
+    from nas.runs.start import EXECUTION, WRITTEN, start
     from nas.utilities.interrupt import Interrupted
     from nas.utilities.progress import terminal
 
     asked = vars(options).copy()
     machine = {name: asked.pop(name) for name in EXECUTION}
-    place = {name: asked.pop(name) for name in PLACE}
+    written = {name: asked.pop(name) for name in WRITTEN}
     command = asked.pop("command_line")
     methods = asked.pop("methods") or MEASURED_HERE
     del asked["action"]
@@ -201,7 +207,7 @@ def _search(options: argparse.Namespace) -> None:
             command=command,
             console=console,
             methods=methods,
-            **place,
+            **written,
             **machine,
         )
     except Interrupted as interrupted:

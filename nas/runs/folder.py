@@ -13,7 +13,7 @@ from nas.utilities.differences import first_difference
 from nas.utilities.errors import InputError
 from nas.utilities.files import read_json, write_text
 
-_OWN_FOLDERS = ("best", "front", "latency", "supernet", "tried")
+_OWN_FOLDERS = ("best", "front", "latency", "supernet", "tensorboard", "tried")
 """Folders within a run's that are not for retrainings."""
 
 _LOCK = ".lock"
@@ -45,6 +45,7 @@ class RunFolder:
         self.best = self.path / "best"
         self.front = self.path / "front"
         self.tried = self.path / "tried"
+        self.tensorboard = self.path / "tensorboard"
 
     @classmethod
     def existing(cls, path: str | Path) -> "RunFolder":

@@ -34,6 +34,7 @@ from nas.runs.steps.tryout import tryout
 from nas.search.study import load_study, records, with_genes
 from nas.search.trials import trials_table
 from nas.training.given_teacher import GivenTeacher
+from nas.training.tensorboard import Scalars
 from nas.utilities.devices import is_here
 from nas.utilities.environment import environment
 from nas.utilities.errors import InputError, NothingFound
@@ -62,6 +63,7 @@ def run(
     init: Pretrained | None = None,
     teacher: GivenTeacher | None = None,
     supernet: TrainedSupernet | None = None,
+    tensorboard: bool = False,
 ) -> None:
     """Train, search, export and report, or go on with what is left of it.
 
@@ -78,6 +80,7 @@ def run(
         init: What the supernet begins with; None if all its weights are drawn.
         teacher: Which the user gave, if there is one.
         supernet: Which was trained by another run; None trains one.
+        tensorboard: Whether curves are written for TensorBoard, too.
 
     Raises:
         InputError: If the limits are out of reach, or the folder is not this configuration's.
@@ -103,7 +106,8 @@ def run(
     demands = execution.demands(config)
     if demands and not folder.checkpoint.exists():
         cluster.check(demands, stored_bytes=shared_bytes(config, data))
-    with folder.claimed_for(config), logging_to(folder), cluster:
+    scalars = Scalars(folder.tensorboard if tensorboard else None)
+    with folder.claimed_for(config), logging_to(folder), cluster, scalars:
         logger.info("%s", command)
         console.print(f"run folder: {folder.path}", soft_wrap=True)
         leaks = keep_data(folder, data, trained=supernet.folder if supernet else None)
@@ -143,6 +147,7 @@ def run(
             cluster=cluster,
             stop=stop,
             console=console,
+            scalars=scalars,
         )
         train(job)
         summarise(job, command, notes, known=()).save(folder.summary_so_far)

@@ -25,8 +25,8 @@ from nas.utilities.units import parse_duration
 EXECUTION = ("workers", "train_workers", "ray_address", "ray_wait", "loader_workers")
 """Arguments of `start` that say how the work is spread, and nothing of what comes out."""
 
-PLACE = ("name", "out")
-"""Arguments of `start` that say where the run's folder is."""
+WRITTEN = ("name", "out", "tensorboard")
+"""Arguments of `start` that say what is written where, and nothing of what comes out."""
 
 
 def start(
@@ -40,6 +40,7 @@ def start(
     loader_workers: int | None,
     name: str | None,
     out: str | Path | None,
+    tensorboard: bool,
     console: Console,
     methods: LatencyMethods = MEASURED_HERE,
 ) -> Run:
@@ -55,6 +56,7 @@ def start(
         loader_workers: Processes that load images; None for a default.
         name: Of the run's folder below `results/`; None for one that tells what was asked.
         out: The run's folder, wherever it is, instead of a name.
+        tensorboard: Whether curves are written for TensorBoard, too.
         console: Where progress is shown.
         methods: How latency is found.
 
@@ -96,6 +98,7 @@ def start(
             init=configured.init,
             teacher=configured.teacher,
             supernet=configured.supernet,
+            tensorboard=tensorboard,
             command=command,
             execution=Execution(
                 workers=workers,

@@ -165,6 +165,17 @@ def wait_for(text: str, stream: IO[str]) -> str:
     raise AssertionError(f"{text!r} never came:\n{read}")
 
 
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard reads in a folder: steps and values by tag."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    read = EventAccumulator(str(folder)).Reload()
+    return {
+        tag: [(event.step, event.value) for event in read.Scalars(tag)]
+        for tag in read.Tags()["scalars"]
+    }
+
+
 def small_config(**changes: Any) -> RunConfig:
     """The configuration of a training that takes a second."""
     values: dict[str, Any] = {

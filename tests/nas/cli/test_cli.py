@@ -24,7 +24,7 @@ from nas.runs.configure import Configured, configure
 from nas.runs.folder import RunFolder
 from nas.runs.job import Execution
 from nas.runs.latency_tables import LatencyMethods
-from nas.runs.start import EXECUTION, PLACE
+from nas.runs.start import EXECUTION, WRITTEN
 from nas.training.strategies import STRATEGIES
 from nas.utilities.devices import usable_cpus
 from nas.utilities.interrupt import Interrupted
@@ -844,7 +844,7 @@ def test_a_name_is_that_of_the_run_s_folder_below_results(
 def configured(*flags: str | Path) -> Configured:
     """The run that a search with these flags would be."""
     options = vars(_parser().parse_args(["search", *map(str, flags)]))
-    elsewhere = ("action", *EXECUTION, *PLACE)
+    elsewhere = ("action", *EXECUTION, *WRITTEN)
     return configure(**{name: v for name, v in options.items() if name not in elsewhere})
 
 
