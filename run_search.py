@@ -1,6 +1,6 @@
 """Find vision transformers under a budget: `python run_search.py --budget 2GFLOPs`.
 
-The same as `python -m nas search`; `--help` lists every option.
+The same as `nas search`; `--help` lists every option.
 """
 
 import sys
@@ -8,4 +8,4 @@ import sys
 from nas.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main(["search"], program="python run_search.py"))
+    sys.exit(main(["search"]))

@@ -1,6 +1,6 @@
 """The accuracy that a model card tells, by an ONNX file alone: what the file says, and no torch.
 
-    python -m nas export results/RUN/best
+    nas export results/RUN/best
     python -m benchmarks.card_accuracy results/RUN/best --out results/reference/export/card.txt
 
 Images come from the data of the run, uint8 at the size of the file; normalisation and classes are

@@ -2,7 +2,7 @@
 
     python -m benchmarks.latency_prediction --space base --networks 100 > results/reference/...
 
-Measures a table as `python -m nas profile` does, then draws networks with another seed and times
+Measures a table as `nas profile` does, then draws networks with another seed and times
 each, every pass beside one of the same reference network, whose time corrects for the machine's
 changing speed (the column `slowdown` says by how much; without it predictions can be no better
 than the machine is steady). MACs are a predictor through the best straight line in these very

@@ -1,4 +1,4 @@
-"""`python -m nas`."""
+"""`python -m nas`, which is `nas`."""
 
 import sys
 

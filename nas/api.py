@@ -63,14 +63,16 @@ def search(
     ray_wait: str = "5min",
     threads: int = 1,
     loader_workers: int | None = None,
+    name: str | None = None,
     out: str | Path | None = None,
+    tensorboard: bool = False,
     progress: bool = True,
     **limits: str | float | None,
 ) -> Run:
     """Train a supernet, search it under hard limits, and export the best architectures.
 
     The same call again goes on where the last one stopped. Every argument but `progress` is a flag
-    of `python run_search.py`, which tells more of each.
+    of `nas search`, which tells more of each.
 
     Args:
         budget: Limit on multiply-adds of one image at `image_size`: `"2GFLOPs"`.
@@ -119,7 +121,10 @@ def search(
         ray_wait: How long a step waits where Ray has no room for it: `"90s"`, `"5min"`, `"2h"`.
         threads: CPU threads of one evaluation.
         loader_workers: Processes that load images.
-        out: The run's folder; by default one below `results/`, named by the run.
+        name: Of the run's folder below `results/`; by default it tells data, space and budget.
+        out: The run's folder, if it is to be elsewhere.
+        tensorboard: Write losses, accuracies and the hypervolume into the folder `tensorboard` in
+            the run's, too.
         progress: Show what goes on.
         limits: On objectives that were added to `nas.objectives.objective.CLOSED_FORM`.
 
@@ -133,16 +138,13 @@ def search(
     """
     asked = dict(locals())
     asked |= asked.pop("limits")
-    del asked["out"], asked["progress"]
+    del asked["progress"]
     from nas.runs.configure import configure
-    from nas.runs.start import EXECUTION, start
+    from nas.runs.start import EXECUTION, WRITTEN, start
 
-    machine = {name: asked.pop(name) for name in EXECUTION}
-
-    command = f"nas.search({_given(search, {**asked, **machine, 'out': out})})"
-    return start(
-        configure(**asked), command=command, out=out, console=_console(progress), **machine
-    )
+    command = f"nas.search({_given(search, asked)})"
+    apart = {name: asked.pop(name) for name in (*EXECUTION, *WRITTEN)}
+    return start(configure(**asked), command=command, console=_console(progress), **apart)
 
 
 def open_run(path: str | Path) -> Run:

@@ -1,4 +1,4 @@
-"""The command line: `python -m nas COMMAND`, of which `run_search.py` is `search`.
+"""The command line: `nas COMMAND`, of which `run_search.py` is `search`.
 
 A module for each command, whose `add` describes its arguments and says what runs it.
 """
@@ -7,7 +7,6 @@ import argparse
 import io
 import os
 import re
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -27,8 +26,10 @@ from nas.cli import (
     sample,
     search,
     space,
+    watch,
 )
 from nas.cli.arguments import STOPPED, Parser
+from nas.utilities.commands import program, typed
 from nas.utilities.errors import Disagreement, InputError, NothingFound
 from nas.utilities.interrupt import Ended, ended_by_signals
 from search_space import ArchitectureError
@@ -40,17 +41,11 @@ LONGEST_LINE = 1000
 """Characters of an error, which may quote anything."""
 
 
-def main(
-    command: Sequence[str] = (),
-    program: str = "python -m nas",
-    *,
-    methods: "LatencyMethods | None" = None,
-) -> int:
+def main(command: Sequence[str] = (), *, methods: "LatencyMethods | None" = None) -> int:
     """Run what the process's arguments ask for, after those of `command`.
 
     Args:
         command: Arguments before those of the process.
-        program: What the user typed before them.
         methods: How `search` and `profile` find latency; on this machine by default.
 
     Returns:
@@ -65,7 +60,7 @@ def main(
         _check_text(sys.argv[1:])
         options = _parser().parse_args([*command, *_with_negative_values(sys.argv[1:])])
         action: Callable[[argparse.Namespace], None] = options.action
-        options.command_line = f"{program} {shlex.join(sys.argv[1:])}"
+        options.command_line = typed(*command, *sys.argv[1:])
         options.methods = methods
         with ended_by_signals():
             action(options)
@@ -134,14 +129,14 @@ def _with_negative_values(arguments: Sequence[str]) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="python -m nas",
+        prog=program(),
         description="Architecture search for vision transformers over token pooling and attention "
         "sharing.",
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (
-        *(search, retrain, plot, front, compare, runs),
+        *(search, watch, retrain, plot, front, compare, runs),
         *(profile, export, convert),
         *(space, sample, describe, designs),
     ):

@@ -32,7 +32,6 @@ def add(commands: Commands) -> None:
     """Describe the command's arguments."""
     parser = commands.add_parser(
         "search",
-        prog="python run_search.py",
         help="find architectures under a budget",
         description="Train a supernet, search it under hard limits, export the best architectures. "
         "The same command again goes on where the last one stopped.",
@@ -55,7 +54,7 @@ def add(commands: Commands) -> None:
         metavar="FILE",
         action="append",
         default=[],
-        help="a table from `python -m nas profile` or another tool, needed for a device that is "
+        help="a table from `nas profile` or another tool, needed for a device that is "
         "not here; without one the run measures a small one first",
     )
     add_latency_conditions(limits)
@@ -170,7 +169,15 @@ def add(commands: Commands) -> None:
         help="processes that load images; by default 0 for digits, else one for each CPU",
     )
     parser.add_argument(
-        "--out", type=Path, help="the run's folder; by default one below results/, named by the run"
+        "--name",
+        help="of the run's folder below results/; by default it tells data, space and budget",
+    )
+    parser.add_argument("--out", type=Path, help="the run's folder, if it is to be elsewhere")
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write losses, accuracies and the hypervolume into tensorboard/ in the run's folder, "
+        "too",
     )
 
 
@@ -183,13 +190,14 @@ def _told(table: Mapping[str, object]) -> str:
 def _search(options: argparse.Namespace) -> None:
     from nas.runs.configure import configure
     from nas.runs.latency_tables import MEASURED_HERE
-    from nas.runs.start import EXECUTION, start
+    from nas.runs.start import EXECUTION, WRITTEN, start
     from nas.utilities.interrupt import Interrupted
     from nas.utilities.progress import terminal
 
     asked = vars(options).copy()
     machine = {name: asked.pop(name) for name in EXECUTION}
-    out, command = asked.pop("out"), asked.pop("command_line")
+    written = {name: asked.pop(name) for name in WRITTEN}
+    command = asked.pop("command_line")
     methods = asked.pop("methods") or MEASURED_HERE
     del asked["action"]
     console = terminal()
@@ -197,9 +205,9 @@ def _search(options: argparse.Namespace) -> None:
         start(
             configure(**asked),
             command=command,
-            out=out,
             console=console,
             methods=methods,
+            **written,
             **machine,
         )
     except Interrupted as interrupted:

@@ -1,6 +1,6 @@
 """Latency tables: what each segment of a space takes on a device, and what networks take by that.
 
-A table is a JSON file. `python -m nas profile` measures one; one for a device that does not run
+A table is a JSON file. `nas profile` measures one; one for a device that does not run
 Python may come from any tool, with nothing but `conditions` and `segments` in it.
 """
 

@@ -103,7 +103,7 @@ architecture `{trial["hash"]}`:
 {_inline(run.data)} at {size} px; chance is {percent(run.chance)}; ± is one standard error.
 
 {_weights(trial, run)} The search chose this architecture by these very images, so the figure
-flatters it a little; the test split was not touched. `python -m nas retrain` trains the
+flatters it a little; the test split was not touched. `nas retrain` trains the
 architecture alone, from nothing, and measures it there.
 
 ## Cost

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import math
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -39,6 +38,7 @@ from nas.search.front import (
     ranked_front,
 )
 from nas.search.trials import UNNAMED_SOURCES
+from nas.utilities.commands import typed
 from nas.utilities.files import write_text
 from nas.utilities.units import format_seconds
 
@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from nas.latency.table import LatencyTable
     from search_space import Architecture
 
+
+RELOAD_SECONDS = 10
+"""Between two looks of a page at a run that goes on."""
 
 NO_ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({})
 NO_TABLES: Mapping[str, LatencyTable] = MappingProxyType({})
@@ -61,6 +64,7 @@ def write_report(
     *,
     architectures: Mapping[str, Architecture] = NO_ARCHITECTURES,
     tables: Mapping[str, LatencyTable] = NO_TABLES,
+    under_way: str = "",
 ) -> None:
     """Write `trials.csv`, `pareto.csv`, `pareto.html` and `report.html` into `folder`.
 
@@ -73,6 +77,7 @@ def write_report(
         run: What was asked.
         architectures: By hash; those of the front are drawn, as far as they are given.
         tables: By device, what tells the time of their parts.
+        under_way: How far the run is, if it goes on; the report then loads itself again and again.
 
     Raises:
         InputError: If a table lacks a segment of an architecture that is drawn.
@@ -84,26 +89,34 @@ def write_report(
     write_text(folder / "pareto.csv", front.to_csv(index=False))
     write_text(folder / "pareto.html", _page(_heading(run), plot))
     drawn = _drawn(trials, run, architectures, tables)
-    report = _report(folder, trials, run, plot, drawn)
-    write_text(folder / "report.html", _page(_heading(run), report))
+    report = _report(folder, trials, run, plot, drawn, under_way)
+    write_text(folder / "report.html", _page(_heading(run), report, reloads=bool(under_way)))
+
+
+def write_progress(path: Path, title: str, under_way: str, log: Sequence[str]) -> None:
+    """Write the page of a run without trials, which loads itself again: lines of its log."""
+    lines = html.escape("\n".join(log))
+    heading = f"<h1>{html.escape(title)}</h1>{_warning(under_way)}"
+    write_text(path, _page(title, f"{heading}<pre class='wide'>{lines}</pre>", reloads=True))
 
 
 def next_commands(folder: Path) -> list[tuple[str, str]]:
     """What to type after a search that evaluated something: pairs of purpose and command."""
-    run = shlex.quote(str(folder))
-    spec = shlex.quote(str(folder / "best" / "architecture.json"))
+    spec = folder / "best" / "architecture.json"
     return [
-        ("train the best architectures alone", f"python -m nas retrain {run} --top 3"),
-        ("look at the best one, block by block", f"python -m nas describe {spec}"),
-        ("redraw this report", f"python -m nas plot {run}"),
+        ("train the best architectures alone", typed("retrain", folder, "--top", "3")),
+        ("look at the best one, block by block", typed("describe", spec)),
+        ("redraw this report", typed("plot", folder)),
     ]
 
 
-def _report(folder: Path, trials: pd.DataFrame, run: RunSummary, plot: str, drawn: str) -> str:
+def _report(
+    folder: Path, trials: pd.DataFrame, run: RunSummary, plot: str, drawn: str, under_way: str
+) -> str:
     """The body of `report.html`."""
     front = pareto_front(judged(trials), run.objectives)
     trace = hypervolume_trace(trials, run.objectives, run.reachable)
-    parts = [f"<h1>{html.escape(_heading(run))}</h1>", _result(trials, run)]
+    parts = [f"<h1>{html.escape(_heading(run))}</h1>", _warning(under_way), _result(trials, run)]
     parts.append(f"<section class='plot'>{plot}</section>")
     parts.append(drawn)
     if trace:
@@ -122,7 +135,7 @@ def _report(folder: Path, trials: pd.DataFrame, run: RunSummary, plot: str, draw
     parts += [_latency(trials, run, device) for device in run.latency]
     parts.append(_section("What was asked and how it was measured", _asked(run)))
     parts.append(_section("Trials", _statistics(trials)))
-    if trace:
+    if trace and not under_way:
         steps = (
             f"<p>{html.escape(purpose)}<br>{_code(command)}</p>"
             for purpose, command in next_commands(folder)
@@ -159,9 +172,7 @@ def _result(trials: pd.DataFrame, run: RunSummary) -> str:
     )
     table = _table(["", *_heads(run)], [[name, *_cells(row, run)] for name, row in compared])
     note = f"<p class='note'>{html.escape(note[0].upper() + note[1:])}</p>"
-    warning = run.warning(trials)
-    warned = f"<p class='warning'>{html.escape(warning)}</p>" if warning else ""
-    return f"{warned}<p class='lead'>{lead}</p>{table}{note}"
+    return f"{_warning(run.warning(trials))}<p class='lead'>{lead}</p>{table}{note}"
 
 
 def _drawn(
@@ -287,6 +298,11 @@ def _statistics(trials: pd.DataFrame) -> str:
         names = ", ".join(html.escape(str(source)) for source in sources)
         rows.append(("given first", names))
     return _pairs(rows)
+
+
+def _warning(text: str) -> str:
+    """What a reader should see before the rest; nothing where there is no text."""
+    return f"<p class='warning'>{html.escape(text)}</p>" if text else ""
 
 
 def _section(title: str, body: str) -> str:
@@ -468,21 +484,22 @@ code {{ font: 13px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
 """
 
 
-def _page(title: str, body: str) -> str:
-    """A complete page; its security policy lets it load nothing from anywhere."""
+def _page(title: str, body: str, *, reloads: bool = False) -> str:
+    """A complete page; its security policy lets it load nothing from anywhere but itself anew."""
     from plotly.offline import get_plotlyjs
 
     policy = (
         "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
         "img-src data: blob:"
     )
+    reload = f'<meta http-equiv="refresh" content="{RELOAD_SECONDS}">\n' if reloads else ""
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{html.escape(title)}</title>
+{reload}<title>{html.escape(title)}</title>
 <style>{_STYLE}</style>
 <script>{get_plotlyjs()}</script>
 </head>

@@ -383,6 +383,20 @@ def default_folder(config: RunConfig) -> Path:
     return Path("results") / f"{data}-{config.space.name}-{budget}-{config.digest}"
 
 
+def named_folder(name: str) -> Path:
+    """Where a run of that name goes.
+
+    Raises:
+        InputError: If no folder can have the name.
+    """
+    if not re.fullmatch(r"\w[\w .+-]{0,99}", name):
+        raise InputError(
+            f"`name` {name!r} is no name for a folder: up to 100 letters, digits, spaces and . + - "
+            "_, a letter or digit first; a folder elsewhere is given as `out`"
+        )
+    return Path("results") / name
+
+
 def latency_limits(asked: LatencyLimits, default_device: str) -> dict[str, float]:
     """Limits in milliseconds by device.
 

@@ -13,7 +13,7 @@ from nas.utilities.differences import first_difference
 from nas.utilities.errors import InputError
 from nas.utilities.files import read_json, write_text
 
-_OWN_FOLDERS = ("best", "front", "latency", "supernet", "tried")
+_OWN_FOLDERS = ("best", "front", "latency", "supernet", "tensorboard", "tried")
 """Folders within a run's that are not for retrainings."""
 
 _LOCK = ".lock"
@@ -40,10 +40,12 @@ class RunFolder:
         self.origin = self.path / "supernet" / "origin.json"
         self.training_state = self.path / "supernet" / "training_state.safetensors"
         self.summary = self.path / "summary.json"
+        self.summary_so_far = self.path / "summary_so_far.json"
         self.journal = self.path / "study.journal"
         self.best = self.path / "best"
         self.front = self.path / "front"
         self.tried = self.path / "tried"
+        self.tensorboard = self.path / "tensorboard"
 
     @classmethod
     def existing(cls, path: str | Path) -> "RunFolder":
@@ -56,6 +58,15 @@ class RunFolder:
         if not folder.config_file.is_file():
             raise InputError(f"{path}: no run here (it has no config.json)")
         return folder
+
+    @property
+    def finished(self) -> bool:
+        """Whether the process that worked in it last came to the end of the search.
+
+        Each writes the configuration when it begins, and the summary in the end.
+        """
+        begun = self.config_file.stat().st_mtime
+        return self.summary.exists() and self.summary.stat().st_mtime >= begun
 
     def latency_table(self, device: str) -> Path:
         """Where the latency table of a device is kept."""

@@ -91,10 +91,7 @@ def _state(folder: RunFolder) -> str:
             return "running"
     if not folder.checkpoint.exists():
         return "stopped in training"
-    # Every process writes the configuration, and a summary when it has come to the end.
-    begun = folder.config_file.stat().st_mtime
-    done = folder.summary.exists() and folder.summary.stat().st_mtime >= begun
-    return "finished" if done else "stopped in the search"
+    return "finished" if folder.finished else "stopped in the search"
 
 
 def _best(table: Path) -> str:

@@ -17,6 +17,7 @@ from nas.objectives.constrained_space import ConstrainedSpace
 from nas.runs.config import RunConfig
 from nas.runs.folder import RunFolder
 from nas.training.given_teacher import GivenTeacher
+from nas.training.tensorboard import Scalars
 from nas.utilities.bounds import Amount
 from nas.utilities.errors import InputError
 from nas.utilities.files import read_json, write_json
@@ -113,6 +114,7 @@ class Job:
         cluster: The Ray that it is spread on.
         stop: Looked at in every long loop.
         console: Where progress is shown.
+        scalars: Written for TensorBoard, where the user wants that.
     """
 
     config: RunConfig
@@ -127,6 +129,7 @@ class Job:
     cluster: RayCluster
     stop: StopRequest
     console: Console
+    scalars: Scalars
 
     @cached_property
     def clock(self) -> Clock:

@@ -1,7 +1,7 @@
 """One architecture's way from its exported folder to its retrained one, in whatever process."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from nas.training.alone import (
 from nas.training.checkpoint import load_checkpoint
 from nas.training.given_teacher import GivenTeacher
 from nas.training.strategies.strategy import Share
-from nas.training.tensorboard import tensorboard_scalars
+from nas.training.tensorboard import Scalars
 from nas.utilities.bounds import Number, PositiveCount
 from nas.utilities.differences import first_difference
 from nas.utilities.errors import Diverged, InputError
@@ -172,10 +172,11 @@ class Retraining:
         )
         # Before the training: that it cannot be measured is not to be found out after hours.
         before = self._confusion(exported.to(recipe.device), named=f"{self.source}")
-        with self._scalars() as write:
+        board = self.target.parent / "tensorboard" if self.on.tensorboard else None
+        with Scalars(board) as scalars:
 
             def tell(point: Point) -> None:
-                write(point)
+                scalars.write_point(self.target.name, point)
                 on_step(point.step, point.loss)
 
             curve = train_alone(
@@ -208,15 +209,6 @@ class Retraining:
         write_json(self.target / METRICS, to_jsonable_python(metrics))
         self.state.unlink(missing_ok=True)
         return result
-
-    @contextmanager
-    def _scalars(self) -> Iterator[Callable[[Point], None]]:
-        """What writes the points of the curve for TensorBoard, or nothing."""
-        if not self.on.tensorboard:
-            yield lambda point: None
-            return
-        with tensorboard_scalars(self.target.parent / "tensorboard" / self.target.name) as write:
-            yield write
 
     def _exported(self) -> tuple[Network, ExportedNetwork]:
         try:

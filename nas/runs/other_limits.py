@@ -10,7 +10,7 @@ from nas.objectives.objective import LatencyColumns, Objective, latency_name
 from nas.runs.configure import LatencyLimits, latency_limits
 from nas.runs.run import Run
 from nas.search.front import evaluated, judged, pareto_front
-from nas.search.study import load_study, records
+from nas.search.study import load_study, records, with_genes
 from nas.search.trials import Record, trials_table
 from nas.utilities.errors import InputError, NothingFound
 from search_space import Architecture, total_cost
@@ -63,12 +63,13 @@ def front_under(run: Run, *, latency: LatencyLimits = (), **limits: str | float 
             )
         asked[latency_name(device)] = milliseconds
     held = Limits(**{**summary.limits, **asked})
+    study = load_study(run.folder.journal)
     known = {
         number: _judged_again(record, held, summary)
-        for number, record in records(load_study(run.folder.journal)).items()
+        for number, record in records(study).items()
         if record.was_evaluated
     }
-    trials = trials_table(known, held.objectives)
+    trials = with_genes(trials_table(known, held.objectives), study)
     within = evaluated(trials)
     told = ", ".join(o.named_amount(o.limit) for o in held.objectives if o.limit is not None)
     if within.empty:

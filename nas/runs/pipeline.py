@@ -7,6 +7,8 @@ were made are not repeated, and what is exported and shown is written anew.
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -29,9 +31,10 @@ from nas.runs.steps.measure import measure
 from nas.runs.steps.search import search, shared_bytes
 from nas.runs.steps.train import train
 from nas.runs.steps.tryout import tryout
-from nas.search.study import load_study, records
+from nas.search.study import load_study, records, with_genes
 from nas.search.trials import trials_table
 from nas.training.given_teacher import GivenTeacher
+from nas.training.tensorboard import Scalars
 from nas.utilities.devices import is_here
 from nas.utilities.environment import environment
 from nas.utilities.errors import InputError, NothingFound
@@ -39,6 +42,9 @@ from nas.utilities.files import write_json
 from nas.utilities.interrupt import StopRequest
 from nas.utilities.ray_cluster import RayCluster
 from search_space import Architecture
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +63,7 @@ def run(
     init: Pretrained | None = None,
     teacher: GivenTeacher | None = None,
     supernet: TrainedSupernet | None = None,
+    tensorboard: bool = False,
 ) -> None:
     """Train, search, export and report, or go on with what is left of it.
 
@@ -73,6 +80,7 @@ def run(
         init: What the supernet begins with; None if all its weights are drawn.
         teacher: Which the user gave, if there is one.
         supernet: Which was trained by another run; None trains one.
+        tensorboard: Whether curves are written for TensorBoard, too.
 
     Raises:
         InputError: If the limits are out of reach, or the folder is not this configuration's.
@@ -98,7 +106,8 @@ def run(
     demands = execution.demands(config)
     if demands and not folder.checkpoint.exists():
         cluster.check(demands, stored_bytes=shared_bytes(config, data))
-    with folder.claimed_for(config), logging_to(folder), cluster:
+    scalars = Scalars(folder.tensorboard if tensorboard else None)
+    with folder.claimed_for(config), logging_to(folder), cluster, scalars:
         logger.info("%s", command)
         console.print(f"run folder: {folder.path}", soft_wrap=True)
         leaks = keep_data(folder, data, trained=supernet.folder if supernet else None)
@@ -138,18 +147,22 @@ def run(
             cluster=cluster,
             stop=stop,
             console=console,
+            scalars=scalars,
         )
         train(job)
+        summarise(job, command, notes, known=()).save(folder.summary_so_far)
         store = trained_store(folder, device=config.device)
         ended = search(job, store)
         measure(job, store, methods)
         tryout(job, store)
-        summary = summarise(job, command, [*notes, *([ended] if ended else [])])
+        known = records(load_study(folder.journal)).values()
+        summary = summarise(job, command, [*notes, *([ended] if ended else [])], known)
         summary.save(folder.summary)
         export(job, store, summary)
         report(folder, console)
+        folder.summary_so_far.unlink()
         if not folder.best.exists():
-            if any(record.was_evaluated for record in records(load_study(folder.journal)).values()):
+            if any(record.was_evaluated for record in known):
                 raise NothingFound("every architecture that was evaluated is too slow as measured")
             raise NothingFound(f"no architecture was evaluated: {ended}")
 
@@ -164,12 +177,37 @@ def report(folder: RunFolder, console: Console) -> None:
     if not folder.summary.exists():
         raise InputError(f"{folder.path}: the search has not finished; run its command again")
     summary = RunSummary.load(folder.summary)
-    known = records(load_study(folder.journal))
-    trials = trials_table(known, summary.objectives)
+    trials = write_pages(folder, folder.path, summary)
+    console.print()
+    console.print(summary_table(trials, summary))
+    console.print(f"\nreport: {folder.path / 'report.html'}", soft_wrap=True)
+    for purpose, line in next_commands(folder.path) if folder.best.exists() else []:
+        console.print(f"{purpose}:")
+        console.print(f"    {line}", style="bold", soft_wrap=True)
+
+
+def write_pages(
+    folder: RunFolder, target: Path, summary: RunSummary, *, under_way: str = ""
+) -> "pd.DataFrame":
+    """Write the tables and pages of what a run has found into a folder, and give the trials.
+
+    Args:
+        folder: Of the run.
+        target: Where they go.
+        summary: Of the run.
+        under_way: As `write_report` takes it.
+
+    Raises:
+        InputError: If what the run wrote is damaged.
+    """
+    study = load_study(folder.journal)
+    known = records(study)
+    trials = with_genes(trials_table(known, summary.objectives), study)
     write_report(
-        folder.path,
+        target,
         trials,
         summary,
+        under_way=under_way,
         architectures={
             record.hash: Architecture.model_validate(record.architecture)
             for record in known.values()
@@ -180,9 +218,4 @@ def report(folder: RunFolder, console: Console) -> None:
             if (path := folder.latency_table(device)).exists()
         },
     )
-    console.print()
-    console.print(summary_table(trials, summary))
-    console.print(f"\nreport: {folder.path / 'report.html'}", soft_wrap=True)
-    for purpose, line in next_commands(folder.path) if folder.best.exists() else []:
-        console.print(f"{purpose}:")
-        console.print(f"    {line}", style="bold", soft_wrap=True)
+    return trials

@@ -65,14 +65,17 @@ class Run:
     def trials(self) -> pd.DataFrame:
         """Every architecture that was decided, one row each, as in `trials.csv`.
 
+        The last columns are its genes, as Optuna knows them.
+
         Raises:
             InputError: If the search has not finished.
         """
-        from nas.search.study import load_study, records
+        from nas.search.study import load_study, records, with_genes
         from nas.search.trials import trials_table
 
         objectives = self.summary.objectives
-        return trials_table(records(load_study(self.folder.journal)), objectives)
+        study = load_study(self.folder.journal)
+        return with_genes(trials_table(records(study), objectives), study)
 
     @property
     def front(self) -> pd.DataFrame:
@@ -164,7 +167,8 @@ class Run:
         """What a notebook shows: what was asked, and the front."""
         if not self.folder.summary.exists():
             return f"<p>{html.escape(str(self))}: the search has not finished</p>"
-        front = self.front.drop(columns=["number", "state", "violation", "failure", "seconds"])
+        apart = ("number", "state", "violation", "failure", "seconds", *self.config.space.genes)
+        front = self.front.drop(columns=list(apart))
         asked = f"{self.summary.data}, space {self.summary.space}, {self.summary.budget_text}"
         caption = f"<p><b>{html.escape(str(self.path))}</b>: {html.escape(asked)}</p>"
         return caption + str(front.to_html(float_format="{:.4g}".format))

@@ -10,6 +10,7 @@ from nas.runs.configure import (
     default_folder,
     default_loader_workers,
     default_workers,
+    named_folder,
 )
 from nas.runs.folder import RunFolder
 from nas.runs.job import Execution
@@ -24,6 +25,9 @@ from nas.utilities.units import parse_duration
 EXECUTION = ("workers", "train_workers", "ray_address", "ray_wait", "loader_workers")
 """Arguments of `start` that say how the work is spread, and nothing of what comes out."""
 
+WRITTEN = ("name", "out", "tensorboard")
+"""Arguments of `start` that say what is written where, and nothing of what comes out."""
+
 
 def start(
     configured: Configured,
@@ -34,7 +38,9 @@ def start(
     ray_address: str | None,
     ray_wait: str,
     loader_workers: int | None,
+    name: str | None,
     out: str | Path | None,
+    tensorboard: bool,
     console: Console,
     methods: LatencyMethods = MEASURED_HERE,
 ) -> Run:
@@ -48,7 +54,9 @@ def start(
         ray_address: Of a running cluster; None starts Ray on this machine.
         ray_wait: How long a step waits for Ray to give it a worker, such as 5min.
         loader_workers: Processes that load images; None for a default.
-        out: The run's folder; None for one below `results/`, named by the run.
+        name: Of the run's folder below `results/`; None for one that tells what was asked.
+        out: The run's folder, wherever it is, instead of a name.
+        tensorboard: Whether curves are written for TensorBoard, too.
         console: Where progress is shown.
         methods: How latency is found.
 
@@ -73,7 +81,9 @@ def start(
         workers = default_workers(config)
     if loader_workers is None:
         loader_workers = default_loader_workers(config.data)
-    folder = RunFolder(out or default_folder(config))
+    if name is not None and out is not None:
+        raise InputError("`name` and `out` say the same thing; give one of them")
+    folder = RunFolder(out or (default_folder(config) if name is None else named_folder(name)))
     root = configured.data.root
     if root is not None and folder.path.resolve().is_relative_to(root.resolve()):
         raise InputError(
@@ -88,6 +98,7 @@ def start(
             init=configured.init,
             teacher=configured.teacher,
             supernet=configured.supernet,
+            tensorboard=tensorboard,
             command=command,
             execution=Execution(
                 workers=workers,

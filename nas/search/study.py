@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
@@ -32,9 +32,11 @@ from nas.utilities.files import replacing
 from search_space import Architecture
 from search_space.architecture import first_error
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 logger = logging.getLogger(__name__)
 
-_NAME = "search"
 _TRIED_OUT = "short list"
 _APART = ("measured", "tried")
 """Fields of a record that become known after the trial was decided."""
@@ -53,8 +55,10 @@ def open_study(
 ) -> optuna.Study:
     """Create or reopen the study of a run folder that this process holds.
 
+    A new one is called as the folder is then, so that Optuna's tools tell runs apart.
+
     Args:
-        journal: Its file.
+        journal: Its file, which holds no other study.
         sampler: Which of `SAMPLERS` proposes.
         seed: Of the run.
         trials: Evaluations that the search will make, which set the size of a population.
@@ -69,8 +73,12 @@ def open_study(
     searched = [objective for objective in constrained.objectives if objective.searched]
     names = [objective.name for objective in searched]
     directions = [StudyDirection[objective.direction.upper()] for objective in searched]
+    storage = _storage(journal)
     study = optuna.create_study(
-        storage=_storage(journal), study_name=_NAME, directions=directions, load_if_exists=True
+        storage=storage,
+        study_name=_name(storage) or journal.absolute().parent.name,
+        directions=directions,
+        load_if_exists=True,
     )
     if study.metric_names is None:
         _name_metrics(study, names)
@@ -90,9 +98,10 @@ def load_study(journal: Path) -> optuna.Study:
     if not journal.is_file():  # Optuna would make one
         raise InputError(f"{journal}: no such file; run the search's command again")
     storage = _storage(journal)
-    if _NAME not in optuna.get_all_study_names(storage):
+    name = _name(storage)
+    if name is None:
         raise _damaged(journal, "it holds no study")
-    study = optuna.load_study(storage=storage, study_name=_NAME)
+    study = optuna.load_study(storage=storage, study_name=name)
     _check(journal, study)
     return study
 
@@ -184,7 +193,7 @@ def settle(journal: Path) -> None:
     with replacing(journal) as temporary:
         temporary.touch()
         anew = optuna.create_study(
-            storage=_storage(temporary), study_name=_NAME, directions=study.directions
+            storage=_storage(temporary), study_name=study.study_name, directions=study.directions
         )
         _name_metrics(anew, study.metric_names or [])
         for name, value in study.user_attrs.items():
@@ -247,6 +256,23 @@ def _with_measured(record: Record, measured: dict[str, MeasuredLatency]) -> Reco
         excess=record.excess | excess,
         state="infeasible" if over else record.state,
     )
+
+
+def with_genes(trials: pd.DataFrame, study: optuna.Study) -> pd.DataFrame:
+    """A table of trials with a column for each gene behind the others, such as `stage1.depth`.
+
+    Names and values are those of Optuna's parameters: what was chosen, also where it has no effect.
+    """
+    import pandas as pd
+
+    chosen = {trial.number: trial.params for trial in study.get_trials(deepcopy=False)}
+    genes = pd.DataFrame([chosen[number] for number in trials["number"]], index=trials.index)
+    return trials.join(genes)
+
+
+def _name(storage: JournalStorage) -> str | None:
+    """The name of the study in a journal; None if there is none yet."""
+    return next(iter(optuna.get_all_study_names(storage)), None)
 
 
 def _name_metrics(study: optuna.Study, names: list[str]) -> None:

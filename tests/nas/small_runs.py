@@ -48,7 +48,7 @@ class Outcome(NamedTuple):
 
 
 def command(*arguments: str | Path, **handed: object) -> Outcome:
-    """Run `python -m nas ARGUMENTS`, in this process; `handed` as in `nas.cli.main`."""
+    """Run `nas ARGUMENTS`, in this process; `handed` as in `nas.cli.main`."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "argv", ["nas", *map(str, arguments)])
@@ -163,6 +163,17 @@ def wait_for(text: str, stream: IO[str]) -> str:
         if text in line:
             return read
     raise AssertionError(f"{text!r} never came:\n{read}")
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard reads in a folder: steps and values by tag."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    read = EventAccumulator(str(folder)).Reload()
+    return {
+        tag: [(event.step, event.value) for event in read.Scalars(tag)]
+        for tag in read.Tags()["scalars"]
+    }
 
 
 def small_config(**changes: Any) -> RunConfig:

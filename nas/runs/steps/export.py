@@ -1,7 +1,7 @@
 """The last step of a run: what it was and what it found, written down."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from nas.export.network import export_front, stage_rows
@@ -15,15 +15,16 @@ from nas.runs.reuse import Origin
 from nas.runs.steps.tryout import tryout_of
 from nas.search.front import best, judged, ranked_front
 from nas.search.study import load_study, records
-from nas.search.trials import trials_table
+from nas.search.trials import Record, trials_table
 from search_space import Architecture
 from supernet import Network, Store
 
 
-def summarise(job: Job, command: str, notes: Sequence[str]) -> RunSummary:
-    """What the report needs to know of this run."""
+def summarise(
+    job: Job, command: str, notes: Sequence[str], known: Collection[Record]
+) -> RunSummary:
+    """What the report needs to know of this run, of which so many records are known."""
     config, constrained = job.config, job.constrained
-    known = records(load_study(job.folder.journal)).values()
     origin = Origin.of(job.folder)
     return RunSummary(
         command=command,

@@ -55,6 +55,8 @@ def search(job: Job, store: Store) -> str:
         def show(record: Record) -> None:
             status.add(record)
             line.update(status.evaluated, status.text)
+            if record.state == "evaluated":
+                job.scalars.write("search", status.evaluated, status.scalars)
 
         ended = search.run(stop=job.stop, on_decided=show)
     if failed := [r for r in search.decided.values() if r.state == "failed"]:
@@ -101,7 +103,7 @@ def _workers(job: Job, store: Store) -> Iterator[Workers]:
 
 
 class SearchStatus:
-    """What the live line says of a search: feasible share, best so far, hypervolume."""
+    """What is told of a search meanwhile: feasible share, best so far, hypervolume."""
 
     def __init__(self, constrained: ConstrainedSpace, decided: Sequence[Record]) -> None:
         self.constrained = constrained
@@ -111,6 +113,7 @@ class SearchStatus:
         self._searched = [o for o in constrained.objectives if o.searched]
         self._scales = full_scales(self._searched, constrained.reachable)
         self.text = ""
+        self.scalars: dict[str, float] = {}
         for record in decided:
             self.add(record)
 
@@ -131,8 +134,10 @@ class SearchStatus:
             self.best = record if better else self.best
         if self.best is not None:
             volume = hypervolume(list(self.points.values()), self._searched)
+            accuracy = self.best.accuracy or 0.0
+            self.scalars = {"search/best_accuracy": accuracy, "search/hypervolume": volume}
             share = self.feasible / (self.feasible + self.infeasible)
             self.text = (
-                f"feasible {share:.0%} · best {self.best.accuracy or 0:.1%} at "
+                f"feasible {share:.0%} · best {accuracy:.1%} at "
                 f"{MACS.amount(self.best.costs[MACS.name])} · hypervolume {volume:.3f}"
             )

@@ -1,10 +1,8 @@
 """The first step of a run: training the supernet."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-
-from rich.console import Console
 
 from nas.runs.expected import expected_time
 from nas.runs.job import Job
@@ -55,7 +53,7 @@ def train(job: Job) -> None:
         f"supernet: {weights / 1e6:.1f} M shared weights, trained at "
         f"{job.config.proxy_size} px; costs are counted at {job.config.image_size} px",
     )
-    with _lines(job.console) as show, job.clock.measuring("supernet_seconds"):
+    with _lines(job) as show, job.clock.measuring("supernet_seconds"):
         if store is not None:
             task.train(store, stop=job.stop, on_progress=show)
         else:
@@ -92,18 +90,27 @@ def _bytes_written(job: Job, weights: int) -> int:
 
 
 @contextmanager
-def _lines(console: Console) -> Iterator[Callable[[Progress], None]]:
-    """A live line for each part of a training, one after the other; to be told its progress."""
+def _lines(job: Job) -> Iterator[Callable[[Progress], None]]:
+    """A live line for each part of a training, one after the other; to be told its progress.
+
+    TensorBoard gets the loss of every step, and accuracies when there was a look at them.
+    """
     with ExitStack() as shown:
         line: LiveLine | None = None
+        looked: Mapping[str, float] = {}
 
         def show(progress: Progress) -> None:
-            nonlocal line
+            nonlocal line, looked
             title = f"training the {progress.part}"
             if line is None or line.title != title:
                 shown.close()
-                line = shown.enter_context(LiveLine(console, title, total=progress.steps))
+                line = shown.enter_context(LiveLine(job.console, title, total=progress.steps))
             current = " ".join(f"{k} {v:.0%}" for k, v in progress.accuracies.items())
             line.update(progress.step, f"loss {progress.loss:.2f} {current}".rstrip())
+            values = {"train/loss": progress.loss}
+            if progress.accuracies != looked:
+                looked = progress.accuracies
+                values |= {f"accuracy/{role}": value for role, value in looked.items()}
+            job.scalars.write(progress.part, progress.step, values)
 
         yield show

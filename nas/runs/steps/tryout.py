@@ -49,6 +49,9 @@ def tryout(job: Job, store: Store) -> None:
 
         def keep(architecture: Architecture, tried: Tried) -> None:
             keep_tried(study, architecture.hash, tried)
+            if tried.accuracy is not None:
+                part = f"short_list/{architecture.hash}"
+                job.scalars.write(part, tried.steps, {"accuracy/alone": tried.accuracy})
             show.tried(tried)
             if tried.error:
                 failed.add(architecture.hash)

@@ -24,7 +24,7 @@ from nas.runs.configure import Configured, configure
 from nas.runs.folder import RunFolder
 from nas.runs.job import Execution
 from nas.runs.latency_tables import LatencyMethods
-from nas.runs.start import EXECUTION
+from nas.runs.start import EXECUTION, WRITTEN
 from nas.training.strategies import STRATEGIES
 from nas.utilities.devices import usable_cpus
 from nas.utilities.interrupt import Interrupted
@@ -250,7 +250,7 @@ def test_help_says_what_a_flop_is(capsys: pytest.CaptureFixture[str]) -> None:
 def test_run_search_is_the_search_and_its_status_is_the_process_s(tmp_path: Path) -> None:
     done = finish(start(ROOT / "run_search.py", "--help"))
     assert done.status == 0
-    assert "run_search.py" in done.out
+    assert "nas search" in done.out
     assert "multiply-add" in " ".join(done.out.split())
     done = finish(start(ROOT / "run_search.py", "--budget", "much", "--out", tmp_path / "run"))
     assert done.status == 2
@@ -473,6 +473,8 @@ PROFILE = ("profile", "--space", "nano", "--device", "cpu")
 HEAD = next(label for label in fake_table().segments if label.startswith("head"))
 """The label of a segment of nano."""
 
+UNNAMED = SEARCH[: SEARCH.index("--out")]
+
 BAD_INPUT: list[tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...]]] = [
     # limits
     (nothing, (*SEARCH, "--budget", "1MFLOPs"), ("--budget", "97069248", "256")),
@@ -507,6 +509,12 @@ BAD_INPUT: list[tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...]]]
         (*SEARCH, "--latency", "15ms", "--latency", "cpu=20ms"),
         ("--latency 'cpu=20ms'", "one limit for each device"),
     ),
+    # the run's folder
+    *(
+        (nothing, (*UNNAMED, f"--name={name}"), (f"--name {name!r}", "letters", "--out"))
+        for name in ("", ".", "..", "../run", "a/b", "/run", ".run", "-run", "a\nb", "n" * 101)
+    ),
+    (nothing, (*SEARCH, "--name", "birds"), ("--name and --out", "one of them")),
     # latency tables
     (nothing, PHONE, ("table.json", "cannot be read")),
     (empty_folder, (*PHONE[:-1], "photos"), ("photos", "cannot be read")),
@@ -820,13 +828,23 @@ def test_a_run_is_named_by_what_it_is_about(
     assert all(name.startswith("digits-nano-0.2GFLOPs-") for name in names)
 
 
+def test_a_name_is_that_of_the_run_s_folder_below_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = search_in(tmp_path, "--name", "my birds")
+    assert outcome.status == 0, outcome.err
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["my birds"]
+    assert "retrain 'results/my birds' --top 3" in outcome.out
+
+
 # --- latency -------------------------------------------------------------------------------------
 
 
 def configured(*flags: str | Path) -> Configured:
     """The run that a search with these flags would be."""
     options = vars(_parser().parse_args(["search", *map(str, flags)]))
-    elsewhere = ("action", *EXECUTION, "out")
+    elsewhere = ("action", *EXECUTION, *WRITTEN)
     return configure(**{name: v for name, v in options.items() if name not in elsewhere})
 
 

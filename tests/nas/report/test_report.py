@@ -33,6 +33,7 @@ from nas.search.front import (
     ranked_front,
 )
 from nas.search.trials import RANDOM_SOURCE, trial_columns
+from nas.utilities.commands import program, typed
 from search_space import PRESETS, total_cost
 from search_space.segments import segments
 
@@ -148,7 +149,7 @@ def latency_summary(**changes: Any) -> LatencySummary:
 def summary_of() -> Callable[..., RunSummary]:
     def build(*, latency_ms: float | None = None, **changes: Any) -> RunSummary:
         values: dict[str, Any] = {
-            "command": "python run_search.py --budget 2GFLOPs",
+            "command": "nas search --budget 2GFLOPs",
             "data": "digits",
             "num_classes": 10,
             "search_images": 400,
@@ -659,11 +660,11 @@ def test_report_page_answers_first_and_says_how_it_was_measured(
         "400 images at 64 px; chance 10.0 %",
         "not retrained",
         "multiply-adds of one image at 224 px",
-        "python run_search.py --budget 2GFLOPs",
+        "nas search --budget 2GFLOPs",
         "about 8.1 × 10^14 architectures, 400 MMACs to 5 GMACs, 1 M params to 30 M params",
         "1,200 steps in 5 min 12 s",
         "A note to keep.",
-        f"python -m nas retrain {tmp_path} --top 3",
+        typed("retrain", tmp_path, "--top", "3"),
     ):
         assert part in text
 
@@ -783,7 +784,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(
 
 def test_next_commands_quote_the_folder() -> None:
     commands = [command for _, command in next_commands(Path("results/my run"))]
-    assert "python -m nas retrain 'results/my run' --top 3" in commands
+    assert f"{program()} retrain 'results/my run' --top 3" in commands
 
 
 # Terminal

@@ -41,6 +41,7 @@ from nas.search.settings import SearchSettings
 from nas.search.study import load_study, records
 from nas.training.accuracy import SubnetEvaluator
 from nas.training.supernet import states
+from nas.utilities.commands import typed
 from nas.utilities.interrupt import Interrupted
 from search_space import Architecture, total_cost
 
@@ -99,6 +100,8 @@ def test_the_files_of_a_run_agree_with_each_other(small_run: Path) -> None:
     evaluated = trials[trials["state"] == "evaluated"]
     assert (evaluated["macs"] <= 200_000_000).all()
     assert evaluated["accuracy"].between(0, 1).all()
+    genes = trials[list(NANO.genes)].to_dict("records")
+    assert [NANO.decode(chosen).hash for chosen in genes] == trials["hash"].tolist()
     front = pd.read_csv(small_run / "pareto.csv")
     assert set(front["hash"]) <= set(evaluated["hash"])
     environment = json.loads((small_run / "environment.json").read_text())
@@ -131,7 +134,7 @@ def test_the_summary_says_both_sizes_the_best_and_what_to_type_next(copy: Path) 
     text = " ".join(outcome.out.split())
     for part in ("32 px", "224 px", "200 MMACs", "best", "smallest", "largest", "6 evaluated"):
         assert part in text
-    assert f"python -m nas retrain {copy}" in outcome.out.replace("\n", "")
+    assert typed("retrain", copy) in outcome.out.replace("\n", "")
     best = json.loads((copy / "best" / "architecture.json").read_text())
     assert str(best["stages"][0]["width"]) in text
 
@@ -211,7 +214,7 @@ def test_a_run_in_which_every_evaluation_failed_says_so_and_names_no_best(
         "error: no architecture was evaluated: the search ended early: "
         "10 evaluations in a row failed\n"
     )
-    assert "python -m nas retrain" not in outcome.out
+    assert typed("retrain") not in outcome.out
     assert not (out / "best").exists()
 
 
@@ -541,7 +544,7 @@ def test_a_run_that_is_stopped_in_training_and_in_search_comes_to_the_same_end(
     assert kept == [sent != signal.SIGKILL, True]  # the teacher was whole
     if sent != signal.SIGKILL:
         assert "To go on" in out
-        assert f"python run_search.py {' '.join(map(str, arguments[1:]))}" in out
+        assert typed("search", *arguments[1:]) in out
 
     out = stopped(Fork(*arguments), "searching ", sent)
     assert "training the teacher" not in out
@@ -564,7 +567,7 @@ def test_a_run_that_is_stopped_in_training_and_in_search_comes_to_the_same_end(
 def test_retraining_that_is_stopped_goes_on_where_it_was(copy: Path) -> None:
     arguments = ("-m", "nas", "retrain", copy, "--steps", "24", "--batch-size", "8")
     out = stopped(Fork(*arguments), "from scratch 1/", signal.SIGHUP)
-    assert f"python -m nas {' '.join(map(str, arguments[2:]))}" in out
+    assert typed(*arguments[2:]) in out
     (state,) = (copy / "retrain").iterdir()
     assert state.name.endswith(".safetensors")
     done = Fork(*arguments).finish()

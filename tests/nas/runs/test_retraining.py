@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from small_runs import Fork, command, finish, start, wait_for
+from small_runs import Fork, command, finish, scalars, start, wait_for
 
 import nas
 import nas.runs.one_retraining
@@ -548,17 +548,6 @@ class StopAfter(StopRequest):
         self.left -= 1
         self.requested = self.left == 0
         super().check()
-
-
-def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """What TensorBoard reads in a folder."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    read = EventAccumulator(str(folder)).Reload()
-    return {
-        tag: [(event.step, event.value) for event in read.Scalars(tag)]
-        for tag in read.Tags()["scalars"]
-    }
 
 
 def test_tensorboard_sees_the_curve_and_of_a_resumed_training_each_step_once(

@@ -4,6 +4,8 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 from small_runs import NANO, constrained_nano, fake_accuracy, fake_table
 
@@ -24,6 +26,7 @@ from nas.search.study import (
     source_of,
     tell,
     undecided,
+    with_genes,
 )
 from nas.search.trials import MeasuredLatency, Record, Tried, trial_columns, trials_table
 from search_space import Architecture
@@ -243,6 +246,34 @@ def test_a_duplicate_of_what_is_measured_over_its_limit_stays_a_duplicate(
     assert all(r.values[PHONE] == 12.5 for r in known)
 
 
+def test_optunas_own_tools_see_the_run_s_name_and_those_of_its_objectives(
+    memory_path: Path,
+) -> None:
+    path = memory_path / "birds"
+    decide_with(reopened(path, constrained=ON_PHONE), [0.5])
+    storage = JournalStorage(JournalFileBackend(str(path / "study.journal")))
+    study = optuna.load_study(study_name=None, storage=storage)
+    assert study.study_name == "birds"
+    assert study.metric_names == ["accuracy", "macs", PHONE]
+    assert [direction.name for direction in study.directions] == [
+        *("MAXIMIZE", "MINIMIZE", "MINIMIZE")
+    ]
+
+
+def test_a_study_keeps_its_name_in_another_folder_and_when_it_is_written_anew(
+    memory_path: Path,
+) -> None:
+    study = reopened(memory_path / "before", constrained=ON_PHONE)
+    (name,) = decide_with(study, [0.5])
+    path = (memory_path / "before").rename(memory_path / "after")
+    again = reopened(path, constrained=ON_PHONE)
+    assert (again.study_name, len(again.trials)) == ("before", 1)
+    keep_measured(again, name, PHONE, timed(12.5))
+    settle(path / "study.journal")
+    settled = load_study(path / "study.journal")
+    assert (settled.study_name, len(settled.trials)) == ("before", 1)
+
+
 def test_optunas_own_tools_see_what_was_measured_over_its_limit(memory_path: Path) -> None:
     study = reopened(memory_path, constrained=ON_PHONE)
     worse, too_slow, _ = decide_with(study, [0.5, 0.9, 0.7])
@@ -311,6 +342,19 @@ def test_the_table_has_one_row_for_each_decided_trial(memory_path: Path) -> None
     assert table["hash"][2] == architecture.hash
     assert trials_table(records(reopened(memory_path / "empty")), WITH_PHONE).empty
     assert trials_table(records(study), ALWAYS).columns.tolist() == trial_columns(ALWAYS)
+
+
+def test_the_table_with_genes_says_what_each_decided_trial_chose(memory_path: Path) -> None:
+    study = reopened(memory_path)
+    empty = trials_table({}, ALWAYS)
+    assert with_genes(empty, study).columns.tolist() == trial_columns(ALWAYS)
+    chosen = evaluate(study, 3)
+    study.ask()  # under way: it has chosen nothing yet
+    table = trials_table(records(study), ALWAYS)
+    wide = with_genes(table, study)
+    assert wide.columns.tolist() == [*table.columns, *NANO.genes]
+    assert wide[list(NANO.genes)].to_dict("records") == chosen
+    assert wide[table.columns].equals(table)
 
 
 def test_the_table_says_in_one_line_why_an_evaluation_or_the_training_alone_failed(

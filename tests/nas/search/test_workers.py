@@ -26,7 +26,7 @@ from nas.training.accuracy import SubnetEvaluator
 from nas.training.ray_training import train_on_ray
 from nas.utilities.errors import InputError
 from nas.utilities.interrupt import Interrupted, StopRequest
-from nas.utilities.ray_cluster import Demand, RayCluster
+from nas.utilities.ray_cluster import Demand, RayCluster, Resources
 from search_space import Architecture
 from supernet import Store
 
@@ -288,6 +288,58 @@ def test_three_workers_on_two_gpus_are_rebuilt_when_they_die_and_give_the_same_s
     assert f"{attempts} workers were lost" in failed.error
     assert len((tmp_path / DEADLY.hash).read_text()) == attempts
     assert scores == expected
+
+
+class DyingActor:
+    """Stands for a worker that starts, and dies of every evaluation."""
+
+    class __ray_ready__:
+        remote = staticmethod(lambda: ("ready", object()))
+
+    class evaluate:
+        remote = staticmethod(lambda architecture: ("evaluated", object()))
+
+
+class DyingRay:
+    """Stands for Ray and for the cluster, whose workers are `DyingActor`s."""
+
+    class exceptions:
+        class RayError(Exception):
+            pass
+
+    def __init__(self) -> None:
+        self.killed = 0
+
+    def start(self, demand: Demand, **bytes: int) -> tuple[Any, Resources]:
+        return self, Resources(num_cpus=1, num_gpus=0)
+
+    def look(self, **served: object) -> None: ...
+
+    def put(self, value: object) -> None: ...
+
+    def remote(self, **asked: object) -> Any:
+        return lambda cls: Namespace(remote=lambda *setup: DyingActor)
+
+    def wait(self, references: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
+        return references[:1], references[1:]
+
+    def get(self, reference: tuple[str, object]) -> None:
+        if reference[0] == "evaluated":
+            raise self.exceptions.RayError("killed")
+
+    def kill(self, actor: object) -> None:
+        self.killed += 1
+
+
+def test_an_evaluation_that_kills_three_workers_is_given_up() -> None:
+    ray: Any = DyingRay()
+    workers = RayWorkers(small_setup(), count=1, cluster=ray)
+    workers.submit(7, DEADLY)
+    looks = (workers.next_score(timeout=0.0) for _ in range(100))
+    ticket, score = next(look for look in looks if look is not None)
+    assert (ticket, score.accuracy) == (7, None)
+    assert score.error.startswith("3 workers were lost with it: it died (")
+    assert ray.killed == 3
 
 
 @pytest.mark.slow
