@@ -27,7 +27,7 @@ FAR_BELOW = 0.5
 LAST_PART = 0.2
 """Share of the evaluations, the last ones, in which a search should have found little."""
 
-RISING = 0.01
+RISING = 0.02
 """By how much, relative to what it was, the hypervolume may rise in that part."""
 
 LEAST_EVALUATIONS = 20

@@ -248,7 +248,7 @@ def effects_figure(effects: RunEffects) -> go.Figure:
                 figure.add_annotation(
                     text="unknown", x=0, y=row, showarrow=False, font={"size": 11, "color": GREY}
                 )
-    figure.update_layout(_layout(ROW_HEIGHT * len(labels) + 80), margin={"t": 16}, showlegend=False)
+    figure.update_layout(_layout(ROW_HEIGHT * len(labels) + 96), margin={"t": 36}, showlegend=False)
     figure.add_vline(x=0, line={"color": INK, "width": 1})
     figure.update_xaxes(_axis("points at equal MACs"))
     figure.update_yaxes(

@@ -191,12 +191,12 @@ def _leads(effects: RunEffects) -> str:
     others = len(effects.inherited) - len(effects.clear)
     if not told:
         return (
-            f"<p>None of the {others} choices of the space shows a clear difference at equal MACs, "
+            f"<p>None of the {others} genes shows a clear difference at equal MACs, "
             f"by the inherited accuracies of {effects.evaluated} architectures.</p>"
         )
     return (
         "<p>Which choices matter, at equal MACs and by inherited accuracy (intervals of 95 %): "
-        f"{'; '.join(told)}. The other {others} show no clear difference.</p>"
+        f"{'; '.join(told)}. The other {others} genes show no clear difference.</p>"
     )
 
 
@@ -411,8 +411,10 @@ def _side(head: str) -> str:
 
 
 def _unbroken(text: str) -> str:
-    """Escaped text that a line may break only between the parts of a summary."""
-    return " | ".join(f"<span>{html.escape(part)}</span>" for part in text.split(" | "))
+    """Escaped text that a line breaks between the parts of a summary, if there is room for each."""
+    *before, last = text.split(" | ")
+    parts = [*(f"{part} |" for part in before), last]
+    return " ".join(f"<span>{html.escape(part)}</span>" for part in parts)
 
 
 def _pairs(rows: Iterable[tuple[str, str]]) -> str:

