@@ -58,7 +58,7 @@ def advice(folder: Path, trials: pd.DataFrame, run: RunSummary) -> list[Advice]:
     else:
         winner = best(chosen)
         trace = hypervolume_trace(trials, run.objectives, run.reachable)
-        seen = [raise_limit(winner, run), use_budget(winner, run), search_on(trace, run)]
+        seen = [raise_limit(winner, run), use_budget(chosen, run), search_on(trace, run)]
     at, spec = shlex.quote(str(folder)), shlex.quote(str(folder / "best" / "architecture.json"))
     return [
         *(step for step in seen if step is not None),
@@ -99,13 +99,17 @@ def raise_limit(winner: pd.Series, run: RunSummary) -> Advice | None:
     return None
 
 
-def use_budget(winner: pd.Series, run: RunSummary) -> Advice | None:
+def use_budget(chosen: pd.DataFrame, run: RunSummary) -> Advice | None:
     """Train the supernet longer, where larger architectures were no more accurate.
 
     Nothing without a limit on MACs, or where another run trained the supernet.
+
+    Args:
+        chosen: What is judged, at least one trial.
+        run: What was asked.
     """
-    limit, needed = run.limits.get(MACS.name), float(winner[MACS.name])
-    if limit is None or run.supernet_run:
+    limit, needed = run.limits.get(MACS.name), float(best(chosen)[MACS.name])
+    if limit is None or run.supernet_run or chosen[MACS.name].max() <= needed:
         return None
     budget = min(limit, run.reachable[MACS.name][1])
     if needed > FAR_BELOW * budget:

@@ -246,7 +246,12 @@ def effects_figure(effects: RunEffects) -> go.Figure:
         for row, each in enumerate(effect.choices, start=first):
             if each.gain is None:
                 figure.add_annotation(
-                    text="unknown", x=0, y=row, showarrow=False, font={"size": 11, "color": GREY}
+                    text="unknown",
+                    x=0,
+                    y=row,
+                    showarrow=False,
+                    bgcolor="#FFFFFF",
+                    font={"size": 11, "color": GREY},
                 )
     figure.update_layout(_layout(ROW_HEIGHT * len(labels) + 96), margin={"t": 36}, showlegend=False)
     figure.add_vline(x=0, line={"color": INK, "width": 1})

@@ -208,9 +208,9 @@ def _effects(effects: RunEffects) -> str:
             f"({LEAST_ARCHITECTURES} are needed).</p>"
         )
     note = (
-        f"Points that a choice gives over the mean of the choices of its gene, between "
-        f"architectures of equal MACs, with intervals of 95 %, by {effects.evaluated} of them: a "
-        "linear model of the genes and the logarithm of the MACs. Blue are leads that so many "
+        "Points that a choice gives over the mean of the choices of its gene, between "
+        "architectures of equal MACs, with intervals of 95&nbsp;%; by a linear model of "
+        f"{effects.evaluated} architectures' genes and log MACs. Blue are leads that so many "
         "comparisons would hardly give by chance. An architecture in which a gene has no effect "
         "says nothing of it; one in which two choices mean the same counts for both; of a choice "
         f"that fewer than {LEAST_OF_A_CHOICE} made nothing is known. These are the "
@@ -412,9 +412,7 @@ def _side(head: str) -> str:
 
 def _unbroken(text: str) -> str:
     """Escaped text that a line breaks between the parts of a summary, if there is room for each."""
-    *before, last = text.split(" | ")
-    parts = [*(f"{part} |" for part in before), last]
-    return " ".join(f"<span>{html.escape(part)}</span>" for part in parts)
+    return " | ".join(f"<span>{html.escape(part)}</span>" for part in text.split(" | "))
 
 
 def _pairs(rows: Iterable[tuple[str, str]]) -> str:

@@ -85,7 +85,7 @@ def test_accuracies_near_chance_ask_for_a_longer_training_and_for_nothing_else()
 def test_who_searches_another_run_s_supernet_is_not_asked_to_train_it() -> None:
     borrowed = summary(supernet_run="results/first")
     assert learn_more(borrowed) is None
-    assert use_budget(winner(macs=5e8), borrowed) is None
+    assert use_budget(best_needs(5e8), borrowed) is None
 
 
 def test_a_best_architecture_at_the_limit_asks_for_a_larger_one() -> None:
@@ -109,16 +109,23 @@ def test_a_limit_on_something_else_than_macs_is_raised_by_its_own_flag() -> None
     assert step.command == "python run_search.py --params 15Mparams"
 
 
+def best_needs(macs: float) -> pd.DataFrame:
+    """What is judged where the best needs so many MACs, and a larger one is worse."""
+    return judged(trials(trial(0, accuracy=0.6, macs=macs), trial(1, macs=1.9e9)))
+
+
 def test_a_best_architecture_far_below_the_budget_says_what_that_may_mean() -> None:
-    step = given(use_budget(winner(macs=7e8), summary()))
+    step = given(use_budget(best_needs(7e8), summary()))
     assert "700 MMACs of 2 GMACs" in step.why
     assert "--steps 1800" in step.command
-    assert use_budget(winner(macs=1.2e9), summary()) is None
-    assert use_budget(winner(macs=7e8), summary(limits={"params": 1e7})) is None
+    assert use_budget(best_needs(1.2e9), summary()) is None
+    assert use_budget(best_needs(7e8), summary(limits={"params": 1e7})) is None
+    assert use_budget(best_needs(7e8)[:1], summary()) is None  # none was larger
 
 
 def test_a_budget_beyond_the_space_is_not_what_the_best_is_held_against() -> None:
-    assert use_budget(winner(macs=3e9), summary(limits={"macs": 1e11})) is None
+    small = {"macs": (4e8, 2e9), "params": (1e6, 3e7)}
+    assert use_budget(best_needs(1.2e9), summary(limits={"macs": 1e11}, reachable=small)) is None
 
 
 def test_a_search_that_still_finds_better_ones_goes_on_in_its_folder() -> None:
