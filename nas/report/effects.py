@@ -98,13 +98,13 @@ def gain_text(gain: Estimate | None) -> str:
     """What a choice gives in points with its interval: `+2.2 (0.4 to 4.0)`."""
     if gain is None:
         return "unknown"
-    return f"{100 * gain.mean:+.1f} ({interval_text(gain)})"
+    return f"{100 * gain.mean:+z.1f} ({interval_text(gain)})"
 
 
 def interval_text(estimate: Estimate) -> str:
     """The interval of 95 %, in points."""
     low, high = estimate.interval
-    return f"{100 * low:.1f} to {100 * high:.1f}"
+    return f"{100 * low:z.1f} to {100 * high:z.1f}"
 
 
 def _points(share: float | None) -> float | None:

@@ -208,7 +208,7 @@ def _effects(effects: RunEffects) -> str:
             f"({LEAST_ARCHITECTURES} are needed).</p>"
         )
     note = (
-        "Points that a choice gives over the mean of the choices of its gene, between "
+        "Points that a choice gives over the mean of the known choices of its gene, between "
         "architectures of equal MACs, with intervals of 95&nbsp;%; by a linear model of "
         f"{effects.evaluated} architectures' genes and log MACs. Blue are leads that so many "
         "comparisons would hardly give by chance. An architecture in which a gene has no effect "
