@@ -152,6 +152,21 @@ def genes_of(
     return {"pooling": stage.pooling if stage.pooling in choices else choices[0], **genes}
 
 
+def equivalents(
+    space: "SearchSpace", index: int, layout: str, genes: Mapping[str, Value]
+) -> dict[str, tuple[Value, ...]]:
+    """For each gene of a stage the choices that give the same stage, the other genes held."""
+    same = stage(space, index, layout, genes)
+    return {
+        gene: tuple(
+            choice
+            for choice in choices
+            if choice == genes[gene] or stage(space, index, layout, {**genes, gene: choice}) == same
+        )
+        for gene, choices in space.stages[index].genes().items()
+    }
+
+
 def head_behind(last: Stage) -> Head:
     """The head of an architecture of a space, behind that last stage."""
     return ClassTokenHead() if last.class_token else MeanHead()

@@ -269,6 +269,25 @@ class SearchSpace(Spec):
             genotype.update({f"stage{index + 1}.{gene}": value for gene, value in genes.items()})
         return genotype
 
+    def equivalents(self, architecture: Architecture) -> dict[str, tuple[Value, ...]]:
+        """For every gene its choices that give the architecture, the other genes held.
+
+        That is one choice where they all differ, several where these mean the same there, and all
+        of them where the gene has no effect.
+
+        Raises:
+            ArchitectureError: If the architecture is not in this space.
+        """
+        genotype = self.genotype(architecture)
+        layout = str(genotype.get("layout", self.layout[0]))
+        found: dict[str, tuple[Value, ...]] = {"layout": (layout,)} if len(self.layout) > 1 else {}
+        for index, stage in enumerate(self.stages):
+            prefix = f"stage{index + 1}."
+            genes = {gene: genotype[prefix + gene] for gene in stage.genes()}
+            same = encoding.equivalents(self, index, layout, genes)
+            found |= {prefix + gene: choices for gene, choices in same.items()}
+        return found
+
     def __contains__(self, architecture: object) -> bool:
         try:
             return isinstance(architecture, Architecture) and bool(self.genotype(architecture))

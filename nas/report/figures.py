@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from nas.objectives.objective import ACCURACY, LatencyColumns, Objective
 from nas.report.comparison import Comparable
+from nas.report.effects import RunEffects, choice_text, gain_text, gene_text
 from nas.report.run_summary import RunSummary, latency_text, percent
+from nas.search.effects import NORMAL_95, GeneEffect
 from nas.search.front import best, evaluated, hypervolume_trace, judged, pareto_front
 from nas.search.trials import UNNAMED_SOURCES
 from nas.utilities.units import accuracy_error
@@ -35,6 +37,11 @@ RUN_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross")
 PANEL_HEIGHT = 540  # px, of one panel with its strip and the gap to the next
 HEAD_HEIGHT, TITLE_LINE = 89, 24  # px, buttons and title, and each line below the title
 FOOT_HEIGHT = 115  # px, title of the last axis and legend
+GENES_SHOWN = 8
+"""In the figure of what choices give, those of the largest leads."""
+
+ROW_HEIGHT = 20  # px, of a choice there
+
 LINE_LETTERS = 44
 """Letters of a line that a window of 400 px has room for."""
 
@@ -217,6 +224,50 @@ def macs_latency_figure(trials: pd.DataFrame, run: RunSummary, device: str) -> g
     return figure
 
 
+def effects_figure(effects: RunEffects) -> go.Figure:
+    """What each choice gives at equal cost: a row for each, below the name of its gene.
+
+    Bars are intervals of 95 %. The genes are those of the largest leads; of an unknown choice the
+    row says so.
+    """
+    import plotly.graph_objects as go
+
+    figure, labels = go.Figure(), list[str]()
+    told = {effect.gene for effect in effects.clear}
+    alone = {effect.gene: effect for effect in effects.alone}
+    for effect in effects.inherited[:GENES_SHOWN]:
+        labels.append(f"<b>{html.escape(gene_text(effect.gene))}</b>")
+        first = len(labels)
+        labels += [html.escape(choice_text(each.choice)) for each in effect.choices]
+        color = BLUE if effect.gene in told else GREY
+        _gains(figure, effect, first, "inherited", color, "circle")
+        if effect.gene in alone:
+            _gains(figure, alone[effect.gene], first + 0.3, "alone", ORANGE, "square")
+        for row, each in enumerate(effect.choices, start=first):
+            if each.gain is None:
+                figure.add_annotation(
+                    text="unknown",
+                    x=0,
+                    y=row,
+                    showarrow=False,
+                    bgcolor="#FFFFFF",
+                    font={"size": 11, "color": GREY},
+                )
+    figure.update_layout(_layout(ROW_HEIGHT * len(labels) + 96), margin={"t": 36}, showlegend=False)
+    figure.add_vline(x=0, line={"color": INK, "width": 1})
+    figure.update_xaxes(_axis("points at equal MACs"))
+    figure.update_yaxes(
+        _axis(""),
+        tickvals=list(range(len(labels))),
+        ticktext=labels,
+        range=[len(labels) - 0.4, -0.6],
+        ticks="",
+        showgrid=False,
+        fixedrange=True,
+    )
+    return figure
+
+
 def fronts_figure(group: Comparable) -> go.Figure:
     """The fronts of several runs: accuracy against each cost that all of them traded off.
 
@@ -282,6 +333,36 @@ def hypervolumes_figure(group: Comparable) -> go.Figure:
     figure.update_xaxes(_axis("architectures evaluated"), rangemode="tozero")
     figure.update_yaxes(_axis("hypervolume"), rangemode="tozero")
     return figure
+
+
+def _gains(
+    figure: go.Figure, effect: GeneEffect, first: float, name: str, color: str, symbol: str
+) -> None:
+    """Draw what the known choices of a gene give, the first choice at that row."""
+    known = [(first + n, c, c.gain) for n, c in enumerate(effect.choices) if c.gain is not None]
+    if not known:
+        return
+    figure.add_scatter(
+        x=[100 * gain.mean for _, _, gain in known],
+        y=[row for row, _, _ in known],
+        mode="markers",
+        name=name,
+        marker={"color": color, "size": 8, "symbol": symbol},
+        error_x={
+            "array": [100 * NORMAL_95 * gain.deviation for _, _, gain in known],
+            "color": color,
+            "thickness": 1.5,
+            "width": 0,
+        },
+        hovertext=[
+            html.escape(
+                f"{choice_text(choice.choice)}, {name}: {gain_text(gain)}, "
+                f"{choice.architectures} architectures"
+            )
+            for _, choice, gain in known
+        ],
+        hoverinfo="text",
+    )
 
 
 _LEGEND_BELOW = {"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"}

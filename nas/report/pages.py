@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from nas.report.advice import advice
 from nas.report.comparison import (
     Comparable,
     Compared,
@@ -17,8 +18,11 @@ from nas.report.comparison import (
     runs_table,
 )
 from nas.report.description import predicted_parts
+from nas.report.effects import RunEffects, choice_text, gain_text, gene_text, interval_text
 from nas.report.figures import (
     FONT,
+    GENES_SHOWN,
+    effects_figure,
     fronts_figure,
     hypervolume_figure,
     hypervolumes_figure,
@@ -29,6 +33,7 @@ from nas.report.figures import (
 from nas.report.legend import legend
 from nas.report.picture import architecture_svg
 from nas.report.run_summary import RunSummary, count_text, percent, value_text
+from nas.search.effects import LEAST_ARCHITECTURES, LEAST_OF_A_CHOICE
 from nas.search.front import (
     anchors,
     full_scales,
@@ -38,7 +43,6 @@ from nas.search.front import (
     ranked_front,
 )
 from nas.search.trials import UNNAMED_SOURCES
-from nas.utilities.commands import typed
 from nas.utilities.files import write_text
 from nas.utilities.units import format_seconds
 
@@ -47,7 +51,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from nas.latency.table import LatencyTable
-    from search_space import Architecture
+    from search_space import Architecture, SearchSpace
 
 
 RELOAD_SECONDS = 10
@@ -55,6 +59,9 @@ RELOAD_SECONDS = 10
 
 NO_ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType({})
 NO_TABLES: Mapping[str, LatencyTable] = MappingProxyType({})
+
+LEADS_TOLD = 3
+"""Genes whose lead is told in words at the top of a report."""
 
 
 def write_report(
@@ -65,19 +72,23 @@ def write_report(
     architectures: Mapping[str, Architecture] = NO_ARCHITECTURES,
     tables: Mapping[str, LatencyTable] = NO_TABLES,
     under_way: str = "",
+    space: SearchSpace | None = None,
 ) -> None:
     """Write `trials.csv`, `pareto.csv`, `pareto.html` and `report.html` into `folder`.
 
-    A reader sees each file as it was or as it will be, never a part. The pages hold plotly.js and
-    forbid themselves every request, so they open offline.
+    Where enough was evaluated to say which choices matter, there is `effects.csv`, too. A reader
+    sees each file as it was or as it will be, never a part. The pages hold plotly.js and forbid
+    themselves every request, so they open offline.
 
     Args:
         folder: Of the run.
         trials: All that were decided.
         run: What was asked.
-        architectures: By hash; those of the front are drawn, as far as they are given.
+        architectures: By hash; those of the front are drawn, and the choices of all are compared,
+            as far as they are given.
         tables: By device, what tells the time of their parts.
         under_way: How far the run is, if it goes on; the report then loads itself again and again.
+        space: That was searched; without it nothing is said of its choices.
 
     Raises:
         InputError: If a table lacks a segment of an architecture that is drawn.
@@ -89,7 +100,10 @@ def write_report(
     write_text(folder / "pareto.csv", front.to_csv(index=False))
     write_text(folder / "pareto.html", _page(_heading(run), plot))
     drawn = _drawn(trials, run, architectures, tables)
-    report = _report(folder, trials, run, plot, drawn, under_way)
+    effects = None if space is None else RunEffects.of(trials, architectures, space)
+    if effects is not None and effects.inherited:
+        write_text(folder / "effects.csv", effects.table().to_csv(index=False))
+    report = _report(folder, trials, run, plot, drawn, effects, under_way)
     write_text(folder / "report.html", _page(_heading(run), report, reloads=bool(under_way)))
 
 
@@ -100,25 +114,31 @@ def write_progress(path: Path, title: str, under_way: str, log: Sequence[str]) -
     write_text(path, _page(title, f"{heading}<pre class='wide'>{lines}</pre>", reloads=True))
 
 
-def next_commands(folder: Path) -> list[tuple[str, str]]:
-    """What to type after a search that evaluated something: pairs of purpose and command."""
-    spec = folder / "best" / "architecture.json"
-    return [
-        ("train the best architectures alone", typed("retrain", folder, "--top", "3")),
-        ("look at the best one, block by block", typed("describe", spec)),
-        ("redraw this report", typed("plot", folder)),
-    ]
-
-
 def _report(
-    folder: Path, trials: pd.DataFrame, run: RunSummary, plot: str, drawn: str, under_way: str
+    folder: Path,
+    trials: pd.DataFrame,
+    run: RunSummary,
+    plot: str,
+    drawn: str,
+    effects: RunEffects | None,
+    under_way: str,
 ) -> str:
     """The body of `report.html`."""
     front = pareto_front(judged(trials), run.objectives)
     trace = hypervolume_trace(trials, run.objectives, run.reachable)
     parts = [f"<h1>{html.escape(_heading(run))}</h1>", _warning(under_way), _result(trials, run)]
+    if effects is not None and effects.inherited:
+        parts.append(_leads(effects))
+    if trace and not under_way:
+        steps = (
+            f"<p>{html.escape(step.why)}<br>{_code(step.command)}</p>"
+            for step in advice(folder, trials, run)
+        )
+        parts.append(_section("What to do next", "".join(steps)))
     parts.append(f"<section class='plot'>{plot}</section>")
     parts.append(drawn)
+    if effects is not None and trace:
+        parts.append(_section("Which choices matter", _effects(effects)))
     if trace:
         scales = full_scales(run.objectives, run.reachable)
         full = ", ".join(o.named_amount(scales[o.name]) for o in run.searched_costs)
@@ -135,12 +155,6 @@ def _report(
     parts += [_latency(trials, run, device) for device in run.latency]
     parts.append(_section("What was asked and how it was measured", _asked(run)))
     parts.append(_section("Trials", _statistics(trials)))
-    if trace and not under_way:
-        steps = (
-            f"<p>{html.escape(purpose)}<br>{_code(command)}</p>"
-            for purpose, command in next_commands(folder)
-        )
-        parts.append(_section("Next", "".join(steps)))
     return "\n".join(parts)
 
 
@@ -173,6 +187,83 @@ def _result(trials: pd.DataFrame, run: RunSummary) -> str:
     table = _table(["", *_heads(run)], [[name, *_cells(row, run)] for name, row in compared])
     note = f"<p class='note'>{html.escape(note[0].upper() + note[1:])}</p>"
     return f"{_warning(run.warning(trials))}<p class='lead'>{lead}</p>{table}{note}"
+
+
+def _leads(effects: RunEffects) -> str:
+    """Which choices matter most, in words."""
+    told = [
+        f"{html.escape(gene_text(effect.gene))}: {_code(choice_text(best.choice))} has "
+        f"<b>{100 * effect.lead.mean:.1f} points</b> more than {_code(choice_text(worst.choice))} "
+        f"({interval_text(effect.lead)})"
+        for effect in effects.clear[:LEADS_TOLD]
+        if effect.lead is not None
+        for best, *_, worst in [effect.ranked]
+    ]
+    others = len(effects.inherited) - len(effects.clear)
+    if not told:
+        return (
+            f"<p>None of the {others} genes shows a clear difference at equal MACs, "
+            f"by the inherited accuracies of {effects.evaluated} architectures.</p>"
+        )
+    return (
+        "<p>Which choices matter, at equal MACs and by inherited accuracy (intervals of 95 %): "
+        f"{'; '.join(told)}. The other {others} genes show no clear difference.</p>"
+    )
+
+
+def _effects(effects: RunEffects) -> str:
+    """What each choice gives: a figure, what it means, and all of it as a table."""
+    if not effects.inherited:
+        return (
+            f"<p>{effects.evaluated} evaluated architectures are too few to say "
+            f"({LEAST_ARCHITECTURES} are needed).</p>"
+        )
+    note = (
+        "Points that a choice gives over the mean of the known choices of its gene, between "
+        "architectures of equal MACs, with intervals of 95&nbsp;%; by a linear model of "
+        f"{effects.evaluated} architectures' genes and log MACs. Blue are leads that so many "
+        "comparisons would hardly give by chance. An architecture in which a gene has no effect "
+        "says nothing of it; one in which two choices mean the same counts for both; of a choice "
+        f"that fewer than {LEAST_OF_A_CHOICE} made nothing is known. These are the "
+        f"{min(GENES_SHOWN, len(effects.inherited))} genes of the largest leads; all are in the "
+        "table and in effects.csv."
+    )
+    meaning = (
+        "This is what the supernet says, and of the region that the search looked at, which is no "
+        "random sample. Shared weights favour what learns fast beside all others, and effects are "
+        "added up: choices that are good only together are not seen. What a choice gives to a "
+        "network that is trained alone may be different."
+    )
+    if effects.alone:
+        meaning += (
+            f" The orange squares say the same of the {effects.tried} that were trained alone, "
+            "after equal steps; those that did well had more of them, so they read rather small."
+        )
+    elif effects.tried:
+        meaning += (
+            f" {effects.tried} were trained alone, too few to say the same of that "
+            f"({LEAST_ARCHITECTURES} are needed)."
+        )
+    figure = _plot(effects_figure(effects), "effects")
+    heads = ["gene", "choice", "architectures", "points, inherited (95 %)"]
+    alone = {effect.gene: effect for effect in effects.alone}
+    if alone:
+        heads.append("points, alone (95 %)")
+    rows = [
+        [
+            gene_text(effect.gene),
+            choice_text(each.choice),
+            str(each.architectures),
+            gain_text(each.gain),
+            *([gain_text(beside.gain)] if alone else []),
+        ]
+        for effect in effects.inherited
+        for each, beside in zip(effect.choices, alone.get(effect.gene, effect).choices, strict=True)
+    ]
+    return (
+        f"{figure}<p class='note'>{note}</p><p class='note'>{meaning}</p>"
+        f"<details><summary>All choices as a table</summary>{_table(heads, rows)}</details>"
+    )
 
 
 def _drawn(
@@ -336,7 +427,7 @@ def _side(head: str) -> str:
 
 
 def _unbroken(text: str) -> str:
-    """Escaped text that a line may break only between the parts of a summary."""
+    """Escaped text that a line breaks between the parts of a summary, if there is room for each."""
     return " | ".join(f"<span>{html.escape(part)}</span>" for part in text.split(" | "))
 
 
@@ -436,7 +527,7 @@ def _told(compared: Compared, row: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-_TEXT_COLUMNS = ("", "from", "architecture")
+_TEXT_COLUMNS = ("", "from", "architecture", "gene", "choice")
 
 _STYLE = f"""
 :root {{ color-scheme: light; }}
@@ -458,6 +549,7 @@ th {{ color: #555; font-weight: 600; border-bottom-color: #999; }}
 td span {{ white-space: nowrap; }}
 td.timed, td.timed span {{ white-space: normal; min-width: 120px; }}
 td.text:last-child {{ white-space: normal; min-width: 260px; }}
+td.text:last-child span {{ display: inline-block; white-space: normal; }}
 dl {{ display: grid; grid-template-columns: 110px 1fr; gap: 6px 20px; margin: 0;
   font-size: 15px; }}
 dt {{ color: #555; }}

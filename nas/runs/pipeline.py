@@ -16,7 +16,8 @@ from nas.data import Data, materialise
 from nas.export.pretrained import Pretrained
 from nas.latency.table import LatencyTable
 from nas.objectives.constrained_space import ConstrainedSpace
-from nas.report.pages import next_commands, write_report
+from nas.report.advice import advice
+from nas.report.pages import write_report
 from nas.report.run_summary import RunSummary
 from nas.report.summary import summary_table
 from nas.runs.config import RunConfig
@@ -181,9 +182,9 @@ def report(folder: RunFolder, console: Console) -> None:
     console.print()
     console.print(summary_table(trials, summary))
     console.print(f"\nreport: {folder.path / 'report.html'}", soft_wrap=True)
-    for purpose, line in next_commands(folder.path) if folder.best.exists() else []:
-        console.print(f"{purpose}:")
-        console.print(f"    {line}", style="bold", soft_wrap=True)
+    for step in advice(folder.path, trials, summary) if folder.best.exists() else []:
+        console.print(f"{step.why}:")
+        console.print(f"    {step.command}", style="bold", soft_wrap=True)
 
 
 def write_pages(
@@ -217,5 +218,6 @@ def write_pages(
             for device in summary.latency
             if (path := folder.latency_table(device)).exists()
         },
+        space=folder.config.space,
     )
     return trials

@@ -23,6 +23,7 @@ from sklearn.linear_model import BayesianRidge
 
 from nas.objectives.constrained_space import ConstrainedSpace
 from nas.objectives.objective import ACCURACY, Objective
+from nas.search.features import features
 from nas.search.front import hypervolume, losses, non_dominated
 from nas.utilities.seeding import derived_seed
 from search_space import Architecture
@@ -149,14 +150,9 @@ class SurrogateSampler(BaseSampler):
         return drawn
 
     def _features_of(self, architecture: Architecture) -> list[float]:
-        """1 for each choice of a gene that is taken, 0 for each other."""
         space = self._constrained.space
         genotype = space.genotype(architecture)
-        return [
-            float(genotype[gene] == choice)
-            for gene, choices in space.genes.items()
-            for choice in choices
-        ]
+        return features(space, {gene: (choice,) for gene, choice in genotype.items()})
 
     def _costs_of(self, architecture: Architecture) -> list[float]:
         """Every objective but accuracy, which is the first, in the order of the study."""

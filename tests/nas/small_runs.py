@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+import pandas as pd
 import pytest
 
 from nas.cli import main
@@ -26,7 +27,8 @@ from nas.objectives.limits import Limits
 from nas.objectives.objective import latency_name
 from nas.runs.config import RunConfig
 from nas.search.evaluation import Score
-from search_space import PRESETS, Architecture, SearchSpace
+from nas.search.trials import Record, trials_table
+from search_space import PRESETS, Architecture, SearchSpace, total_cost
 from search_space.segments import space_segments
 
 NANO = PRESETS["nano"]
@@ -291,3 +293,22 @@ class Killed(BaseException):
 def fake_accuracy(architecture: Architecture) -> float:
     """An accuracy that differs between architectures and knows no order."""
     return int(architecture.hash, 16) % 1000 / 1000
+
+
+def evaluated_nano(count: int) -> tuple[pd.DataFrame, dict[str, Architecture]]:
+    """A table of so many evaluated architectures of nano, and these by hash; all 50 % accurate."""
+    drawn = random.Random(0).sample(list(NANO.enumerate()), count)
+    known = {}
+    for number, architecture in enumerate(drawn):
+        cost = total_cost(architecture)
+        known[number] = Record(
+            state="evaluated",
+            architecture=architecture.model_dump(mode="json"),
+            hash=architecture.hash,
+            costs={"macs": cost.macs, "params": cost.params},
+            source="sampler",
+            accuracy=0.5,
+            excess={},
+        )
+    table = trials_table(known, Limits(macs=1e9).objectives)
+    return table, {architecture.hash: architecture for architecture in drawn}

@@ -52,6 +52,20 @@ class TestMembers:
         assert NANO.count() == len(NANO) == len(hashes) == len(members)
         assert {member.hash for member in members} == hashes
 
+    @presets
+    def test_equivalents_are_the_choices_that_decode_to_the_same_architecture(
+        self, space: SearchSpace
+    ) -> None:
+        rng = random.Random(0)
+        for _ in range(3):
+            architecture = space.sample(rng)
+            genotype, same = space.genotype(architecture), space.equivalents(architecture)
+            assert same.keys() == space.genes.keys()
+            for gene, choices in space.genes.items():
+                decoded = {c: space.decode({**genotype, gene: c}).hash for c in choices}
+                wanted = [c for c, hash in decoded.items() if hash == architecture.hash]
+                assert list(same[gene]) == wanted
+
     def test_a_space_too_large_to_list_is_refused(self) -> None:
         with pytest.raises(ValueError, match=r"base.* holds [\d,]+ architectures"):
             next(BASE.enumerate())

@@ -1,3 +1,4 @@
+import dataclasses
 import html
 import io
 import itertools
@@ -13,14 +14,22 @@ import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
+from small_runs import NANO, evaluated_nano
 
 from nas.latency.conditions import LatencyConditions
 from nas.latency.table import LatencyTable, TimedNetwork
 from nas.objectives.limits import Limits
 from nas.objectives.objective import ACCURACY, MACS, LatencyColumns, Objective, latency_on
 from nas.report.cards import ModelSummary, class_accuracies, model_card
-from nas.report.figures import macs_latency_figure, pareto_figure, prediction_figure
-from nas.report.pages import next_commands, write_report
+from nas.report.effects import RunEffects
+from nas.report.figures import (
+    GENES_SHOWN,
+    effects_figure,
+    macs_latency_figure,
+    pareto_figure,
+    prediction_figure,
+)
+from nas.report.pages import write_report
 from nas.report.run_summary import LatencySummary, RunSummary, latency_text
 from nas.report.summary import summary_table
 from nas.search.front import (
@@ -33,7 +42,7 @@ from nas.search.front import (
     ranked_front,
 )
 from nas.search.trials import RANDOM_SOURCE, trial_columns
-from nas.utilities.commands import program, typed
+from nas.utilities.commands import typed
 from search_space import PRESETS, total_cost
 from search_space.segments import segments
 
@@ -782,9 +791,97 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_next_commands_quote_the_folder() -> None:
-    commands = [command for _, command in next_commands(Path("results/my run"))]
-    assert f"{program()} retrain 'results/my run' --top 3" in commands
+# Which choices matter
+
+
+def pooled() -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Sixty architectures of nano, of which those with max pooling are 20 points better."""
+    trials, known = evaluated_nano(60)
+    better = trials["hash"].map(lambda hash: known[hash].stages[1].pooling == "max_pool")
+    noise = np.random.default_rng(0).normal(0, 0.02, len(trials))
+    return trials.assign(accuracy=0.4 + 0.2 * better + noise), known
+
+
+def test_the_report_says_which_choices_matter_in_words_a_figure_and_a_table(
+    tmp_path: Path, summary_of: Callable[..., RunSummary]
+) -> None:
+    trials, known = pooled()
+    write_report(tmp_path, trials, summary_of(), architectures=known, space=NANO)
+    page = (tmp_path / "report.html").read_text()
+    text = Tags(page).text
+    lead = re.search(r"stage 2, pooling: max_pool has ([\d.]+) points more than conv", text)
+    assert lead is not None
+    assert float(lead[1]) == pytest.approx(20, abs=2)
+    assert text.index("Which choices matter, at equal MACs") < text.index("What to do next")
+    assert "This is what the supernet says" in text
+    assert 'id="effects"' in page
+    saved = pd.read_csv(tmp_path / "effects.csv")
+    assert list(saved) == [
+        *("accuracy", "gene", "choice", "architectures", "points", "low", "high"),
+    ]
+    best = saved[(saved["gene"] == "stage2.pooling") & (saved["choice"] == "max_pool")].iloc[0]
+    assert best["low"] < best["points"] < best["high"]
+    assert f"max_pool{best['architectures']}{best['points']:+.1f}" in text
+    assert set(saved["accuracy"]) == {"inherited"}
+
+
+def test_the_figure_of_choices_has_a_row_for_each_below_its_gene_and_says_what_is_unknown() -> None:
+    trials, known = pooled()
+    rare = trials["hash"].map(lambda hash: known[hash].stages[0].feed_forward.ratio == 4)
+    trials = pd.concat([trials[~rare], trials[rare][:1]])
+    effects = RunEffects.of(trials, known, NANO)
+    figure = effects_figure(effects)
+    assert len(figure.data) == GENES_SHOWN
+    first = figure.data[0]
+    assert list(figure.layout.yaxis.ticktext)[:3] == ["<b>stage 2, pooling</b>", "conv", "max_pool"]
+    assert list(first.y) == [1, 2]
+    assert first.x[1] == pytest.approx(10, abs=2)
+    gain = effects.inherited[0].choices[1].gain
+    assert gain is not None
+    assert 2 * first.error_x.array[1] == pytest.approx(100 * (gain.interval[1] - gain.interval[0]))
+    assert first.marker.color != figure.data[-1].marker.color
+    last = dataclasses.replace(effects, inherited=effects.inherited[-1:])
+    assert [note.text for note in effects_figure(last).layout.annotations] == ["unknown"] * 2
+
+
+def test_what_training_alone_says_of_choices_stands_beside_what_was_inherited(
+    tmp_path: Path, summary_of: Callable[..., RunSummary]
+) -> None:
+    trials, known = pooled()
+    run = summary_of(short_list=10)
+    few = trials.assign(tried=trials["accuracy"].where(trials.index < 10), tried_steps=90.0)
+    write_report(tmp_path, few, run, architectures=known, space=NANO)
+    text = Tags((tmp_path / "report.html").read_text()).text
+    assert "10 were trained alone, too few to say the same" in text
+    many = trials.assign(tried=1 - trials["accuracy"], tried_steps=90.0)
+    write_report(tmp_path, many, run, architectures=known, space=NANO)
+    text = Tags((tmp_path / "report.html").read_text()).text
+    assert "points, alone (95 %)" in text
+    assert re.search(r"max_pool\d+\+\d+\.\d \([^)]*\)-\d", text)
+    figure = effects_figure(RunEffects.of(many, known, NANO))
+    assert {trace.name for trace in figure.data} == {"inherited", "alone"}
+    saved = pd.read_csv(tmp_path / "effects.csv")
+    assert set(saved["accuracy"]) == {"inherited", "alone"}
+
+
+def test_too_few_trials_to_say_which_choices_matter_are_one_sentence(
+    tmp_path: Path, summary_of: Callable[..., RunSummary]
+) -> None:
+    trials, known = evaluated_nano(6)
+    write_report(tmp_path, trials, summary_of(), architectures=known, space=NANO)
+    page = (tmp_path / "report.html").read_text()
+    assert "6 evaluated architectures are too few to say (20 are needed)." in Tags(page).text
+    assert 'id="effects"' not in page
+    assert not (tmp_path / "effects.csv").exists()
+
+
+def test_a_run_without_clear_choices_says_so(
+    tmp_path: Path, summary_of: Callable[..., RunSummary]
+) -> None:
+    trials, known = evaluated_nano(30)
+    write_report(tmp_path, trials, summary_of(), architectures=known, space=NANO)
+    text = Tags((tmp_path / "report.html").read_text()).text
+    assert "None of the 9 genes shows a clear difference at equal MACs" in text
 
 
 # Terminal

@@ -144,7 +144,7 @@ def test_plot_draws_the_report_of_a_finished_run_anew(copy: Path) -> None:
         (copy / name).unlink()
     outcome = command("plot", copy)
     assert (outcome.status, outcome.err) == (0, "")
-    assert (copy / "report.html").stat().st_size > 100_000
+    assert "6 evaluated architectures are too few to say" in (copy / "report.html").read_text()
     trials = pd.read_csv(copy / "trials.csv")
     best = trials.sort_values(["accuracy", "macs"], ascending=[False, True]).iloc[0]
     assert best["summary"].split(" | ")[0] in (copy / "pareto.html").read_text()
