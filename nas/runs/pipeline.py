@@ -14,10 +14,10 @@ from nas.data import Data, materialise
 from nas.export.pretrained import Pretrained
 from nas.latency.table import LatencyTable
 from nas.objectives.constrained_space import ConstrainedSpace
-from nas.report.pages import next_commands, write_report
-from nas.report.run_summary import RunSummary
+from nas.report.pages import next_commands
 from nas.report.summary import summary_table
 from nas.runs.config import RunConfig
+from nas.runs.drawing import draw
 from nas.runs.folder import RunFolder, logging_to
 from nas.runs.job import Execution, Job
 from nas.runs.latency_tables import MEASURED_HERE, LatencyMethods, run_tables
@@ -30,15 +30,13 @@ from nas.runs.steps.search import search, shared_bytes
 from nas.runs.steps.train import train
 from nas.runs.steps.tryout import tryout
 from nas.search.study import load_study, records
-from nas.search.trials import trials_table
 from nas.training.given_teacher import GivenTeacher
 from nas.utilities.devices import is_here
 from nas.utilities.environment import environment
-from nas.utilities.errors import InputError, NothingFound
+from nas.utilities.errors import NothingFound
 from nas.utilities.files import write_json
 from nas.utilities.interrupt import StopRequest
 from nas.utilities.ray_cluster import RayCluster
-from search_space import Architecture
 
 logger = logging.getLogger(__name__)
 
@@ -161,25 +159,7 @@ def report(folder: RunFolder, console: Console) -> None:
         InputError: If the run has not come that far, has an objective that is not known here, or
             what it wrote is damaged.
     """
-    if not folder.summary.exists():
-        raise InputError(f"{folder.path}: the search has not finished; run its command again")
-    summary = RunSummary.load(folder.summary)
-    known = records(load_study(folder.journal))
-    trials = trials_table(known, summary.objectives)
-    write_report(
-        folder.path,
-        trials,
-        summary,
-        architectures={
-            record.hash: Architecture.model_validate(record.architecture)
-            for record in known.values()
-        },
-        tables={
-            device: LatencyTable.load(path)
-            for device in summary.latency
-            if (path := folder.latency_table(device)).exists()
-        },
-    )
+    trials, summary = draw(folder)
     console.print()
     console.print(summary_table(trials, summary))
     console.print(f"\nreport: {folder.path / 'report.html'}", soft_wrap=True)

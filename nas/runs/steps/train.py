@@ -8,6 +8,7 @@ from rich.console import Console
 
 from nas.runs.expected import expected_time
 from nas.runs.job import Job
+from nas.training.curve import CurveWriter, curve_written
 from nas.training.ray_training import train_on_ray
 from nas.training.supernet import Progress, SupernetTask, states
 from nas.utilities.devices import usable_cpus
@@ -55,7 +56,11 @@ def train(job: Job) -> None:
         f"supernet: {weights / 1e6:.1f} M shared weights, trained at "
         f"{job.config.proxy_size} px; costs are counted at {job.config.image_size} px",
     )
-    with _lines(job.console) as show, job.clock.measuring("supernet_seconds"):
+    with (
+        curve_written(job.folder.curve) as curve,
+        _lines(job.console, curve) as show,
+        job.clock.measuring("supernet_seconds"),
+    ):
         if store is not None:
             task.train(store, stop=job.stop, on_progress=show)
         else:
@@ -92,18 +97,24 @@ def _bytes_written(job: Job, weights: int) -> int:
 
 
 @contextmanager
-def _lines(console: Console) -> Iterator[Callable[[Progress], None]]:
-    """A live line for each part of a training, one after the other; to be told its progress."""
+def _lines(console: Console, curve: CurveWriter) -> Iterator[Callable[[Progress], None]]:
+    """A live line for each part of a training, one after the other; to be told its progress.
+
+    What is told is written into the curve as well.
+    """
     with ExitStack() as shown:
         line: LiveLine | None = None
+        current = ""
 
         def show(progress: Progress) -> None:
-            nonlocal line
+            nonlocal line, current
+            curve.add(progress)
             title = f"training the {progress.part}"
             if line is None or line.title != title:
                 shown.close()
                 line = shown.enter_context(LiveLine(console, title, total=progress.steps))
-            current = " ".join(f"{k} {v:.0%}" for k, v in progress.accuracies.items())
+            if progress.accuracies:
+                current = " ".join(f"{k} {v:.0%}" for k, v in progress.accuracies.items())
             line.update(progress.step, f"loss {progress.loss:.2f} {current}".rstrip())
 
         yield show
