@@ -75,7 +75,7 @@ def rungs_figure(trainings: Trainings, trials: pd.DataFrame) -> go.Figure:
     figure.update_xaxes(
         axis("steps of training alone"), rangemode="tozero", tickvals=_rungs(listed)
     )
-    figure.update_yaxes(axis("accuracy on the search split (%)"))
+    figure.update_yaxes(axis("accuracy (%)"))
     return figure
 
 
@@ -113,21 +113,21 @@ def confusion_figure(
         for known, row in zip(classes, counts, strict=True)
     ]
     places = list(range(len(names)))
-    written = {"texttemplate": "%{customdata}"} if len(names) <= MOST_WRITTEN else {}
+    written = {"texttemplate": "%{text}"} if len(names) <= MOST_WRITTEN else {}
     figure = go.Figure(
         go.Heatmap(
             x=places,
             y=places,
             z=shares,
-            customdata=counts,
-            text=[[f"{true}, taken for {taken}" for taken in names] for true in names],
+            text=counts,
+            customdata=[[f"{true}, taken for {taken}" for taken in names] for true in names],
             zmin=0,
             zmax=100,
             colorscale=[(0, "#FFFFFF"), (0.02, "#DCEBF5"), (1, BLUE)],
             colorbar={"title": {"text": "%"}, "thickness": 12},
             xgap=1,
             ygap=1,
-            hovertemplate="%{text}: %{customdata} (%{z:.1f} %)<extra></extra>",
+            hovertemplate="%{customdata}: %{text} (%{z:.1f} %)<extra></extra>",
             **written,
         )
     )

@@ -380,7 +380,7 @@ def _training(trials: pd.DataFrame, trainings: Trainings) -> str:
     if any(trainings.rungs.values()):
         note = (
             "The short list, trained alone from what it inherited (at 0 steps): after each rung "
-            "the most accurate go on."
+            "the most accurate go on. Accuracies are of the search split."
         )
         parts.append(_plot(rungs_figure(trainings, trials), "rungs") + _note(note))
     return _section("Training", "".join(parts)) if parts else ""
@@ -480,7 +480,7 @@ def _classes(network: RetrainedNetwork) -> str:
 def _mistakes(network: RetrainedNetwork) -> str:
     """The pictures of what it is surest of, and wrong."""
     pictures = "".join(
-        f"<figure><img alt='image {mistake.image} of the test split' "
+        f"<figure><img title='image {mistake.image}' alt='image {mistake.image}' "
         f"src='data:image/png;base64,{mistake.png}'><figcaption>"
         f"<b>{html.escape(mistake.predicted)}</b>, {percent(mistake.probability)} sure<br>"
         f"is {html.escape(mistake.truth)}</figcaption></figure>"

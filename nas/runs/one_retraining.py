@@ -4,12 +4,13 @@ import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from pydantic_core import to_jsonable_python
 from torch import Tensor
-from torchvision.io import encode_png
 
 from nas.data import Data
 from nas.export.network import export_network, stage_rows
@@ -385,7 +386,9 @@ def _counts(cells: list[str]) -> tuple[str, list[int]]:
 
 def _png(image: Tensor) -> str:
     """An image, uint8 (3, S, S), as a PNG in base64."""
-    return base64.b64encode(encode_png(image, compression_level=9).numpy().tobytes()).decode()
+    written = BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(written, format="PNG", optimize=True)
+    return base64.b64encode(written.getvalue()).decode()
 
 
 def _accuracy(confusion: Tensor) -> float:

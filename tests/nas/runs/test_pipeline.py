@@ -73,6 +73,7 @@ def test_a_run_leaves_what_the_design_says_and_nothing_else(small_run: Path) -> 
         "log.txt",
         "environment.json",
         "supernet/checkpoint.safetensors",
+        "supernet/curve.csv",
         "study.journal",
         "trials.csv",
         "pareto.csv",
