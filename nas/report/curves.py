@@ -131,7 +131,7 @@ def confusion_figure(
             **written,
         )
     )
-    figure.update_layout(layout(max(360, min(900, 140 + 26 * len(names)))))
+    figure.update_layout(layout(max(360, min(900, 140 + 26 * len(names)))), margin={"t": 36})
     short = [name if len(name) <= 14 else f"{name[:13]}…" for name in names]
     ticks = {"tickvals": places, "ticktext": short, "gridcolor": "#FFFFFF"}
     figure.update_xaxes(
