@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, Any
 from nas.objectives.objective import ACCURACY, LatencyColumns, Objective
 from nas.report.comparison import Comparable
 from nas.report.effects import RunEffects, choice_text, gain_text, gene_text
+from nas.report.look import BLUE, GREEN, GREY, INK, ORANGE, RUN_COLORS
+from nas.report.look import axis as _axis
+from nas.report.look import layout as _layout
 from nas.report.run_summary import RunSummary, latency_text, percent
 from nas.search.effects import NORMAL_95, GeneEffect
 from nas.search.front import best, evaluated, hypervolume_trace, judged, pareto_front
@@ -27,10 +30,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-BLUE, ORANGE, GREY, INK = "#0072B2", "#D55E00", "#767676", "#222222"
-GRID = "#E6E6E6"
-RUN_COLORS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 RUN_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross")
 """Of the runs in a figure of several; they begin anew where there are more."""
 
@@ -95,13 +94,21 @@ class _Panel:
         return self.bottom + 0.13 * (self.top - self.bottom)
 
 
-def pareto_figure(trials: pd.DataFrame, run: RunSummary) -> go.Figure:
+def pareto_figure(
+    trials: pd.DataFrame, run: RunSummary, retrained: pd.DataFrame | None = None
+) -> go.Figure:
     """Accuracy against each cost that is searched for, in panels one below the other.
 
     Trials without an accuracy (over a limit, or failed) stand in a strip of their own. The stepped
     line is the best accuracy up to each cost; with three objectives the front also holds trials
     that lie under it, since they win on the other cost. Bars are one standard error up and down.
     Hovering tells what a trial is.
+
+    Args:
+        trials: All that were decided.
+        run: What was asked.
+        retrained: What was retrained, as `nas.report.trainings.retrained_table` has it; a thin line
+            joins each to the accuracy that it inherited.
     """
     import plotly.graph_objects as go
 
@@ -109,6 +116,8 @@ def pareto_figure(trials: pd.DataFrame, run: RunSummary) -> go.Figure:
     panels = _panels(run)
     for panel in panels:
         _draw_panel(figure, panel, trials, run)
+        if retrained is not None:
+            _retrained(figure, panel, retrained)
     lines = [
         *textwrap.wrap(f"space {run.space} · budget {run.budget_text}", LINE_LETTERS),
         f"costs at {run.image_size} px · accuracy at {run.proxy_size} px",
@@ -557,8 +566,20 @@ def _links(figure: go.Figure, panel: _Panel, tried: pd.DataFrame) -> None:
     """Join what each of the short list inherited to what it reached alone."""
     if tried.empty:
         return
-    costs = tried[panel.column].astype(float) / panel.factor
-    ends = zip(costs, 100 * tried["inherited"], 100 * tried["accuracy"], strict=True)
+    line = {"color": BLUE, "width": 1, "dash": "dot"}
+    _joined(figure, panel, tried, ("inherited", "accuracy"), line)
+
+
+def _joined(
+    figure: go.Figure,
+    panel: _Panel,
+    rows: pd.DataFrame,
+    columns: tuple[str, str],
+    line: dict[str, Any],
+) -> None:
+    """Join two accuracies of each row by a line."""
+    costs = rows[panel.column].astype(float) / panel.factor
+    ends = zip(costs, *(100 * rows[column] for column in columns), strict=True)
     points = [point for c, a, b in ends for point in ((c, a), (c, b), (c, None))]
     x, y = zip(*points, strict=True)
     figure.add_scatter(
@@ -567,10 +588,52 @@ def _links(figure: go.Figure, panel: _Panel, tried: pd.DataFrame) -> None:
         xaxis=panel.x,
         yaxis=panel.y,
         mode="lines",
-        line={"color": BLUE, "width": 1, "dash": "dot"},
+        line=line,
         hoverinfo="skip",
         showlegend=False,
     )
+
+
+def _retrained(figure: go.Figure, panel: _Panel, rows: pd.DataFrame) -> None:
+    """Draw what was retrained at its accuracy on the test split, joined to what it inherited."""
+    rows = rows.dropna(subset=[panel.column])
+    if rows.empty:
+        return
+    line = {"color": GREEN, "width": 1}
+    _joined(figure, panel, rows, ("inherited", "retrained"), line)
+    figure.add_scatter(
+        x=rows[panel.column].astype(float) / panel.factor,
+        y=100 * rows["retrained"],
+        xaxis=panel.x,
+        yaxis=panel.y,
+        mode="markers",
+        name="retrained, test split",
+        legendgroup="retrained",
+        showlegend=panel.index == 1,
+        marker={"symbol": "hourglass", "size": 11, "color": GREEN, "line": line},
+        error_y={
+            "array": [
+                100 * accuracy_error(float(accuracy), int(images))
+                for accuracy, images in zip(rows["retrained"], rows["test_images"], strict=True)
+            ],
+            "color": GREEN,
+            "thickness": 1,
+            "width": 3,
+        },
+        hoverinfo="text",
+        hovertext=[_retrained_hover(row) for row in rows.to_dict("records")],
+        cliponaxis=False,
+    )
+
+
+def _retrained_hover(row: dict[Any, Any]) -> str:
+    """What a retrained network is, beside its trial."""
+    lines = [
+        f"<b>{html.escape(str(row['folder']))}</b>: {percent(row['retrained'])} of the test split",
+        f"after {row['steps']:,} steps alone, from {html.escape(str(row['start']))}",
+        f"trial {row['number']}, inherited {percent(row['inherited'])} of the search split",
+    ]
+    return "<br>".join(lines)
 
 
 def _landmarks(figure: go.Figure, panel: _Panel, rows: pd.DataFrame) -> None:
@@ -678,29 +741,3 @@ def _hover(row: dict[Any, Any], costs: Sequence[Objective]) -> str:
     for text in (", ".join(counted), *timed, *told):
         lines += [html.escape(line) for line in textwrap.wrap(text, LINE_LETTERS)]
     return "<br>".join(lines)
-
-
-def _axis(title: str) -> dict[str, Any]:
-    return {
-        "gridcolor": GRID,
-        "linecolor": INK,
-        "mirror": True,
-        "showline": True,
-        "ticks": "outside",
-        "tickcolor": INK,
-        "zeroline": False,
-        "automargin": True,
-        "title": {"text": title, "font": {"size": 14}},
-    }
-
-
-def _layout(height: int) -> dict[str, Any]:
-    return {
-        "height": height,
-        "font": {"family": FONT, "size": 13, "color": INK},
-        "paper_bgcolor": "#FFFFFF",
-        "plot_bgcolor": "#FFFFFF",
-        "hoverlabel": {"align": "left", "bgcolor": "#FFFFFF", "font": {"color": INK}},
-        "margin": {"l": 64, "r": 24, "b": 56, "t": 24},
-        "template": "none",
-    }

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from nas.report.advice import advice
 from nas.report.comparison import (
@@ -17,10 +18,10 @@ from nas.report.comparison import (
     fronts_table,
     runs_table,
 )
+from nas.report.curves import confusion_figure, retrained_figure, rungs_figure, supernet_figure
 from nas.report.description import predicted_parts
 from nas.report.effects import RunEffects, choice_text, gain_text, gene_text, interval_text
 from nas.report.figures import (
-    FONT,
     GENES_SHOWN,
     effects_figure,
     fronts_figure,
@@ -31,8 +32,10 @@ from nas.report.figures import (
     prediction_figure,
 )
 from nas.report.legend import legend
+from nas.report.look import FONT
 from nas.report.picture import architecture_svg
 from nas.report.run_summary import RunSummary, count_text, percent, value_text
+from nas.report.trainings import NO_TRAININGS, RetrainedNetwork, Trainings, retrained_table
 from nas.search.effects import LEAST_ARCHITECTURES, LEAST_OF_A_CHOICE
 from nas.search.front import (
     anchors,
@@ -44,7 +47,7 @@ from nas.search.front import (
 )
 from nas.search.trials import UNNAMED_SOURCES
 from nas.utilities.files import write_text
-from nas.utilities.units import format_seconds
+from nas.utilities.units import format_accuracy, format_seconds
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,6 +66,9 @@ NO_TABLES: Mapping[str, LatencyTable] = MappingProxyType({})
 LEADS_TOLD = 3
 """Genes whose lead is told in words at the top of a report."""
 
+MOST_CLASSES = 40
+"""Classes that the page of a retrained network shows; of more, the least accurate ones."""
+
 
 def write_report(
     folder: Path,
@@ -73,12 +79,14 @@ def write_report(
     tables: Mapping[str, LatencyTable] = NO_TABLES,
     under_way: str = "",
     space: SearchSpace | None = None,
+    trainings: Trainings = NO_TRAININGS,
 ) -> None:
     """Write `trials.csv`, `pareto.csv`, `pareto.html` and `report.html` into `folder`.
 
-    Where enough was evaluated to say which choices matter, there is `effects.csv`, too. A reader
-    sees each file as it was or as it will be, never a part. The pages hold plotly.js and forbid
-    themselves every request, so they open offline.
+    Where enough was evaluated to say which choices matter, there is `effects.csv`, too; where
+    networks were retrained, `retrained.csv` and a page for each of them. A reader sees each file as
+    it was or as it will be, never a part. The pages hold plotly.js and forbid themselves every
+    request, so they open offline.
 
     Args:
         folder: Of the run.
@@ -89,13 +97,15 @@ def write_report(
         tables: By device, what tells the time of their parts.
         under_way: How far the run is, if it goes on; the report then loads itself again and again.
         space: That was searched; without it nothing is said of its choices.
+        trainings: What is known of how networks learned.
 
     Raises:
         InputError: If a table lacks a segment of an architecture that is drawn.
         OSError: The folder cannot be written.
     """
     front = pareto_front(judged(trials), run.objectives)
-    plot = _plot(pareto_figure(trials, run), "pareto")
+    alone = retrained_table(trials, trainings.retrained)
+    plot = _plot(pareto_figure(trials, run, alone), "pareto")
     write_text(folder / "trials.csv", trials.to_csv(index=False))
     write_text(folder / "pareto.csv", front.to_csv(index=False))
     write_text(folder / "pareto.html", _page(_heading(run), plot))
@@ -103,8 +113,13 @@ def write_report(
     effects = None if space is None else RunEffects.of(trials, architectures, space)
     if effects is not None and effects.inherited:
         write_text(folder / "effects.csv", effects.table().to_csv(index=False))
-    report = _report(folder, trials, run, plot, drawn, effects, under_way)
+    report = _report(folder, trials, run, plot, drawn, effects, trainings, under_way)
     write_text(folder / "report.html", _page(_heading(run), report, reloads=bool(under_way)))
+    if len(alone):
+        write_text(folder / "retrained.csv", alone.to_csv(index=False))
+    for network in trainings.retrained:
+        page = _retrained_page(network, run)
+        write_text(folder / network.name / "report.html", _page(network.name, page))
 
 
 def write_progress(path: Path, title: str, under_way: str, log: Sequence[str]) -> None:
@@ -121,6 +136,7 @@ def _report(
     plot: str,
     drawn: str,
     effects: RunEffects | None,
+    trainings: Trainings,
     under_way: str,
 ) -> str:
     """The body of `report.html`."""
@@ -137,6 +153,7 @@ def _report(
         parts.append(_section("What to do next", "".join(steps)))
     parts.append(f"<section class='plot'>{plot}</section>")
     parts.append(drawn)
+    parts.append(_trained_alone(trials, run, trainings.retrained))
     if effects is not None and trace:
         parts.append(_section("Which choices matter", _effects(effects)))
     if trace:
@@ -155,6 +172,7 @@ def _report(
     parts += [_latency(trials, run, device) for device in run.latency]
     parts.append(_section("What was asked and how it was measured", _asked(run)))
     parts.append(_section("Trials", _statistics(trials)))
+    parts.append(_training(trials, trainings))
     return "\n".join(parts)
 
 
@@ -449,6 +467,133 @@ def _plot(figure: go.Figure, name: str) -> str:
     return str(to_html(figure, config=config, full_html=False, include_plotlyjs=False, div_id=name))
 
 
+def _training(trials: pd.DataFrame, trainings: Trainings) -> str:
+    """How the supernet and the short list learned, as far as it is known."""
+    parts = []
+    if trainings.supernet:
+        note = (
+            "Losses are those of the lessons, which change from one phase of the training to the "
+            "next, and with them what a loss means. Accuracies are of three subnets on a part of "
+            "the search split, seen on the way."
+        )
+        parts.append(_plot(supernet_figure(trainings), "supernet") + _note(note))
+    if any(trainings.rungs.values()):
+        note = (
+            "The short list, trained alone from what it inherited (at 0 steps): after each rung "
+            "the most accurate go on. Accuracies are of the search split."
+        )
+        parts.append(_plot(rungs_figure(trainings, trials), "rungs") + _note(note))
+    return _section("Training", "".join(parts)) if parts else ""
+
+
+def _trained_alone(
+    trials: pd.DataFrame, run: RunSummary, retrained: Sequence[RetrainedNetwork]
+) -> str:
+    """What was retrained, beside what it inherited."""
+    if not retrained:
+        return ""
+    of_search = {
+        row["folder"]: row for row in retrained_table(trials, retrained).to_dict("records")
+    }
+    rows = []
+    for network in retrained:
+        trial = of_search.get(network.name)
+        rows.append(
+            [
+                network.name,
+                str(trial["number"]) if trial else "–",
+                format_accuracy(trial["inherited"], run.search_images) if trial else "–",
+                format_accuracy(network.exported, network.test_images),
+                format_accuracy(network.retrained, network.test_images),
+                f"{network.steps:,}",
+                network.start,
+            ]
+        )
+    heads = ["", "trial", "inherited", "exported", "retrained", "steps", "from"]
+    note = (
+        "Inherited accuracies are of the search split; exported and retrained ones, before and "
+        "after the training alone, of the test split. ± is one standard error."
+    )
+    links = ", ".join(
+        f"<a href='{html.escape(quote(network.name))}/report.html'>{html.escape(network.name)}</a>"
+        for network in retrained
+    )
+    pages = f"<p>Classes, confusions and the surest mistakes of each: {links}.</p>"
+    curves = [network for network in retrained if network.curve]
+    plot = _plot(retrained_figure(curves), "retrained") if curves else ""
+    return _section("Trained alone", _table(heads, rows) + _note(note) + plot + pages)
+
+
+def _retrained_page(network: RetrainedNetwork, run: RunSummary) -> str:
+    """The body of a retrained network's page."""
+    images = network.test_images
+    lead = (
+        f"Right on <b>{percent(network.retrained)}</b> of the test split of "
+        f"{html.escape(run.data)}, after {network.steps:,} steps of training alone."
+    )
+    facts = [
+        ("retrained", format_accuracy(network.retrained, images)),
+        ("exported", format_accuracy(network.exported, images)),
+        ("images", f"{images:,} at {network.image_size} px; ± is one standard error"),
+        ("began with", html.escape(network.start)),
+        ("learning rate", f"{network.lr:g} at its peak"),
+        ("architecture", _code(network.hash)),
+        ("run", f"<a href='../../report.html'>{html.escape(_heading(run))}</a>"),
+    ]
+    parts = [f"<h1>{html.escape(network.name)}</h1><p class='lead'>{lead}</p>{_pairs(facts)}"]
+    if network.curve:
+        parts.append(_section("Training", _plot(retrained_figure([network]), "curve")))
+    if network.confusion:
+        parts.append(_classes(network))
+    if network.mistakes:
+        parts.append(_mistakes(network))
+    return "\n".join(parts)
+
+
+def _classes(network: RetrainedNetwork) -> str:
+    """How well each class is told, and what it is taken for; of many, those that are worst."""
+    classes = network.classes
+    by_accuracy = sorted(
+        range(len(classes)),
+        key=lambda label: 2.0 if (a := classes[label].accuracy) is None else a,
+    )[:MOST_CLASSES]
+    rows = [
+        [
+            known.name,
+            f"{known.images:,}",
+            "–" if known.accuracy is None else format_accuracy(known.accuracy, known.images),
+            known.mistaken_for or "–",
+        ]
+        for known in map(classes.__getitem__, by_accuracy)
+    ]
+    table = _table(["class", "images", "accuracy", "most often taken for"], rows)
+    shown = sorted(by_accuracy)
+    counts = [[network.confusion[true][taken] for taken in shown] for true in shown]
+    plot = _plot(confusion_figure([classes[label] for label in shown], counts), "confusion")
+    note = "Each row is a true class, each column what its images were taken for. "
+    if len(shown) < len(classes):
+        note += f"Of {len(classes)} classes the {len(shown)} least accurate ones are shown. "
+    note += "All are in classes.csv and confusion.csv."
+    return _section("Classes", table) + _section("Confusion", plot + _note(note))
+
+
+def _mistakes(network: RetrainedNetwork) -> str:
+    """The pictures of what it is surest of, and wrong."""
+    pictures = "".join(
+        f"<figure><img title='image {mistake.image}' alt='image {mistake.image}' "
+        f"src='data:image/png;base64,{mistake.png}'><figcaption>"
+        f"<b>{html.escape(mistake.predicted)}</b>, {percent(mistake.probability)} sure<br>"
+        f"is {html.escape(mistake.truth)}</figcaption></figure>"
+        for mistake in network.mistakes
+    )
+    note = "Images of the test split as the network saw them, and their numbers when hovered over."
+    return _section("The surest mistakes", f"<div class='mistakes'>{pictures}</div>" + _note(note))
+
+
+def _note(text: str) -> str:
+    return f"<p class='note'>{html.escape(text)}</p>"
+
+
 def write_comparison(folder: Path, groups: Sequence[Comparable]) -> None:
     """Write `compare.html`, `runs.csv` and `fronts.csv` into `folder`, which is created if needed.
 
@@ -527,7 +672,10 @@ def _told(compared: Compared, row: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-_TEXT_COLUMNS = ("", "from", "architecture", "gene", "choice")
+_TEXT_COLUMNS = (
+    *("", "from", "architecture", "gene", "choice"),
+    *("class", "most often taken for"),
+)
 
 _STYLE = f"""
 :root {{ color-scheme: light; }}
@@ -557,6 +705,10 @@ dd {{ margin: 0; overflow-wrap: anywhere; }}
 .drawn {{ display: grid; grid-template-columns: minmax(0, 560px) minmax(0, 1fr); gap: 8px 40px; }}
 .drawn p {{ margin: 4px 0 8px; }}
 .drawn svg {{ display: block; width: 100%; max-width: 560px; height: auto; }}
+.mistakes {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(128px, 1fr));
+  gap: 16px; font-size: 14px; }}
+.mistakes figure {{ margin: 0; overflow-wrap: anywhere; }}
+.mistakes img {{ display: block; width: 100%; max-width: 160px; image-rendering: pixelated; }}
 details {{ border-top: 1px solid #ddd; margin-top: 12px; }}
 summary {{ cursor: pointer; padding: 8px 0; }}
 .legend {{ display: block; font-size: 14px; }}

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nas.report.figures import FONT, INK
+from nas.report.look import FONT, INK
 from nas.report.svg import element, polygon, rectangle, text, titled
 from nas.utilities.units import format_count, format_milliseconds
 from search_space import Architecture, Cost, Stage, cost_table, map_sizes, total_cost

@@ -19,6 +19,9 @@ _OWN_FOLDERS = ("best", "front", "latency", "supernet", "tensorboard", "tried")
 _LOCK = ".lock"
 """The lock of the folder; those of its retrainings have their names behind it."""
 
+_DRAWING = 60.0
+"""Seconds, of which another drawing takes a few."""
+
 _MOMENT = 2.0
 """Seconds, of which another retraining holds the whole folder for a few thousandths."""
 
@@ -38,6 +41,7 @@ class RunFolder:
         self.environment = self.path / "environment.json"
         self.checkpoint = self.path / "supernet" / "checkpoint.safetensors"
         self.origin = self.path / "supernet" / "origin.json"
+        self.curve = self.path / "supernet" / "curve.csv"
         self.training_state = self.path / "supernet" / "training_state.safetensors"
         self.summary = self.path / "summary.json"
         self.summary_so_far = self.path / "summary_so_far.json"
@@ -153,6 +157,17 @@ class RunFolder:
         with ExitStack() as part:
             with self._held(_LOCK, running, wait=_MOMENT):
                 part.enter_context(self._held(f"{_LOCK}-{name}", retraining))
+            yield
+
+    @contextmanager
+    def locked_for_drawing(self) -> Iterator[None]:
+        """Hold the pages for this process; it waits while another that has retrained draws them.
+
+        Raises:
+            InputError: If that one takes too long, or the folder cannot be written.
+        """
+        refusal = f"{self.path}: another process is drawing the report"
+        with self._held(".drawing.lock", refusal, wait=_DRAWING):
             yield
 
     @contextmanager

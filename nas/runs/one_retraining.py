@@ -1,11 +1,14 @@
 """One architecture's way from its exported folder to its retrained one, in whatever process."""
 
+import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from pydantic_core import to_jsonable_python
 from torch import Tensor
 
@@ -15,7 +18,8 @@ from nas.objectives.objective import Objective
 from nas.report.cards import ClassAccuracy, class_accuracies, retrained_card
 from nas.report.legend import legend
 from nas.report.picture import architecture_svg
-from nas.training.accuracy import confusion_matrix, predict
+from nas.report.trainings import MISTAKES, Mistake, RetrainedNetwork
+from nas.training.accuracy import confusion_matrix, predict_surely
 from nas.training.alone import (
     SCRATCH,
     SUPERNET,
@@ -32,13 +36,15 @@ from nas.training.tensorboard import Scalars
 from nas.utilities.bounds import Number, PositiveCount
 from nas.utilities.differences import first_difference
 from nas.utilities.errors import Diverged, InputError
-from nas.utilities.files import read_json, write_csv, write_json
+from nas.utilities.files import read_csv, read_json, write_csv, write_json
 from nas.utilities.interrupt import StopRequest
 from search_space import total_cost
 from supernet import ExportedNetwork, Network, load_exported
 
 METRICS = "metrics.json"
 """What a retraining writes last."""
+
+_MISTAKES = "mistakes.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +177,7 @@ class Retraining:
             exported.architecture, recipe, num_classes=about.num_classes, given=exported
         )
         # Before the training: that it cannot be measured is not to be found out after hours.
-        before = self._confusion(exported.to(recipe.device), named=f"{self.source}")
+        before, _ = self._tested(exported.to(recipe.device), named=f"{self.source}")
         board = self.target.parent / "tensorboard" if self.on.tensorboard else None
         with Scalars(board) as scalars:
 
@@ -190,7 +196,7 @@ class Retraining:
                 teacher=self.on.teacher,
                 loader_workers=self.on.loader_workers,
             )
-        after = self._confusion(network, named=f"`lr` {recipe.lr:g}, try a lower rate")
+        after, mistakes = self._tested(network, named=f"`lr` {recipe.lr:g}, try a lower rate")
         cost = total_cost(
             network.architecture, image_size=self.on.cost_size, num_classes=about.num_classes
         )
@@ -204,6 +210,7 @@ class Retraining:
         )
         self._export(network, result, after)
         self._write_tables(curve, after)
+        write_json(self.target / _MISTAKES, to_jsonable_python(mistakes))
         # Last, since it says that all the rest is there.
         metrics = _Metrics(hash=result.hash, recipe=recipe, result=result)
         write_json(self.target / METRICS, to_jsonable_python(metrics))
@@ -229,14 +236,30 @@ class Retraining:
                 f"{self.target}: was retrained otherwise ({difference}); give another `name`"
             )
 
-    def _confusion(self, network: Network, *, named: str) -> Tensor:
-        """Confusion matrix of the test split; where there is none, a line says so of `named`."""
+    def _tested(self, network: Network, *, named: str) -> tuple[Tensor, list[Mistake]]:
+        """Confusion matrix and surest mistakes on the test split.
+
+        Where there are no class scores, a line says so of `named`.
+        """
         data, (images, labels) = self.on.data, self.on.tested
         try:
-            predicted = predict(network, images, mean=data.mean, std=data.std)
+            predicted, sure = predict_surely(network, images, mean=data.mean, std=data.std)
         except Diverged as error:
             raise Diverged(f"{named}: {error}") from None
-        return confusion_matrix(labels, predicted, num_classes=data.num_classes)
+        confusion = confusion_matrix(labels, predicted, num_classes=data.num_classes)
+        wrong = (predicted != labels).nonzero().flatten()
+        surest = wrong[sure[wrong].argsort(descending=True, stable=True)][:MISTAKES]
+        mistakes = [
+            Mistake(
+                image=image,
+                truth=data.class_names[int(labels[image])],
+                predicted=data.class_names[int(predicted[image])],
+                probability=float(sure[image]),
+                png=_png(images[image]),
+            )
+            for image in surest.tolist()
+        ]
+        return confusion, mistakes
 
     def _write_tables(self, curve: Sequence[Point], confusion: Tensor) -> None:
         write_csv(self.target / "curve.csv", Point._fields, curve)
@@ -301,6 +324,63 @@ class Retraining:
             card=card,
             picture=picture,
         )
+
+
+def retrained_networks(folder: Path) -> list[RetrainedNetwork]:
+    """All that was retrained in a run's folder, in the order of the folders' names.
+
+    Raises:
+        InputError: If a file of one is damaged.
+    """
+    files = sorted(
+        folder.glob(f"*/*/{METRICS}"), key=lambda file: (file.parents[1].name, file.parent.name)
+    )
+    return [_retrained_network(file.parent) for file in files]
+
+
+def _retrained_network(target: Path) -> RetrainedNetwork:
+    """What a retraining has left; of an older one some tables may be missing."""
+    remedy = "delete the folder to train again"
+    metrics = read_json(target / METRICS, _Metrics, remedy=remedy)
+    result, recipe = metrics.result, metrics.recipe
+    curve, confusion, mistakes = (
+        target / name for name in ("curve.csv", "confusion.csv", _MISTAKES)
+    )
+    counts = read_csv(confusion, _counts, remedy=remedy) if confusion.exists() else []
+    if any(len(row) != len(counts) for _, row in counts):
+        raise InputError(f"{confusion}: not as many rows as columns; {remedy}")
+    return RetrainedNetwork(
+        name=f"{target.parent.name}/{target.name}",
+        hash=result.hash,
+        start=recipe.start,
+        steps=recipe.steps,
+        image_size=recipe.image_size,
+        lr=recipe.lr,
+        exported=result.exported,
+        retrained=result.retrained,
+        test_images=result.test_images,
+        curve=read_csv(curve, _point, remedy=remedy) if curve.exists() else [],
+        class_names=[name for name, _ in counts],
+        confusion=[row for _, row in counts],
+        mistakes=read_json(mistakes, list[Mistake], remedy=remedy) if mistakes.exists() else [],
+    )
+
+
+def _point(cells: list[str]) -> Point:
+    step, loss, lr, accuracy = cells
+    return Point(int(step), float(loss), float(lr), float(accuracy) if accuracy else None)
+
+
+def _counts(cells: list[str]) -> tuple[str, list[int]]:
+    name, *counts = cells
+    return name, list(map(int, counts))
+
+
+def _png(image: Tensor) -> str:
+    """An image, uint8 (3, S, S), as a PNG in base64."""
+    written = BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(written, format="PNG", optimize=True)
+    return base64.b64encode(written.getvalue()).decode()
 
 
 def _accuracy(confusion: Tensor) -> float:

@@ -7,7 +7,6 @@ were made are not repeated, and what is exported and shown is written anew.
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -17,10 +16,9 @@ from nas.export.pretrained import Pretrained
 from nas.latency.table import LatencyTable
 from nas.objectives.constrained_space import ConstrainedSpace
 from nas.report.advice import advice
-from nas.report.pages import write_report
-from nas.report.run_summary import RunSummary
 from nas.report.summary import summary_table
 from nas.runs.config import RunConfig
+from nas.runs.drawing import draw
 from nas.runs.folder import RunFolder, logging_to
 from nas.runs.job import Execution, Job
 from nas.runs.latency_tables import MEASURED_HERE, LatencyMethods, run_tables
@@ -32,20 +30,18 @@ from nas.runs.steps.measure import measure
 from nas.runs.steps.search import search, shared_bytes
 from nas.runs.steps.train import train
 from nas.runs.steps.tryout import tryout
-from nas.search.study import load_study, records, with_genes
-from nas.search.trials import trials_table
+from nas.search.study import load_study, records
 from nas.training.given_teacher import GivenTeacher
 from nas.training.tensorboard import Scalars
 from nas.utilities.devices import is_here
 from nas.utilities.environment import environment
-from nas.utilities.errors import InputError, NothingFound
+from nas.utilities.errors import NothingFound
 from nas.utilities.files import write_json
 from nas.utilities.interrupt import StopRequest
 from nas.utilities.ray_cluster import RayCluster
-from search_space import Architecture
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 logger = logging.getLogger(__name__)
 
@@ -175,49 +171,10 @@ def report(folder: RunFolder, console: Console) -> None:
         InputError: If the run has not come that far, has an objective that is not known here, or
             what it wrote is damaged.
     """
-    if not folder.summary.exists():
-        raise InputError(f"{folder.path}: the search has not finished; run its command again")
-    summary = RunSummary.load(folder.summary)
-    trials = write_pages(folder, folder.path, summary)
+    trials, summary = draw(folder)
     console.print()
     console.print(summary_table(trials, summary))
     console.print(f"\nreport: {folder.path / 'report.html'}", soft_wrap=True)
     for step in advice(folder.path, trials, summary) if folder.best.exists() else []:
         console.print(f"{step.why}:")
         console.print(f"    {step.command}", style="bold", soft_wrap=True)
-
-
-def write_pages(
-    folder: RunFolder, target: Path, summary: RunSummary, *, under_way: str = ""
-) -> "pd.DataFrame":
-    """Write the tables and pages of what a run has found into a folder, and give the trials.
-
-    Args:
-        folder: Of the run.
-        target: Where they go.
-        summary: Of the run.
-        under_way: As `write_report` takes it.
-
-    Raises:
-        InputError: If what the run wrote is damaged.
-    """
-    study = load_study(folder.journal)
-    known = records(study)
-    trials = with_genes(trials_table(known, summary.objectives), study)
-    write_report(
-        target,
-        trials,
-        summary,
-        under_way=under_way,
-        architectures={
-            record.hash: Architecture.model_validate(record.architecture)
-            for record in known.values()
-        },
-        tables={
-            device: LatencyTable.load(path)
-            for device in summary.latency
-            if (path := folder.latency_table(device)).exists()
-        },
-        space=folder.config.space,
-    )
-    return trials

@@ -306,12 +306,30 @@ def retrain(
     if len(jobs) == 1 and isinstance(results[0], InputError):
         raise results[0]
     console.print(_table(jobs, results))
+    if any(isinstance(result, Retrained) for result in results):
+        _redraw(folder, console)
     pairs = list(zip(jobs, results, strict=True))
     failed = [f"{job.title}: {error}" for job, error in pairs if isinstance(error, InputError)]
     if failed:
         told = "; ".join(failed)
         raise InputError(f"{len(failed)} of {len(jobs)} were not retrained: {told}")
     return [result for result in results if isinstance(result, Retrained)]
+
+
+def _redraw(folder: RunFolder, console: Console) -> None:
+    """Let the run's pages tell of what was retrained; where that cannot be, a line says so."""
+    try:
+        from nas.runs.drawing import draw
+
+        with folder.locked_for_drawing():
+            draw(folder)
+    except ImportError as error:
+        told = f"{error.name} is not installed here; where it is, draws it: python -m nas plot"
+        console.print(f"the report was not redrawn: {told} {folder.path}", style="yellow")
+    except InputError as error:
+        console.print(f"the report was not redrawn: {error}", style="yellow")
+    else:
+        console.print(f"report: {folder.path / 'report.html'}", soft_wrap=True)
 
 
 def _done(

@@ -160,8 +160,12 @@ class Run:
             InputError: If the search has not finished.
         """
         from nas.report.figures import pareto_figure
+        from nas.report.trainings import retrained_table
+        from nas.runs.one_retraining import retrained_networks
 
-        return pareto_figure(self.trials, self.summary)
+        trials = self.trials
+        retrained = retrained_table(trials, retrained_networks(self.path))
+        return pareto_figure(trials, self.summary, retrained)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: what was asked, and the front."""

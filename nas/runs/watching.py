@@ -1,5 +1,6 @@
 """A run's report, drawn again and again by another process while the run goes on."""
 
+import dataclasses
 import os
 import tempfile
 import time
@@ -9,8 +10,8 @@ from rich.console import Console
 
 from nas.report.pages import RELOAD_SECONDS, write_progress
 from nas.report.run_summary import RunSummary
+from nas.runs.drawing import kept_trainings, write_pages
 from nas.runs.folder import RunFolder
-from nas.runs.pipeline import write_pages
 
 LAST_LINES = 20
 """Of the log, which are shown while there are no trials."""
@@ -43,14 +44,18 @@ def watch(path: Path, console: Console) -> None:
 
 
 def _draw(folder: RunFolder) -> None:
-    """Draw the report of a run that goes on, in a folder apart: the run may be writing its own."""
+    """Draw the report of a run that goes on, in a folder apart: the run may be writing its own.
+
+    Networks that were retrained before it went on are left out until it is finished.
+    """
     told = f"This run is not finished. Drawn at {time.strftime('%H:%M:%S')}."
     with tempfile.TemporaryDirectory(dir=folder.path, prefix=".watch-") as apart:
         page = Path(apart) / "report.html"
         begun = folder.journal.exists() and folder.journal.stat().st_size > 0
         if begun and folder.summary_so_far.exists():
             summary = RunSummary.load(folder.summary_so_far)
-            write_pages(folder, page.parent, summary, under_way=told)
+            trainings = dataclasses.replace(kept_trainings(folder), retrained=())
+            write_pages(folder, page.parent, summary, trainings, under_way=told)
         else:
             lines = folder.log.read_text(encoding="utf-8", errors="replace").splitlines()
             title = f"Architecture search: {folder.path.name}"

@@ -14,8 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor
 
 from nas.data import Data
@@ -27,6 +28,7 @@ from nas.training.checkpoint import (
     Checkpoint,
     check_fits,
     load_checkpoint,
+    load_identity,
     save_checkpoint,
     unusable,
 )
@@ -41,7 +43,7 @@ from supernet.network import skeleton
 
 logger = logging.getLogger(__name__)
 
-_ACCURACIES = TypeAdapter(dict[str, Share])
+_ACCURACIES = TypeAdapter(dict[Annotated[str, Field(pattern="^[0-9]{1,9}$")], Share])
 
 OnStep = Callable[[int], None]
 """Called after training steps, with how many they were."""
@@ -238,6 +240,25 @@ def halve(
         survivors = [candidate for candidate in climbing if candidate.hash in accuracies]
         survivors.sort(key=lambda candidate: -accuracies[candidate.hash])
         climbing = survivors[: math.ceil(len(survivors) / tryout.settings.reduction)]
+
+
+def accuracies_by_rung(folder: Path) -> dict[str, dict[int, float]]:
+    """What the files of a tryout tell: by hash, the accuracies after so many steps alone.
+
+    Raises:
+        InputError: If one is damaged.
+    """
+    return {
+        path.stem: {int(steps): accuracy for steps, accuracy in _accuracies(path).items()}
+        for path in sorted(folder.glob("[!.]*.safetensors"))
+    }
+
+
+def _accuracies(path: Path) -> dict[str, float]:
+    try:
+        return _ACCURACIES.validate_python(load_identity(path).get("accuracies"))
+    except ValidationError as error:
+        raise unusable(path, first_error(error)) from None
 
 
 def planned_steps(settings: TryoutSettings, candidates: int) -> int:

@@ -12,7 +12,6 @@ from supernet import Network, Store
 EVALUATION_BATCH = 250
 
 
-@torch.no_grad()
 def predict(
     network: Network,
     images: Tensor,
@@ -21,9 +20,23 @@ def predict(
     std: tuple[float, float, float],
     batch_size: int = EVALUATION_BATCH,
 ) -> Tensor:
-    """The class with the highest score for each image, int64 (N,); eval mode and bf16 autocast.
+    """The class with the highest score for each image, int64 (N,), as `predict_surely`."""
+    return predict_surely(network, images, mean=mean, std=std, batch_size=batch_size)[0]
 
-    bf16 has the exponents of float32: what is too large for it is too large for either.
+
+@torch.no_grad()
+def predict_surely(
+    network: Network,
+    images: Tensor,
+    *,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    batch_size: int = EVALUATION_BATCH,
+) -> tuple[Tensor, Tensor]:
+    """The class with the highest score for each image, and its probability; bf16 autocast.
+
+    The network is in eval mode then. bf16 has the exponents of float32: what is too large for it is
+    too large for either.
 
     Args:
         network: The network, on the device to use.
@@ -32,19 +45,23 @@ def predict(
         std: Likewise.
         batch_size: Images at a time.
 
+    Returns:
+        Classes, int64 (N,), and probabilities by the softmax, float32 (N,).
+
     Raises:
         Diverged: If a class score is infinite or not a number: no class is the highest then.
     """
     device = next(network.parameters()).device
     network.eval()
-    predicted = []
+    predicted, sure = [], []
     for some in images.split(batch_size):
         with autocast(device):
             logits = network(normalise(some.to(device), mean, std))
         if not logits.isfinite().all():
             raise Diverged("class scores of the network are infinite or not a number")
         predicted.append(logits.argmax(dim=1).cpu())
-    return torch.cat(predicted)
+        sure.append(logits.float().softmax(dim=1).amax(dim=1).cpu())
+    return torch.cat(predicted), torch.cat(sure)
 
 
 def count_correct(

@@ -50,12 +50,32 @@ def load_checkpoint(path: Path, *, device: str = "cpu") -> Checkpoint:
         with safe_open(path, framework="pt", device=device) as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        step, identity = int(metadata["step"]), json.loads(metadata["identity"])
-        if step < 0 or not isinstance(identity, dict):
-            raise ValueError(f"step {step} of {type(identity).__name__}")
+        step, identity = int(metadata["step"]), _identity(metadata)
+        if step < 0:
+            raise ValueError(f"step {step}")
     except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise unusable(path, error) from None
     return Checkpoint(step, identity, tensors)
+
+
+def load_identity(path: Path) -> dict[str, Any]:
+    """What a checkpoint's training depends on; its tensors are not read.
+
+    Raises:
+        InputError: If it is damaged, or no checkpoint.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _identity(file.metadata() or {})
+    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
+        raise unusable(path, error) from None
+
+
+def _identity(metadata: Mapping[str, str]) -> dict[str, Any]:
+    identity = json.loads(metadata["identity"])
+    if not isinstance(identity, dict):
+        raise ValueError(f"its identity is a {type(identity).__name__}")
+    return identity
 
 
 def unusable(path: Path, reason: object) -> InputError:

@@ -42,7 +42,7 @@ class Desk:
     """
 
     def __init__(self) -> None:
-        self._progress: Progress | None = None
+        self._told: list[Progress] = []
         self._problem = ""
         self._stop, self._at_work = False, False
 
@@ -88,17 +88,22 @@ class Desk:
 
     def tell(self, progress: Progress) -> bool:
         """A step is done; whether to stop."""
-        self._progress = progress
+        self._told.append(progress)
         return self._stop
 
     def refuse(self, problem: str) -> None:
         """The training cannot go on, and another attempt would not help."""
         self._problem = problem
 
-    def look(self, stop: bool) -> tuple[Progress | None, str, bool]:
-        """The last step, what was refused, whether they are at work; hands on whether to stop."""
+    def look(self, stop: bool) -> tuple[list[Progress], str, bool]:
+        """Steps since the last look, what was refused, whether they work; hands on whether to stop.
+
+        Only one thread looks, while another may tell.
+        """
         self._stop = stop
-        return self._progress, self._problem, self._at_work
+        count = len(self._told)
+        steps, self._told[:count] = self._told[:count], []
+        return steps, self._problem, self._at_work
 
 
 def train_on_ray(
@@ -120,7 +125,8 @@ def train_on_ray(
         threads: CPU threads of each.
         cluster: Where they run.
         stop: Handed on to the processes, which save.
-        on_progress: Called with the latest `Progress` whenever there is a new one.
+        on_progress: Called with the `Progress` of every step, in their order; after a death, which
+            begins again at the last saved state, of some of them again.
 
     Raises:
         Interrupted: If a stop was requested; the state was saved.
@@ -138,14 +144,13 @@ def train_on_ray(
     desk = ray.remote(num_cpus=0, max_concurrency=4, scheduling_strategy=here)(Desk).remote()
     try:
         fitting = desk.fit.remote(task, count=count, threads=threads, gpus=resources.num_gpus)
-        seen, problem, going = None, "", True
+        problem, going = "", True
         while going and not problem:
             done, _ = ray.wait([fitting], timeout=_LOOK_SECONDS)
             going = not done  # asked before the look, so that the last one sees all
             looked = ray.get(desk.look.remote(stop.requested), timeout=_DESK_SECONDS)
-            progress, problem, at_work = looked
-            if progress is not None and progress != seen:
-                seen = progress
+            steps, problem, at_work = looked
+            for progress in steps:
                 on_progress(progress)
             if going and not at_work:
                 stop.check()

@@ -41,6 +41,9 @@ logger = logging.getLogger(__name__)
 LOOKS = 12
 """How often a training looks at current accuracies."""
 
+WATCHED = ("largest", "smallest", "random")
+"""The roles of the subnets that it looks at."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
@@ -51,7 +54,8 @@ class Progress:
         step: Steps of the part that are done.
         steps: Steps of the part.
         loss: Of the first lesson of the step.
-        accuracies: On some of the search split, by the subnet's role; from the last look.
+        accuracies: On some of the search split, by the subnet's role; empty but after the steps
+            that are looked at.
     """
 
     part: Literal["teacher", "supernet"]
@@ -219,16 +223,13 @@ class _Monitor:
             std=task.data.std,
             threads=torch.get_num_threads(),
         )
-        self.watched = {
-            "largest": course.largest,
-            "smallest": course.smallest,
-            "random": course.constrained.sample(random.Random(course.seed)),
-        }
+        random_one = course.constrained.sample(random.Random(course.seed))
+        subnets = (course.largest, course.smallest, random_one)
+        self.watched = dict(zip(WATCHED, subnets, strict=True))
         self.steps = course.steps
-        self.seen: dict[str, float] = {}
 
     def accuracies(self, step: int, loss: float) -> Mapping[str, float]:
-        """By the subnet's role, from the last look; it is now, and logged, if one is due.
+        """By the subnet's role, and logged, if a look is due; else empty.
 
         Of one whose class scores are not finite it is not a number; training may mend that.
 
@@ -236,11 +237,12 @@ class _Monitor:
             step: Steps done.
             loss: Of the last one, for the log.
         """
-        if step % max(1, self.steps // LOOKS) == 0 or step == self.steps:
-            self.seen = {role: self._accuracy(subnet) for role, subnet in self.watched.items()}
-            told = ", ".join(f"{role} {accuracy:.1%}" for role, accuracy in self.seen.items())
-            logger.info("step %d/%d loss %.3f %s", step, self.steps, loss, told)
-        return self.seen
+        if step % max(1, self.steps // LOOKS) and step < self.steps:
+            return {}
+        seen = {role: self._accuracy(subnet) for role, subnet in self.watched.items()}
+        told = ", ".join(f"{role} {accuracy:.1%}" for role, accuracy in seen.items())
+        logger.info("step %d/%d loss %.3f %s", step, self.steps, loss, told)
+        return seen
 
     def _accuracy(self, subnet: Architecture) -> float:
         try:

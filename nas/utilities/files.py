@@ -6,7 +6,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -122,6 +122,32 @@ def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]])
     writer.writerow(head)
     writer.writerows(rows)
     write_text(path, text.getvalue())
+
+
+def read_csv(path: Path, row: Callable[[list[str]], T], *, remedy: str) -> list[T]:
+    """What the lines of a table hold; one at the end that a killed process began is left out.
+
+    Args:
+        path: The file.
+        row: What the cells of a line hold; raises ValueError if they are wrong.
+        remedy: What to do where the table cannot be read, or holds anything else.
+
+    Raises:
+        InputError: Then; it names the file and the first line that is wrong.
+    """
+    rows: list[T] = []
+    try:
+        whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
+        names, *lines = list(csv.reader(io.StringIO(whole), strict=True)) or [[]]
+        for cells in lines:
+            if len(cells) != len(names):
+                raise ValueError(f"{len(cells)} cells of {len(names)}")
+            rows.append(row(cells))
+        return rows
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"{path}: line {len(rows) + 2} is damaged ({error}); {remedy}") from None
 
 
 def write_json(path: Path, value: object) -> None:

@@ -1,11 +1,12 @@
 """The first step of a run: training the supernet."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from nas.runs.expected import expected_time
 from nas.runs.job import Job
+from nas.training.curve import CurveWriter, curve_written
 from nas.training.ray_training import train_on_ray
 from nas.training.supernet import Progress, SupernetTask, states
 from nas.utilities.devices import usable_cpus
@@ -53,7 +54,11 @@ def train(job: Job) -> None:
         f"supernet: {weights / 1e6:.1f} M shared weights, trained at "
         f"{job.config.proxy_size} px; costs are counted at {job.config.image_size} px",
     )
-    with _lines(job) as show, job.clock.measuring("supernet_seconds"):
+    with (
+        curve_written(job.folder.curve) as curve,
+        _lines(job, curve) as show,
+        job.clock.measuring("supernet_seconds"),
+    ):
         if store is not None:
             task.train(store, stop=job.stop, on_progress=show)
         else:
@@ -90,27 +95,27 @@ def _bytes_written(job: Job, weights: int) -> int:
 
 
 @contextmanager
-def _lines(job: Job) -> Iterator[Callable[[Progress], None]]:
+def _lines(job: Job, curve: CurveWriter) -> Iterator[Callable[[Progress], None]]:
     """A live line for each part of a training, one after the other; to be told its progress.
 
-    TensorBoard gets the loss of every step, and accuracies when there was a look at them.
+    What is told is written into the curve and for TensorBoard as well.
     """
     with ExitStack() as shown:
         line: LiveLine | None = None
-        looked: Mapping[str, float] = {}
+        current = ""
 
         def show(progress: Progress) -> None:
-            nonlocal line, looked
+            nonlocal line, current
+            curve.add(progress)
             title = f"training the {progress.part}"
             if line is None or line.title != title:
                 shown.close()
                 line = shown.enter_context(LiveLine(job.console, title, total=progress.steps))
-            current = " ".join(f"{k} {v:.0%}" for k, v in progress.accuracies.items())
+            if progress.accuracies:
+                current = " ".join(f"{k} {v:.0%}" for k, v in progress.accuracies.items())
             line.update(progress.step, f"loss {progress.loss:.2f} {current}".rstrip())
-            values = {"train/loss": progress.loss}
-            if progress.accuracies != looked:
-                looked = progress.accuracies
-                values |= {f"accuracy/{role}": value for role, value in looked.items()}
+            looked = {f"accuracy/{role}": value for role, value in progress.accuracies.items()}
+            values = {"train/loss": progress.loss, **looked}
             job.scalars.write(progress.part, progress.step, values)
 
         yield show

@@ -74,6 +74,7 @@ def test_a_run_leaves_what_the_design_says_and_nothing_else(small_run: Path) -> 
         "log.txt",
         "environment.json",
         "supernet/checkpoint.safetensors",
+        "supernet/curve.csv",
         "study.journal",
         "trials.csv",
         "pareto.csv",
@@ -182,7 +183,8 @@ def test_states_of_training_that_were_left_beside_the_checkpoint_are_removed(cop
     for state in states(folder.training_state):
         shutil.copy(folder.checkpoint, state)
     assert command(*SMALL_RUN, "--out", copy).status == 0
-    assert [path.name for path in folder.checkpoint.parent.iterdir()] == [folder.checkpoint.name]
+    left = {path.name for path in folder.checkpoint.parent.iterdir()}
+    assert left == {folder.checkpoint.name, folder.curve.name}
 
 
 @pytest.mark.slow

@@ -671,7 +671,7 @@ def test_nothing_but_json_safetensors_tables_and_the_card_is_left(
     names = {path.name for path in (run.retrained("retrain") / "1").iterdir()}
     assert names == {
         *("README.md", "architecture.json", "architecture.svg", "weights.safetensors"),
-        *("metrics.json", "curve.csv", "classes.csv", "confusion.csv"),
+        *("metrics.json", "curve.csv", "classes.csv", "confusion.csv", "mistakes.json"),
     }
     with safe_open(run.retrained("retrain") / "1" / "weights.safetensors", framework="pt") as file:
         assert json.loads(file.metadata()["class_names"]) == list("0123456789")

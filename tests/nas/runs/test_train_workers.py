@@ -10,6 +10,7 @@ from small_runs import ROOT, SMALL, Fork, wait_for
 
 from nas.runs.folder import RunFolder
 from nas.training.checkpoint import load_checkpoint
+from nas.training.curve import read_curve
 from nas.training.supernet import states
 from nas.utilities.devices import usable_cpus
 
@@ -48,7 +49,10 @@ def test_a_run_that_two_processes_train_is_stopped_and_goes_on_to_its_end(tmp_pa
     first = re.search(r"training the supernet (\d+)/50", out)
     assert first is not None
     assert done < int(first[1]) <= 50
-    assert [path.name for path in folder.checkpoint.parent.iterdir()] == [folder.checkpoint.name]
+    left = {path.name for path in folder.checkpoint.parent.iterdir()}
+    assert left == {folder.checkpoint.name, folder.curve.name}
+    steps = [point.step for point in read_curve(folder.curve) if point.part == "supernet"]
+    assert steps == list(range(1, 51))
     trials = pd.read_csv(folder.path / "trials.csv")
     assert (trials["state"] == "evaluated").sum() == 1
     assert folder.best.exists()
