@@ -4,10 +4,10 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import BinaryIO, NamedTuple
 
 from nas.training.supernet import WATCHED, Progress
-from nas.utilities.files import read_csv, write_csv
+from nas.utilities.files import naming, read_csv, write_csv
 
 _PARTS = ("teacher", "supernet")
 _COLUMNS = ("part", "step", "loss", *WATCHED)
@@ -72,7 +72,7 @@ class CurveWriter:
 
     def __init__(self, path: Path, closing: ExitStack) -> None:
         self._path, self._closing = path, closing
-        self._file: TextIO | None = None
+        self._file: BinaryIO | None = None
         self._last = (0, 0)
 
     def add(self, progress: Progress) -> None:
@@ -80,24 +80,23 @@ class CurveWriter:
 
         Raises:
             InputError: If the table is damaged.
-            OSError: If it cannot be written.
+            OSError: If it cannot be written; it names the table.
         """
         accuracies = [progress.accuracies.get(role) for role in WATCHED]
         point = CurvePoint(progress.part, progress.step, progress.loss, accuracies)
         if self._file is None or point.place <= self._last:
             self._file = self._cut_before(point)
-        self._file.write(",".join(_cells(point)) + "\n")
+        with naming(self._path):
+            self._file.write((",".join(_cells(point)) + "\n").encode())
         self._last = point.place
 
-    def _cut_before(self, point: CurvePoint) -> TextIO:
+    def _cut_before(self, point: CurvePoint) -> BinaryIO:
         """The table without this step and later ones, open at its end."""
         self._closing.close()
         kept = [known for known in read_curve(self._path) if known.place < point.place]
         write_csv(self._path, _COLUMNS, map(_cells, kept))
-        # Line by line, so that a killed process leaves every step that it has done.
-        return self._closing.enter_context(
-            self._path.open("a", encoding="utf-8", newline="", buffering=1)
-        )
+        # Without a buffer, so that a killed process leaves every step that it has done.
+        return self._closing.enter_context(self._path.open("ab", buffering=0))
 
 
 def _cells(point: CurvePoint) -> list[str]:

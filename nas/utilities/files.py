@@ -31,7 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: If it cannot be written; it names the path.
     """
-    with _naming(path), _scratch_folder(path) as folder:
+    with naming(path), _scratch_folder(path) as folder:
         temporary = folder / path.name
         yield temporary
         _replace(temporary, path)
@@ -51,7 +51,7 @@ def replacing_files(folder: Path, *, last: str) -> Iterator[Path]:
     Raises:
         OSError: If something cannot be written; it names the folder.
     """
-    with _naming(folder), _scratch_folder(folder) as written:
+    with naming(folder), _scratch_folder(folder) as written:
         yield written
         folder.mkdir(exist_ok=True)
         (folder / last).unlink(missing_ok=True)
@@ -85,7 +85,7 @@ def _scratch_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Let errors of writing name the path; those of safetensors are OSErrors, too."""
     try:
         yield
