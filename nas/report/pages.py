@@ -113,7 +113,7 @@ def write_report(
     effects = None if space is None else RunEffects.of(trials, architectures, space)
     if effects is not None and effects.inherited:
         write_text(folder / "effects.csv", effects.table().to_csv(index=False))
-    report = _report(folder, trials, run, plot, drawn, effects, trainings, under_way)
+    report = _report(folder, trials, run, plot, drawn, effects, trainings, alone, under_way)
     write_text(folder / "report.html", _page(_heading(run), report, reloads=bool(under_way)))
     if len(alone):
         write_text(folder / "retrained.csv", alone.to_csv(index=False))
@@ -137,6 +137,7 @@ def _report(
     drawn: str,
     effects: RunEffects | None,
     trainings: Trainings,
+    alone: pd.DataFrame,
     under_way: str,
 ) -> str:
     """The body of `report.html`."""
@@ -153,7 +154,7 @@ def _report(
         parts.append(_section("What to do next", "".join(steps)))
     parts.append(f"<section class='plot'>{plot}</section>")
     parts.append(drawn)
-    parts.append(_trained_alone(trials, run, trainings.retrained))
+    parts.append(_trained_alone(alone, run, trainings.retrained))
     if effects is not None and trace:
         parts.append(_section("Which choices matter", _effects(effects)))
     if trace:
@@ -487,14 +488,12 @@ def _training(trials: pd.DataFrame, trainings: Trainings) -> str:
 
 
 def _trained_alone(
-    trials: pd.DataFrame, run: RunSummary, retrained: Sequence[RetrainedNetwork]
+    alone: pd.DataFrame, run: RunSummary, retrained: Sequence[RetrainedNetwork]
 ) -> str:
-    """What was retrained, beside what it inherited."""
+    """What was retrained, beside what it inherited; `alone` is their `retrained_table`."""
     if not retrained:
         return ""
-    of_search = {
-        row["folder"]: row for row in retrained_table(trials, retrained).to_dict("records")
-    }
+    of_search = {row["folder"]: row for row in alone.to_dict("records")}
     rows = []
     for network in retrained:
         trial = of_search.get(network.name)

@@ -265,7 +265,7 @@ def retrain(
     config = folder.config
     if len(exported) < top:
         where = exported[0].parent.name
-        console.print(f"the {where} has only {len(exported)} architectures", style="yellow")
+        console.print(f"architectures in the {where}: only {len(exported)}", style="yellow")
     with ExitStack() as held:
         for name in recipes:
             held.enter_context(folder.locked_for_retraining(name))
