@@ -34,8 +34,8 @@ class Case:
 
     Attributes:
         network: A published design, by its name in timm.
-        training: A step (forward, loss, backward) under bf16 autocast; otherwise a forward pass in
-            evaluation without gradients.
+        training: A step (forward, loss, backward) as networks are trained; otherwise a forward
+            pass in evaluation without gradients.
         batch: Images.
         size: Their side in pixels.
         threads: Of torch.
@@ -73,6 +73,7 @@ def prepare(case: Case) -> Callable[[], None]:
     import torch
     from torch.nn import functional as F
 
+    from nas.training.loop import autocast
     from search_space import DESIGNS
     from supernet import Network
 
@@ -88,7 +89,7 @@ def prepare(case: Case) -> Callable[[], None]:
         network(images)
 
     def train() -> None:
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu")):
             scores = network(images)
         F.cross_entropy(scores.float(), labels).backward()
         network.zero_grad(set_to_none=False)

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 import nas  # noqa: F401  (tunes OpenMP before torch is loaded)
 from nas.training.accuracy import EVALUATION_BATCH
+from nas.training.loop import autocast
 from nas.utilities.devices import chip_name
 from search_space import PRESETS, total_cost
 from supernet import Network, Store
@@ -36,7 +37,7 @@ def evaluation(network: Network, images: torch.Tensor) -> Callable[[], None]:
     @torch.no_grad()
     def run() -> None:
         network.eval()
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu")):
             network(images)
 
     return run
@@ -47,7 +48,7 @@ def training_step(
 ) -> Callable[[], None]:
     def run() -> None:
         network.train()
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu")):
             logits = network(images)
         F.cross_entropy(logits.float(), labels).backward()
         torch._foreach_zero_([p.grad for p in network.parameters() if p.grad is not None])

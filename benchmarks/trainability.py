@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 import nas  # noqa: F401  (tunes OpenMP before torch is loaded)
 from nas.data import load_data, normalise, train_batches
+from nas.training.loop import autocast
 from nas.training.schedule import learning_rate
 from nas.training.settings import TrainingSettings
 from search_space import DESIGNS, PRESETS, Architecture
@@ -47,7 +48,7 @@ def losses_of(
     for step, (images_of_step, labels) in enumerate(itertools.islice(batches, steps)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, settings)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu")):
             logits = network(normalise(images_of_step, data.mean, data.std))
         loss = F.cross_entropy(logits.float(), labels)
         optimizer.zero_grad()

@@ -5,7 +5,7 @@ All bounds are lower ones: what passes may still be too much, but what is refuse
 
 from nas.data import Data
 from nas.runs.config import RunConfig
-from nas.utilities.devices import check_memory
+from nas.utilities.devices import check_memory, training_dtype
 from search_space import SearchSpace, total_cost
 
 
@@ -49,6 +49,7 @@ def check_training(
     """
     activations = total_cost(space.scaled(0.0), image_size=image_size).activations
     needed = {"cpu": 3 * image_size**2 * (images + 4 * batch_size)}
-    needed[device] = needed.get(device, 0) + 2 * batch_size * activations  # in bfloat16
+    width = training_dtype(device).itemsize
+    needed[device] = needed.get(device, 0) + width * batch_size * activations
     for where, size in needed.items():
         check_memory(f"batches of {batch_size} images of {image_size} px", size, where)

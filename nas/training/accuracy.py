@@ -33,10 +33,10 @@ def predict_surely(
     std: tuple[float, float, float],
     batch_size: int = EVALUATION_BATCH,
 ) -> tuple[Tensor, Tensor]:
-    """The class with the highest score for each image, and its probability; bf16 autocast.
+    """The class with the highest score for each image, and its probability.
 
-    The network is in eval mode then. bf16 has the exponents of float32: what is too large for it is
-    too large for either.
+    The network is in eval mode then, and computes in what it was trained in. bfloat16 has the
+    exponents of float32: what is too large for one is too large for the other.
 
     Args:
         network: The network, on the device to use.

@@ -26,7 +26,7 @@ from nas.training.checkpoint import (
 from nas.training.ranks import ALONE, Ranks
 from nas.training.schedule import learning_rate
 from nas.training.settings import TrainingSettings
-from nas.utilities.devices import is_out_of_memory
+from nas.utilities.devices import is_out_of_memory, training_dtype
 from nas.utilities.errors import Diverged, InputError
 from nas.utilities.interrupt import Interrupted, StopRequest
 
@@ -172,8 +172,12 @@ def train(
 
 
 def autocast(device: torch.device) -> torch.autocast:
-    """bf16 where it is safe: in what every network is trained and evaluated."""
-    return torch.autocast(device.type, torch.bfloat16)
+    """In what every network is trained and evaluated: `training_dtype` of the device.
+
+    Where that is bfloat16, it is float32 still for what torch's autocast does not take for safe.
+    """
+    half = training_dtype(device.type) == torch.bfloat16
+    return torch.autocast(device.type, torch.bfloat16, enabled=half)
 
 
 def _resume(learner: Learner, state: Path, identity: Mapping[str, Any], *, steps: int) -> int:

@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from nas.utilities.devices import chip_name
+from nas.utilities.devices import chip_name, training_dtype
 
 PACKAGES = (
     "torch",
@@ -28,6 +28,7 @@ def environment(device: str) -> dict[str, object]:
         "cpu": chip_name("cpu"),
         "cpu_threads": torch.get_num_threads(),
         "device": chip_name(device),
+        "training_dtype": str(training_dtype(device)).removeprefix("torch."),
         "packages": {name: _version(name) for name in PACKAGES},
     }
 

@@ -107,6 +107,7 @@ def test_the_files_of_a_run_agree_with_each_other(small_run: Path) -> None:
     assert set(front["hash"]) <= set(evaluated["hash"])
     environment = json.loads((small_run / "environment.json").read_text())
     assert environment["packages"]["torch"]
+    assert environment["training_dtype"] in ("float32", "bfloat16")
     config = RunFolder(small_run).config
     assert (config.budget, config.space.name, config.trials) == (200_000_000, "nano", 6)
     log = (small_run / "log.txt").read_text()

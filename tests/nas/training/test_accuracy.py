@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nas.data import Data, load_data, materialise, normalise
 from nas.training.accuracy import SubnetEvaluator, confusion_matrix, count_correct
+from nas.training.loop import autocast
 from nas.utilities.errors import Diverged
 from search_space import Architecture
 from supernet import Store
@@ -73,7 +74,7 @@ def test_a_score_is_counted_image_by_image(
     evaluator: SubnetEvaluator, architectures: list[Architecture]
 ) -> None:
     network = evaluator.store.extract(architectures[0])
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad(), autocast(torch.device("cpu")):
         right = [
             network(normalise(image[None], evaluator.mean, evaluator.std)).argmax() == label
             for image, label in zip(evaluator.images, evaluator.labels, strict=True)

@@ -29,6 +29,7 @@ from nas.training.alone import (
 from nas.training.checkpoint import load_checkpoint, save_checkpoint
 from nas.training.distillation import token_loss
 from nas.training.given_teacher import Answers, GivenTeacher, given_teacher, named
+from nas.training.loop import autocast
 from nas.training.schedule import learning_rate
 from nas.utilities.errors import InputError
 from nas.utilities.interrupt import Interrupted, StopRequest
@@ -163,7 +164,7 @@ def test_the_default_recipe_is_adamw_on_smoothed_labels_with_a_cosine(
     losses = []
     batches = train_batches(digits, batch_size=8, seed=0, steps=5)
     for step, (images, labels) in enumerate(batches):
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu")):
             scores = network(normalise(images, digits.mean, digits.std))
         loss = cross_entropy(scores.float(), labels, label_smoothing=0.1)
         loss.backward()
@@ -215,7 +216,7 @@ def test_the_loss_is_the_cross_entropy_with_smoothed_labels(digits: Data) -> Non
     recipe = changed(SHORT, drop_path=0.0)
     network = inherited()
     (loss,) = NetworkLearner(network, recipe, num_classes=10).losses(0, normalised, labels)
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast(torch.device("cpu")):
         surprise = -network(normalised).float().log_softmax(dim=1)
     expected = 0.9 * surprise[torch.arange(8), labels].mean() + 0.1 * surprise.mean()
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-3)
@@ -248,7 +249,7 @@ def test_a_teachers_answers_for_the_augmented_images_have_half_of_the_loss(digit
     augmented = torch.cat(asked)
     assert augmented.shape == normalised.shape
     assert not torch.equal(augmented, normalised)
-    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+    with autocast(torch.device("cpu")), torch.no_grad():
         surprise = -inherited().eval()(augmented).float().log_softmax(dim=1)
     theirs = float((answers.softmax(dim=1) * surprise).sum(dim=1).mean())
     assert taught == pytest.approx(0.5 * alone + 0.5 * theirs, rel=5e-3)
@@ -267,7 +268,7 @@ def test_token_labels_come_beside_with_half_a_weight(digits: Data) -> None:
         return float(found.detach())
 
     network = inherited().train()
-    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+    with autocast(torch.device("cpu")), torch.no_grad():
         scores = network.head(network.forward_features(images)).float()
     expected = float(token_loss(scores, places))
     found = loss(token_labels=True) - loss(token_labels=False)
@@ -419,7 +420,7 @@ def test_class_weights_multiply_the_loss_of_the_images_of_a_class(digits: Data) 
     network = inherited()
     learner = NetworkLearner(network, recipe, num_classes=10, class_weights=weights)
     (loss,) = learner.losses(0, normalised, labels)
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast(torch.device("cpu")):
         surprise = -network(normalised).float().log_softmax(dim=1)[torch.arange(8), labels]
     expected = float((weights[labels] * surprise).mean().detach())
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-3)

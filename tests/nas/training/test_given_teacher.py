@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from nas.data import Data, load_data, materialise, normalise
 from nas.training.given_teacher import GivenTeacher, given_teacher, scores_of_places
+from nas.training.loop import autocast
 from nas.utilities.errors import InputError
 from supernet import ExportedNetwork, Network, save_exported
 
@@ -53,7 +54,7 @@ def local_dir(folder: Path, model: torch.nn.Module, **config: object) -> str:
 
 
 def scores(model: torch.nn.Module, images: Tensor) -> Tensor:
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad(), autocast(torch.device("cpu")):
         return model(images).float()
 
 

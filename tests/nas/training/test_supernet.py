@@ -21,6 +21,7 @@ from nas.training.accuracy import SubnetEvaluator
 from nas.training.checkpoint import load_checkpoint
 from nas.training.distillation import token_loss
 from nas.training.given_teacher import Answers
+from nas.training.loop import autocast
 from nas.training.settings import SupernetTraining
 from nas.training.strategies import (
     GIVEN,
@@ -189,7 +190,7 @@ class Expected:
 
     def of_teacher(self) -> Knowledge:
         assert self.teacher is not None
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad(), autocast(torch.device("cpu")):
             return self.teacher(self.images)
 
     def add(
@@ -214,7 +215,7 @@ class Expected:
         network = self.store.extract(subnet).train()
         widths = [stage.width for stage in subnet.stages]
         errors = []
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu")):
             given = network.stem(self.images)
             for stage, wanted, width in zip(network.stages, theirs, widths, strict=True):
                 mine, seen = stage(given).float(), wanted[..., :width].float()
@@ -226,7 +227,7 @@ class Expected:
         self._learn(network, loss + torch.stack(errors).mean())
 
     def _scores(self, network: Network) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu")):
             scores: Tensor = network.train()(self.images)
         return scores.float()
 
@@ -484,7 +485,7 @@ def test_token_labels_add_half_of_the_loss_of_places(batch: tuple[Tensor, Tensor
         found.append(float(loss.detach()))
     (lesson,) = lessons(learner, OF_WHOLE[0])
     network = learner.store.extract(lesson.subnet).train()
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast(torch.device("cpu")):
         seen = network.head(network.forward_features(batch[0]))
     expected = float(token_loss(seen.float(), PLACES).detach())
     assert found[1] - found[0] == pytest.approx(0.5 * expected, rel=2e-2)
