@@ -168,7 +168,8 @@ class Effort:
 
 DEFAULT = Effort(steps=900, trials=80, search_images=600, short_list=10)
 """Ten minutes on two CPU cores with the embedded data; the steps are those of `base` under two
-billion multiply-adds, and others where a step is cheaper (`default_steps`)."""
+billion multiply-adds, and others where a step is cheaper (`default_steps`). Cores that don't
+multiply bfloat16 themselves take twice as long for the same result."""
 
 QUICK = Effort(steps=120, trials=10, search_images=200, short_list=3)
 """A look at how everything works, within two minutes on two CPU cores."""
@@ -196,7 +197,7 @@ MOST_ON_CPU = 6
 
 FIRST_RUNG = 1 / 30
 """Of the supernet's steps, so many has the first rung of the tryout: with the default list and
-settings all rungs together have two thirds as many as the supernet."""
+settings all rungs together have as many as the supernet."""
 
 _OVERHEAD = 2.2e9
 """Multiply-adds that take as long as what a step costs beside them, as measured on two cores."""

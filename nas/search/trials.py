@@ -64,11 +64,13 @@ class Tried:
     Attributes:
         steps: That it was trained for, from the weights that it inherited.
         accuracy: On the search split then, 0 to 1; None where training failed.
+        loss: Mean cross-entropy on the same images, in nats; None likewise.
         error: Why it failed, in one line.
     """
 
     steps: Count
     accuracy: Number | None = None
+    loss: Number | None = None
     error: str = ""
 
 

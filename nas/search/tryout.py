@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor
@@ -22,7 +22,7 @@ from torch import Tensor
 from nas.data import Data
 from nas.search.settings import TryoutSettings
 from nas.search.trials import Tried
-from nas.training.accuracy import count_correct
+from nas.training.accuracy import fit
 from nas.training.alone import Recipe, train_alone
 from nas.training.checkpoint import (
     Checkpoint,
@@ -34,6 +34,7 @@ from nas.training.checkpoint import (
 )
 from nas.training.given_teacher import GivenTeacher, named
 from nas.training.strategies.strategy import Share
+from nas.utilities.bounds import Amount
 from nas.utilities.errors import Diverged
 from nas.utilities.interrupt import StopRequest
 from search_space import Architecture
@@ -43,7 +44,9 @@ from supernet.network import skeleton
 
 logger = logging.getLogger(__name__)
 
-_ACCURACIES = TypeAdapter(dict[Annotated[str, Field(pattern="^[0-9]{1,9}$")], Share])
+_Steps = Annotated[str, Field(pattern="^[0-9]{1,9}$")]
+_FITS = TypeAdapter(dict[_Steps, tuple[Share, Amount]])
+"""What a candidate's file tells of its rungs: accuracy and loss, by the steps that it had."""
 
 OnStep = Callable[[int], None]
 """Called after training steps, with how many they were."""
@@ -87,7 +90,7 @@ class Tryout:
         path = self._path(architecture)
         if not self.has_begun(architecture):
             weights = store.extract(architecture).cpu().state_dict()
-            save_checkpoint(path, step=0, identity={"accuracies": {}}, tensors=weights)
+            save_checkpoint(path, step=0, identity={"fits": {}}, tensors=weights)
 
     def has_begun(self, architecture: Architecture) -> bool:
         """Whether a candidate has entered, in whatever process."""
@@ -115,12 +118,11 @@ class Tryout:
         """
         path, steps = self._path(architecture), self.settings.milestones[rung]
         known = self._known(architecture)
-        accuracies: dict[str, float] = known.identity["accuracies"]
         # Of this rung alone: that of another, left by a process killed at its end, is of no use.
         state = path.with_name(f".{path.stem}.{steps}.state.safetensors")
-        if str(steps) in accuracies:
+        if str(steps) in known.identity["fits"]:
             state.unlink(missing_ok=True)
-            return Tried(steps=steps, accuracy=accuracies[str(steps)])
+            return _tried(known, steps)
         network = Network(
             architecture,
             num_classes=self.data.num_classes,
@@ -138,22 +140,19 @@ class Tryout:
                 teacher=self.teacher,
                 loader_workers=self.loader_workers,
             )
-            correct = count_correct(
-                network, self.images, self.labels, mean=self.data.mean, std=self.data.std
-            )
+            found = fit(network, self.images, self.labels, mean=self.data.mean, std=self.data.std)
         except Diverged as error:
             logger.warning("%s left the short list: %s", architecture.hash, error)
             state.unlink(missing_ok=True)
             return Tried(steps=known.step, error=str(error))
-        accuracy = correct / len(self.labels)
         save_checkpoint(
             path,
             step=steps,
-            identity={"accuracies": {**accuracies, str(steps): accuracy}},
+            identity={"fits": {**known.identity["fits"], str(steps): found}},
             tensors=network.cpu().state_dict(),
         )
         state.unlink(missing_ok=True)
-        return Tried(steps=steps, accuracy=accuracy)
+        return Tried(steps=steps, accuracy=found.accuracy, loss=found.loss)
 
     def reached(self, architecture: Architecture) -> Tried:
         """The last rung that a candidate came to the end of, in whatever process: its weights'.
@@ -162,7 +161,7 @@ class Tryout:
             InputError: If its file is damaged.
         """
         known = self._known(architecture)
-        return Tried(steps=known.step, accuracy=known.identity["accuracies"].get(str(known.step)))
+        return _tried(known, known.step)
 
     def weights(self, architecture: Architecture) -> Mapping[str, Tensor]:
         """What a candidate has learned so far.
@@ -173,7 +172,7 @@ class Tryout:
         return self._known(architecture).tensors
 
     def _known(self, architecture: Architecture) -> Checkpoint:
-        """What a candidate's file holds: its weights, and its accuracy after each rung.
+        """What a candidate's file holds: its weights, and its fit after each rung.
 
         Raises:
             InputError: If it is damaged.
@@ -182,11 +181,7 @@ class Tryout:
         known = load_checkpoint(path)
         network = skeleton(architecture, num_classes=self.data.num_classes)
         check_fits(path, known, network.state_dict())
-        try:
-            accuracies = _ACCURACIES.validate_python(known.identity.get("accuracies"))
-        except ValidationError as error:
-            raise unusable(path, first_error(error)) from None
-        if known.step and str(known.step) not in accuracies:
+        if known.step and str(known.step) not in _fits(path, known.identity):
             raise unusable(path, f"it lacks the accuracy after {known.step} steps")
         return known
 
@@ -248,17 +243,29 @@ def accuracies_by_rung(folder: Path) -> dict[str, dict[int, float]]:
     Raises:
         InputError: If one is damaged.
     """
-    return {
-        path.stem: {int(steps): accuracy for steps, accuracy in _accuracies(path).items()}
-        for path in sorted(folder.glob("[!.]*.safetensors"))
-    }
+    rungs = {}
+    for path in sorted(folder.glob("[!.]*.safetensors")):
+        fits = _fits(path, load_identity(path))
+        rungs[path.stem] = {int(steps): accuracy for steps, (accuracy, _) in fits.items()}
+    return rungs
 
 
-def _accuracies(path: Path) -> dict[str, float]:
+def _fits(path: Path, identity: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """What the identity in a candidate's file tells of its rungs.
+
+    Raises:
+        InputError: If it is damaged.
+    """
     try:
-        return _ACCURACIES.validate_python(load_identity(path).get("accuracies"))
+        return _FITS.validate_python(identity.get("fits"))
     except ValidationError as error:
         raise unusable(path, first_error(error)) from None
+
+
+def _tried(known: Checkpoint, steps: int) -> Tried:
+    """What a candidate's file tells of one of its rungs; of none, where it has only entered."""
+    accuracy, loss = known.identity["fits"].get(str(steps), (None, None))
+    return Tried(steps=steps, accuracy=accuracy, loss=loss)
 
 
 def planned_steps(settings: TryoutSettings, candidates: int) -> int:

@@ -1,7 +1,11 @@
 """How accurate a subnet is on fixed images."""
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from nas.data import normalise
 from nas.training.loop import autocast
@@ -51,17 +55,67 @@ def predict_surely(
     Raises:
         Diverged: If a class score is infinite or not a number: no class is the highest then.
     """
+    predicted, sure = [], []
+    for scores in _scores(network, images, mean=mean, std=std, batch_size=batch_size):
+        predicted.append(scores.argmax(dim=1))
+        sure.append(scores.softmax(dim=1).amax(dim=1))
+    return torch.cat(predicted), torch.cat(sure)
+
+
+class Fit(NamedTuple):
+    """How well a network fits images.
+
+    Attributes:
+        accuracy: Share of the images that it classifies right, 0 to 1.
+        loss: Mean cross-entropy with their labels, in nats.
+    """
+
+    accuracy: float
+    loss: float
+
+
+@torch.no_grad()
+def fit(
+    network: Network,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    batch_size: int = EVALUATION_BATCH,
+) -> Fit:
+    """How well a network fits images; the arguments are those of `count_correct`.
+
+    Raises:
+        Diverged: Where `predict` does.
+    """
+    batches = _scores(network, images, mean=mean, std=std, batch_size=batch_size)
+    scores = torch.cat(list(batches))
+    right = int((scores.argmax(dim=1) == labels).sum())
+    return Fit(accuracy=right / len(labels), loss=F.cross_entropy(scores, labels).item())
+
+
+def _scores(
+    network: Network,
+    images: Tensor,
+    *,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+    batch_size: int,
+) -> Iterator[Tensor]:
+    """Class scores of some images at a time, float32 (n, classes), on the CPU.
+
+    Raises:
+        Diverged: If one is not finite.
+    """
     device = next(network.parameters()).device
     network.eval()
-    predicted, sure = [], []
     for some in images.split(batch_size):
         with autocast(device):
-            logits = network(normalise(some.to(device), mean, std))
-        if not logits.isfinite().all():
+            scores = network(normalise(some.to(device), mean, std))
+        if not scores.isfinite().all():
             raise Diverged("class scores of the network are infinite or not a number")
-        predicted.append(logits.argmax(dim=1).cpu())
-        sure.append(logits.float().softmax(dim=1).amax(dim=1).cpu())
-    return torch.cat(predicted), torch.cat(sure)
+        yield scores.float().cpu()
 
 
 def count_correct(

@@ -73,6 +73,7 @@ def assert_fvcore_counts_the_same_activations(architecture: Architecture, size: 
 
 @pytest.mark.slow
 @spaces(NANO, BASE, PSVIT, UNUSUAL)
+@pytest.mark.sampled(2)
 def test_costs_equal_the_count_of_the_running_network_for_every_choice_of_every_gene(
     space: SearchSpace,
 ) -> None:
@@ -91,6 +92,7 @@ def test_costs_equal_the_count_for_every_choice_of_every_gene_at_an_odd_size(
 
 @pytest.mark.slow
 @spaces(NANO, TINY, BASE, PSVIT)
+@pytest.mark.sampled(2)
 def test_costs_equal_the_count_of_the_running_network_for_random_architectures(
     space: SearchSpace,
 ) -> None:
@@ -101,6 +103,7 @@ def test_costs_equal_the_count_of_the_running_network_for_random_architectures(
 
 @pytest.mark.slow
 @spaces(NANO, MINIATURE, PSVIT, UNUSUAL)
+@pytest.mark.sampled(2)
 def test_macs_equal_fvcores_count_for_every_choice_of_every_gene(space: SearchSpace) -> None:
     sizes = itertools.cycle([(64, 64), (45, 61)])
     for architecture, size in zip(one_per_choice(space), sizes, strict=False):
@@ -118,6 +121,7 @@ def test_activations_equal_fvcores_count_for_every_choice_of_every_gene(space: S
 @pytest.mark.slow
 @spaces(NANO, TINY, BASE, PSVIT)
 @pytest.mark.parametrize("grad", [True, False], ids=["explicit", "fused"])
+@pytest.mark.sampled(2)
 def test_macs_equal_fvcores_count_for_random_architectures(space: SearchSpace, grad: bool) -> None:
     rng = random.Random(1)
     for size in ((64, 64), (45, 61)):
@@ -238,6 +242,7 @@ def attention_products(network: Network, image: torch.Tensor) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
 @pytest.mark.parametrize("design", DESIGNS, ids=lambda design: design.name)
+@pytest.mark.sampled(4)
 def test_published_designs_cost_what_the_running_network_is_counted_to(
     design: PublishedDesign, size: Size
 ) -> None:
@@ -248,6 +253,7 @@ def test_published_designs_cost_what_the_running_network_is_counted_to(
 @pytest.mark.parametrize(
     "design", [design for design in DESIGNS if design.exact], ids=lambda design: design.name
 )
+@pytest.mark.sampled(3)
 def test_exact_designs_have_the_published_macs(design: PublishedDesign) -> None:
     network = skeleton(design.architecture, num_classes=1000)
     products = attention_products(network, torch.zeros(1, 3, 224, 224, device="meta"))

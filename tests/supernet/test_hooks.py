@@ -103,6 +103,7 @@ def assert_kept_tensors_stay(network: Network, hooked: list[tuple[str, nn.Module
 @pytest.mark.slow
 @with_and_without_gradients
 @every_network
+@pytest.mark.sampled(4)
 def test_what_hooks_at_all_modules_keep_does_not_change(name: str, grad: bool) -> None:
     network = build(name)
     with torch.set_grad_enabled(grad):
@@ -121,6 +122,7 @@ def test_what_a_hook_at_some_modules_keeps_does_not_change(name: str) -> None:
 
 @pytest.mark.slow
 @every_network
+@pytest.mark.sampled(3)
 def test_hooks_change_no_output(name: str) -> None:
     network = build(name).double()
     with torch.no_grad():
@@ -132,6 +134,7 @@ def test_hooks_change_no_output(name: str) -> None:
 
 @pytest.mark.slow
 @every_network
+@pytest.mark.sampled(3)
 def test_full_backward_hooks_at_all_modules_see_the_gradients_of_their_outputs(name: str) -> None:
     network = build(name)
     network(images()).square().sum().backward()
@@ -157,6 +160,7 @@ def drop_paths(network: Network) -> list[nn.Module]:
 
 @pytest.mark.slow
 @every_network
+@pytest.mark.sampled(3)
 def test_every_residual_branch_has_a_drop_path_of_its_own(name: str) -> None:
     calls: list[nn.Module] = []
     network = build(name, drop_path_rate=0.5)
@@ -201,6 +205,7 @@ def step(network: Network, batch: Tensor, labels: Tensor) -> Tensor:
 
 @pytest.mark.slow
 @distinct_networks
+@pytest.mark.sampled(4)
 def test_a_training_step_compiles_as_one_graph(name: str) -> None:
     network = build(name, architectures=SHORT).train()
     labels = torch.tensor([1, 2])
@@ -238,6 +243,7 @@ def test_a_trace_without_gradients_can_be_called_with_them(name: str) -> None:
 @pytest.mark.slow
 @with_and_without_gradients
 @every_network
+@pytest.mark.sampled(4)
 def test_half_precision_stays_half(name: str, grad: bool) -> None:
     torch.manual_seed(0)
     network = Network(NETWORKS[name], num_classes=7)

@@ -51,6 +51,7 @@ def network(request: pytest.FixtureRequest) -> Network:
 class TestEveryNetwork:
     @pytest.mark.slow
     @pytest.mark.parametrize("size", SIZES, ids=str)
+    @pytest.mark.sampled(4)
     def test_runs_forward_and_backward_at_any_size_on_maps_of_the_planned_sizes(
         self, network: Network, size: int | tuple[int, int]
     ) -> None:
@@ -69,6 +70,7 @@ class TestEveryNetwork:
         assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
 
     @pytest.mark.slow
+    @pytest.mark.sampled(4)
     def test_every_parameter_gets_a_gradient(self, network: Network) -> None:
         network.zero_grad()
         # Large enough for more than one token in the last stage.
@@ -87,6 +89,7 @@ class TestEveryNetwork:
             )
 
     @pytest.mark.slow
+    @pytest.mark.sampled(4)
     def test_the_maps_of_its_stages_do_not_depend_on_whether_gradients_are_wanted(
         self, network: Network
     ) -> None:
@@ -101,6 +104,7 @@ class TestEveryNetwork:
         assert torch.equal(batch, given)
 
     @pytest.mark.slow
+    @pytest.mark.sampled(4)
     def test_state_dict_holds_all_that_the_output_depends_on(self, network: Network) -> None:
         again = skeleton(network.architecture, num_classes=7).to_empty(device="cpu")
         again.load_state_dict(network.state_dict())

@@ -112,6 +112,7 @@ def test_no_pooling_can_be_asked_for_at_creation(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*SMALLEST, "pvt_tiny", "plg_vit_t", "lw_plg_vit_a"])
+@pytest.mark.sampled(3)
 def test_features_only_gives_the_maps_that_feature_info_describes(name: str) -> None:
     with torch.no_grad():
         model = timm.create_model(name, features_only=True, in_chans=1)

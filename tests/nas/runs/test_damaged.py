@@ -244,8 +244,10 @@ def test_a_damaged_file_of_the_tryout_is_named_and_made_again_where_it_is_delete
     assert command("search", *flags).status == 0
     (path,) = (tmp_path / "run" / "tried").glob("*.safetensors")
     whole = load_file(path)
-    save_file(whole, path, metadata={"step": "2", "identity": '{"accuracies": {"2": "high"}}'})
-    refused(command("search", *flags), f"{path.name}: cannot be resumed from", "2: ", "delete it")
+    save_file(whole, path, metadata={"step": "2", "identity": '{"fits": {"2": ["high", 1.0]}}'})
+    refused(
+        command("search", *flags), f"{path.name}: cannot be resumed from", "2[0]: ", "delete it"
+    )
     path.unlink()
     assert command("search", *flags).status == 0
     assert load_file(path).keys() == whole.keys()

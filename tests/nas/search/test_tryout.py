@@ -15,10 +15,11 @@ from nas.data import Data, load_data, materialise
 from nas.search.settings import TryoutSettings
 from nas.search.trials import Tried
 from nas.search.tryout import Tryout, halve, planned_steps
+from nas.training.accuracy import fit
 from nas.utilities.errors import Diverged, InputError
 from nas.utilities.interrupt import Interrupted, StopRequest
 from search_space import Architecture
-from supernet import Store
+from supernet import Network, Store
 
 SETTINGS = TryoutSettings(first_rung=2, reduction=2, rungs=3)
 
@@ -160,7 +161,12 @@ def test_what_a_candidate_reached_is_what_its_weights_are_of(
     assert tryout.reached(candidates[0]) == Tried(steps=0)
     told, _ = run(tryout, candidates)
     for candidate in candidates:
-        assert tryout.reached(candidate) == [t for h, t in told if h == candidate.hash][-1]
+        reached = tryout.reached(candidate)
+        assert reached == [t for h, t in told if h == candidate.hash][-1]
+        network = Network(candidate, num_classes=10)
+        network.load_state_dict(tryout.weights(candidate))
+        found = fit(network, tryout.images, tryout.labels, mean=digits.mean, std=digits.std)
+        assert (reached.accuracy, reached.loss) == found
 
 
 def test_what_diverges_leaves_the_list_and_is_named(

@@ -9,7 +9,7 @@ from small_runs import NANO
 from torch import Tensor, nn
 
 from nas.data import Data, load_data, materialise, normalise
-from nas.training.accuracy import SubnetEvaluator, confusion_matrix, count_correct
+from nas.training.accuracy import SubnetEvaluator, confusion_matrix, count_correct, fit
 from nas.training.loop import autocast
 from nas.utilities.errors import Diverged
 from search_space import Architecture
@@ -128,6 +128,10 @@ def test_the_last_batch_counts_though_it_is_not_full() -> None:
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     assert count_correct(network, images, labels, mean=mean, std=std, batch_size=10) == 24  # type: ignore[arg-type]
     assert network.batches == [10, 10, 5]
+    found = fit(network, images, labels, mean=mean, std=std, batch_size=10)  # type: ignore[arg-type]
+    assert found.accuracy == 24 / 25
+    # What is right is e against nine times 1, what is wrong 1 against e and eight times 1.
+    assert found.loss == pytest.approx(math.log(math.e + 9) - 24 / 25)
 
 
 class Overflowing(nn.Module):

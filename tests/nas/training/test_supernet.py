@@ -721,6 +721,7 @@ def with_moments_of_another_shape(state: Path) -> None:
         with_moments_of_another_shape,
     ],
 )
+@pytest.mark.sampled(2)
 def test_a_state_that_cannot_be_resumed_is_refused_by_name(
     tmp_path: Path, digits: Data, damage: Callable[[Path], None]
 ) -> None:
@@ -785,6 +786,7 @@ def test_a_loss_that_is_no_number_ends_the_training_without_a_checkpoint(
         ("strategy", QUARTER.model_copy(update={"answers": 0.75})),
     ],
 )
+@pytest.mark.sampled(3)
 def test_the_result_depends_on_every_setting(
     tmp_path: Path, digits: Data, uninterrupted: dict[str, Tensor], field: str, value: object
 ) -> None:
