@@ -29,6 +29,9 @@ _SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
+    # Before it lets us look, Tune would ask the head, for a line that is not printed. One that is
+    # lost never answers, and after a minute Ray ends the process without a word.
+    "TUNE_STATE_REFRESH_PERIOD": "1e9",
 }
 
 
