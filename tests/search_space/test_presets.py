@@ -40,6 +40,7 @@ def test_every_sample_costs_something_at_every_size(space: SearchSpace) -> None:
 
 @pytest.mark.slow
 @presets
+@pytest.mark.sampled(2)
 def test_every_choice_of_every_gene_is_reached_by_some_architecture(space: SearchSpace) -> None:
     rng = random.Random(2)
     seen: dict[str, set[object]] = {gene: set() for gene in space.genes}

@@ -112,6 +112,7 @@ def test_macs_equal_fvcores_count_for_every_choice_of_every_gene(space: SearchSp
 
 @pytest.mark.slow
 @spaces(NANO, PSVIT, UNUSUAL)
+@pytest.mark.sampled(2)
 def test_activations_equal_fvcores_count_for_every_choice_of_every_gene(space: SearchSpace) -> None:
     sizes = itertools.cycle([(45, 61), (64, 64)])
     for architecture, size in zip(one_per_choice(space), sizes, strict=False):
@@ -163,6 +164,7 @@ def test_attention_maps_count_only_where_they_are_lent(depth: int) -> None:
 
 @pytest.mark.slow
 @spaces(MINIATURE, PSVIT, UNUSUAL)
+@pytest.mark.sampled(2)
 def test_each_part_costs_what_its_modules_are_counted_to(space: SearchSpace) -> None:
     for architecture in one_per_choice(space):
         assert_parts_are_counted_the_same(architecture)

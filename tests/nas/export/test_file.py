@@ -63,6 +63,7 @@ def run(path: Path) -> Callable[[Tensor], Tensor]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["onnx", "torch-export"])
+@pytest.mark.sampled(2)
 def test_a_file_may_take_pixels_and_give_probabilities_of_any_batch(
     exported: Path, tmp_path: Path, name: Any
 ) -> None:

@@ -139,6 +139,7 @@ def test_largest_and_middle_meet_the_limits_and_are_in_order(limits: dict[str, i
 
 @pytest.mark.slow
 @pytest.mark.parametrize("budget", [0.7e9, 1e9, 2e9, 3e9, 5e9])
+@pytest.mark.sampled(3)
 def test_the_largest_of_base_uses_the_budget(budget: float) -> None:
     limits = Limits(macs=int(budget))
     constrained = ConstrainedSpace(

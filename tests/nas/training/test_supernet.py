@@ -841,6 +841,7 @@ class Greys(Samples):
 @pytest.mark.parametrize(
     ("strategy", "steps"), [("blockwise", 120), ("single-path", 160), ("sandwich", 60)]
 )
+@pytest.mark.sampled(3)
 def test_the_loss_falls_and_the_watched_subnets_learn(
     tmp_path: Path, digits: Data, strategy: str, steps: int
 ) -> None:
