@@ -3,7 +3,7 @@
     import nas
 
     run = nas.search(budget="2GFLOPs", data="/data/birds")
-    run.front               # a DataFrame, the most accurate first
+    run.front               # a DataFrame, the best first
     run.network(rank=1)     # a torch module with its weights
     nas.retrain(run, top=3)
 

@@ -214,7 +214,7 @@ def retrain(
     data: str | Path | OwnDataset | None = None,
     progress: bool = True,
 ) -> list[Retrained]:
-    """Train the most accurate architectures of a run's front alone, and test them.
+    """Train the best architectures of a run's front alone, and test them.
 
     Args:
         run: A run, or its folder.

@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "retrain",
         help="train the exported architectures alone",
-        description="Train the most accurate architectures of a run's front alone and measure them "
+        description="Train the best architectures of a run's front alone and measure them "
         "on the test split, beside the weights that were exported.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,

@@ -31,7 +31,7 @@ def export_front(
 
     Args:
         folder: The run's.
-        networks: Of the front, the most accurate first.
+        networks: Of the front, the best first.
         data: Which the weights were trained on.
         image_size: Side in pixels of the images that they were trained on.
         card: The model card of an exported folder, by its name in the run's and by the place of its
@@ -57,7 +57,7 @@ def export_front(
 
 
 def exported_front(folder: Path, name: str = "front") -> list[Path]:
-    """The folders of a run's front that an export wrote, the most accurate network first.
+    """The folders of a run's front that an export wrote, the best network first.
 
     Args:
         folder: The run's.

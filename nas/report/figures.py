@@ -291,7 +291,8 @@ def fronts_figure(group: Comparable) -> go.Figure:
         for number, compared in enumerate(group.runs):
             color = RUN_COLORS[number % len(RUN_COLORS)]
             rows, chosen = evaluated(compared.trials), judged(compared.trials)
-            front = pareto_front(chosen, (ACCURACY, objective)).sort_values(objective.name)
+            upper = pareto_front(chosen.drop(columns="standing"), (ACCURACY, objective))
+            front = upper.sort_values(objective.name)
             shared = {"legendgroup": compared.name, "hoverinfo": "text", "row": place, "col": 1}
             figure.add_scatter(
                 x=rows[objective.name].astype(float) / objective.factor,
@@ -433,7 +434,7 @@ def _draw_panel(figure: go.Figure, panel: _Panel, trials: pd.DataFrame, run: Run
     _points(figure, panel, others, inherited, size=10, color="#FFFFFF", edge=GREY)
     _links(figure, panel, tried)
     _points(figure, panel, tried, "trained alone", size=10, color="#FFFFFF", edge=BLUE)
-    _envelope(figure, panel, chosen)
+    _envelope(figure, panel, chosen.drop(columns="standing"))
     searched = [ACCURACY, *run.searched_costs]
     of = f" ({', '.join(o.label for o in searched)})" if len(searched) > 2 else ""
     name = f"Pareto front{of}"

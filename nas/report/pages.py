@@ -291,7 +291,7 @@ def _drawn(
     architectures: Mapping[str, Architecture],
     tables: Mapping[str, LatencyTable],
 ) -> str:
-    """Pictures of the front, the most accurate first and in the open, and what its words mean."""
+    """Pictures of the front, the best first and in the open, and what its words mean."""
     rows = ranked_front(judged(trials), run.objectives).to_dict("records")
     rows = [row for row in rows if row["hash"] in architectures]
     if not rows:

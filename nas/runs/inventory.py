@@ -95,13 +95,16 @@ def _state(folder: RunFolder) -> str:
 
 
 def _best(table: Path) -> str:
-    """The most accurate row of `pareto.csv`, for people; empty where it has none or is damaged."""
+    """The best row of `pareto.csv`, for people; empty where it has none or is damaged."""
     try:
         with table.open(encoding="utf-8", newline="") as file:
-            rows = [(float(row["accuracy"]), float(row["macs"])) for row in csv.DictReader(file)]
+            rows = [
+                (int(row["standing"]), float(row["macs"]), float(row["accuracy"]))
+                for row in csv.DictReader(file)
+            ]
     except (OSError, KeyError, ValueError, TypeError, csv.Error):
         return ""
     if not rows:
         return ""
-    accuracy, macs = max(rows, key=lambda row: (row[0], -row[1]))
+    _, macs, accuracy = min(rows)
     return f"{100 * accuracy:.1f} % at {MACS.amount(macs)}"

@@ -52,7 +52,7 @@ class Retrained:
     """What became of one architecture; accuracies are on the test split, 0 to 1.
 
     Attributes:
-        rank: Its folder in `front/`, 1 being the most accurate in the search.
+        rank: Its folder in `front/`, 1 being the best in the search.
         hash: Of the architecture.
         costs: The value of each closed-form objective of the run, by name: `macs`, `params`.
         exported: Accuracy with the weights that it was exported with: inherited from the supernet

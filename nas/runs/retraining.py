@@ -234,7 +234,7 @@ def retrain(
     stop: StopRequest,
     console: Console,
 ) -> list[Retrained]:
-    """Train the `top` most accurate architectures of a run's front, and print a table of them.
+    """Train the `top` best architectures of a run's front, and print a table of them.
 
     Each network leaves `<name>/<n>/` with its weights, model card, `metrics.json` and three tables:
     `curve.csv` of its training, `classes.csv` and `confusion.csv` of the test split. One that is
@@ -450,7 +450,7 @@ def _stored_bytes(on: RetrainingData) -> int:
 
 
 def networks_to_train(folder: RunFolder, start: str) -> list[Path]:
-    """The exported folders of the networks that can be trained, the most accurate one first.
+    """The exported folders of the networks that can be trained, the best first.
 
     Args:
         folder: The run's.
@@ -471,7 +471,7 @@ def networks_to_train(folder: RunFolder, start: str) -> list[Path]:
 
 
 def exported_networks(folder: RunFolder) -> list[Path]:
-    """The folders of a run's exported front, the most accurate network first.
+    """The folders of a run's exported front, the best network first.
 
     Raises:
         InputError: If the run has exported nothing yet.

@@ -25,7 +25,7 @@ class Run:
     """A run and what it found; `nas.search` and `nas.open_run` return one.
 
     Everything is read from the run's folder when it is asked for. Ranks are those of the folders
-    `front/<rank>`: 1 is the most accurate architecture of the front, which `best/` holds too.
+    `front/<rank>`: 1 is the best architecture of the front, which `best/` holds too.
 
     Args:
         folder: Of the run.
@@ -79,10 +79,11 @@ class Run:
 
     @property
     def front(self) -> pd.DataFrame:
-        """The Pareto front, the most accurate first; the index is the rank, from 1.
+        """The Pareto front, the best first; the index is the rank, from 1.
 
         Where a short list was tried, it is the front of that: `accuracy` is then that of training
-        alone, and `inherited` that of the supernet's weights.
+        alone, and `inherited` that of the supernet's weights. `standing` says who stands before
+        whom, as `nas.search.front.judged` has it.
 
         Raises:
             InputError: If the search has not finished.

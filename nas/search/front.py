@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas.objectives.objective import Objective
+from nas.objectives.objective import ACCURACY, Objective
+from nas.utilities.units import accuracy_error
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,15 +31,24 @@ def judged(trials: pd.DataFrame) -> pd.DataFrame:
     Where a short list was tried by training, that is its architectures alone, and `accuracy` is
     what training gave: what the others would reach is not known. `inherited` is what the supernet's
     weights gave. Without a short list the two are equal.
+
+    `standing` is the place of each, 1 for the best: by accuracy, but that of tried ones which lie
+    within the standard error of their difference says nothing, and the loss on the same images
+    decides. So those come first that may be as accurate as the most accurate one, the one of the
+    smallest loss before all; then likewise the rest.
     """
     rows = evaluated(trials)
     rows = rows.assign(inherited=rows["accuracy"])
     tried = rows.dropna(subset="tried")
-    return tried.assign(accuracy=tried["tried"]) if len(tried) else rows
+    if len(tried):
+        rows = tried.assign(accuracy=tried["tried"])
+    if len(tried) and rows["tried_loss"].notna().all():
+        return rows.assign(standing=rows.index.map(_ties_by_loss(rows)))
+    return rows.assign(standing=rows["accuracy"].rank(method="min", ascending=False).astype(int))
 
 
 def best(trials: pd.DataFrame) -> pd.Series:
-    """The evaluated trial of highest accuracy; of equally accurate ones, that of fewest MACs.
+    """The evaluated trial that stands first; of equals, that of fewest MACs.
 
     Raises:
         ValueError: No trial was evaluated.
@@ -45,8 +56,7 @@ def best(trials: pd.DataFrame) -> pd.Series:
     rows = evaluated(trials)
     if rows.empty:
         raise ValueError("no trial was evaluated, so none is the best")
-    order = ["accuracy", "macs", "number"]
-    return rows.sort_values(order, ascending=[False, True, True]).iloc[0]
+    return _in_order(rows).iloc[0]
 
 
 def anchors(trials: pd.DataFrame) -> list[tuple[str, pd.Series]]:
@@ -72,25 +82,52 @@ def anchors(trials: pd.DataFrame) -> list[tuple[str, pd.Series]]:
 def pareto_front(trials: pd.DataFrame, objectives: Sequence[Objective]) -> pd.DataFrame:
     """The evaluated trials that no other one beats, sorted by MACs.
 
-    Of the objectives those count that are searched for. Of trials that are equal in all of them the
-    first stays. A trial that lacks one is not on the front.
+    Of the objectives those count that are searched for; for the accuracy of trials that are
+    `judged`, their standing. Of trials that are equal in all of them the first stays. A trial that
+    lacks one is not on the front.
     """
     searched = [objective for objective in objectives if objective.searched]
     names = [objective.name for objective in searched]
-    rows = evaluated(trials).dropna(subset=names).drop_duplicates(names)
-    kept = rows[non_dominated(losses(rows[names].to_numpy(), searched))]
+    rows = evaluated(trials).dropna(subset=names)
+    values = rows[names]
+    if "standing" in rows:
+        values = values.assign(**{ACCURACY.name: -rows["standing"]})
+    values = values.drop_duplicates()
+    kept = rows.loc[values.index][non_dominated(losses(values.to_numpy(), searched))]
     return kept.sort_values(["macs", "number"]).reset_index(drop=True)
 
 
 def ranked_front(trials: pd.DataFrame, objectives: Sequence[Objective]) -> pd.DataFrame:
-    """The Pareto front, the most accurate first; the index is the rank, from 1.
+    """The Pareto front in the order in which its trials stand; the index is the rank, from 1.
 
-    Of equally accurate trials the one of fewest MACs comes first, so that rank 1 is `best`.
+    Rank 1 is `best`.
     """
-    front = pareto_front(trials, objectives)
-    front = front.sort_values(["accuracy", "macs"], ascending=[False, True], ignore_index=True)
+    front = _in_order(pareto_front(trials, objectives)).reset_index(drop=True)
     front.index = front.index + 1
     return front
+
+
+def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows as they stand, or the most accurate first; of equals, that of fewest MACs."""
+    if "standing" in rows:
+        return rows.sort_values(["standing", "macs", "number"])
+    return rows.sort_values(["accuracy", "macs", "number"], ascending=[False, True, True])
+
+
+def _ties_by_loss(rows: pd.DataFrame) -> dict[Any, int]:
+    """The standing of rows that were tried, by their index; see `judged`."""
+    left = _in_order(rows)
+    standing: dict[Any, int] = {}
+    while len(left):
+        pairs = zip(left["accuracy"], left["tried_images"], strict=True)
+        errors = [accuracy_error(accuracy, int(images)) for accuracy, images in pairs]
+        most = left["accuracy"].iloc[0]
+        allowed = [math.hypot(errors[0], error) for error in errors]
+        near = most - left["accuracy"] <= allowed
+        for index in left[near].sort_values("tried_loss", kind="stable").index:
+            standing[index] = len(standing) + 1
+        left = left[~near]
+    return standing
 
 
 def full_scales(

@@ -60,7 +60,7 @@ def measure_chosen(
         ]
         if not waiting:
             return
-        # The most accurate first: the best one is among them.
+        # The best first: it is among them.
         record, objective = max(waiting, key=lambda pair: pair[0].accuracy or 0.0)
         stop.check()
         assert objective.device is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from nas.search.trials import Tried
@@ -56,12 +56,7 @@ def halve_on_ray(
     def hand_on(place: int, report: Mapping[str, Any]) -> None:
         on_step(report["trained"])
         if not report["problem"]:
-            tried = Tried(
-                steps=report["steps"],
-                accuracy=None if report["error"] else report["accuracy"],
-                error=report["error"],
-            )
-            on_tried(candidates[place], tried)
+            on_tried(candidates[place], Tried(**report["tried"]))
 
     def give_up(place: int) -> None:
         error = f"its worker died {ATTEMPTS} times"
@@ -114,7 +109,7 @@ def _climb(config: Mapping[str, Any], tryout: Tryout, candidates: Sequence[Archi
             tune.report({**report, "problem": str(error), "trained": 0})
             return
         report |= {"steps": tried.steps or 1, "error": tried.error, "trained": trained}
-        tune.report(report | {"accuracy": tried.accuracy or 0.0})
+        tune.report(report | {"accuracy": tried.accuracy or 0.0, "tried": asdict(tried)})
         if tried.error:
             return
         trained = 0

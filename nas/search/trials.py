@@ -27,11 +27,14 @@ STATES = get_args(State)
 FIRST_COLUMNS = ("number", "hash", "state")
 """Columns of a table of trials before those of the objectives; `state` is one of `STATES`."""
 
-LAST_COLUMNS = ("tried", "tried_steps", "source", "seconds", "violation", "failure", "summary")
+TRIED_COLUMNS = ("tried", "tried_steps", "tried_loss", "tried_images")
+"""What training alone gave: the accuracy after so many steps, from the inherited weights, where the
+architecture was on the short list and its training did not fail; the mean cross-entropy beside it,
+in nats; and on how many images of the search split both were measured."""
+
+LAST_COLUMNS = (*TRIED_COLUMNS, "source", "seconds", "violation", "failure", "summary")
 """Columns behind those of the objectives.
 
-`tried` is the accuracy after so many steps of training alone from the inherited weights, where the
-architecture was on the short list and its training did not fail;
 `source` is one of `UNNAMED_SOURCES`, smallest, largest, middle or a published design's name;
 `violation` says which limit was exceeded and by how much;
 `failure` why there is no accuracy, or none of training alone, in one line.
@@ -65,12 +68,14 @@ class Tried:
         steps: That it was trained for, from the weights that it inherited.
         accuracy: On the search split then, 0 to 1; None where training failed.
         loss: Mean cross-entropy on the same images, in nats; None likewise.
+        images: How many these were; None likewise.
         error: Why it failed, in one line.
     """
 
     steps: Count
     accuracy: Number | None = None
     loss: Number | None = None
+    images: Count | None = None
     error: str = ""
 
 
@@ -166,8 +171,7 @@ def trials_table(records: Mapping[int, Record], objectives: Sequence[Objective])
             "hash": record.hash,
             "state": record.state,
             **{k: v for o in objectives for k, v in _cells(record, o).items()},
-            "tried": record.tried.accuracy if record.tried else None,
-            "tried_steps": record.tried.steps if record.tried else None,
+            **_tried_cells(record.tried),
             "source": record.source,
             "seconds": round(record.seconds, 3),
             "violation": record.violation,
@@ -179,9 +183,17 @@ def trials_table(records: Mapping[int, Record], objectives: Sequence[Objective])
     table = pd.DataFrame(rows, columns=trial_columns(objectives))
     # Closed forms keep their kind: whole numbers stay whole. Of the others, some may be missing.
     others = [column for o in objectives if o.value is None for column in o.columns]
-    others += ["tried", "tried_steps"]
+    others += TRIED_COLUMNS
     table[others] = table[others].astype(float)
     return table
+
+
+def _tried_cells(tried: Tried | None) -> dict[str, float | None]:
+    """What a trial's row says of training alone, by column."""
+    if tried is None:
+        return dict.fromkeys(TRIED_COLUMNS)
+    values = (tried.accuracy, tried.steps, tried.loss, tried.images)
+    return dict(zip(TRIED_COLUMNS, values, strict=True))
 
 
 def _cells(record: Record, objective: Objective) -> dict[str, float | None]:

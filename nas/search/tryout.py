@@ -122,7 +122,7 @@ class Tryout:
         state = path.with_name(f".{path.stem}.{steps}.state.safetensors")
         if str(steps) in known.identity["fits"]:
             state.unlink(missing_ok=True)
-            return _tried(known, steps)
+            return self._tried(known, steps)
         network = Network(
             architecture,
             num_classes=self.data.num_classes,
@@ -152,7 +152,7 @@ class Tryout:
             tensors=network.cpu().state_dict(),
         )
         state.unlink(missing_ok=True)
-        return Tried(steps=steps, accuracy=found.accuracy, loss=found.loss)
+        return Tried(steps=steps, accuracy=found.accuracy, loss=found.loss, images=len(self.labels))
 
     def reached(self, architecture: Architecture) -> Tried:
         """The last rung that a candidate came to the end of, in whatever process: its weights'.
@@ -161,7 +161,7 @@ class Tryout:
             InputError: If its file is damaged.
         """
         known = self._known(architecture)
-        return _tried(known, known.step)
+        return self._tried(known, known.step)
 
     def weights(self, architecture: Architecture) -> Mapping[str, Tensor]:
         """What a candidate has learned so far.
@@ -184,6 +184,13 @@ class Tryout:
         if known.step and str(known.step) not in _fits(path, known.identity):
             raise unusable(path, f"it lacks the accuracy after {known.step} steps")
         return known
+
+    def _tried(self, known: Checkpoint, steps: int) -> Tried:
+        """What a candidate's file tells of one of its rungs; of none, where it has only entered."""
+        if str(steps) not in known.identity["fits"]:
+            return Tried(steps=steps)
+        accuracy, loss = known.identity["fits"][str(steps)]
+        return Tried(steps=steps, accuracy=accuracy, loss=loss, images=len(self.labels))
 
     def _path(self, architecture: Architecture) -> Path:
         return self.folder / f"{architecture.hash}.safetensors"
@@ -260,12 +267,6 @@ def _fits(path: Path, identity: Mapping[str, Any]) -> dict[str, tuple[float, flo
         return _FITS.validate_python(identity.get("fits"))
     except ValidationError as error:
         raise unusable(path, first_error(error)) from None
-
-
-def _tried(known: Checkpoint, steps: int) -> Tried:
-    """What a candidate's file tells of one of its rungs; of none, where it has only entered."""
-    accuracy, loss = known.identity["fits"].get(str(steps), (None, None))
-    return Tried(steps=steps, accuracy=accuracy, loss=loss)
 
 
 def planned_steps(settings: TryoutSettings, candidates: int) -> int:

@@ -18,7 +18,7 @@ from nas.report.advice import (
 )
 from nas.report.run_summary import RunSummary
 from nas.search.front import judged
-from nas.search.trials import trial_columns
+from nas.search.trials import TRIED_COLUMNS, trial_columns
 from nas.utilities.commands import program
 
 FOLDER = Path("results/my run")
@@ -54,8 +54,7 @@ def trial(number: int, **changes: Any) -> dict[str, Any]:
         "accuracy": 0.5,
         "macs": 1.5e9,
         "params": 1e7,
-        "tried": float("nan"),
-        "tried_steps": float("nan"),
+        **dict.fromkeys(TRIED_COLUMNS, float("nan")),
         "source": "sampler",
     }
     return values | changes

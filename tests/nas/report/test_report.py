@@ -2,6 +2,7 @@ import dataclasses
 import html
 import io
 import itertools
+import math
 import re
 import subprocess
 import sys
@@ -41,7 +42,7 @@ from nas.search.front import (
     pareto_front,
     ranked_front,
 )
-from nas.search.trials import RANDOM_SOURCE, trial_columns
+from nas.search.trials import RANDOM_SOURCE, TRIED_COLUMNS, trial_columns
 from nas.utilities.commands import typed
 from search_space import PRESETS, total_cost
 from search_space.segments import segments
@@ -61,8 +62,7 @@ def row(number: int, **changes: Any) -> dict[str, Any]:
         "accuracy": 0.5,
         "macs": 1_000_000_000,
         "params": 12_345_678,
-        "tried": float("nan"),
-        "tried_steps": float("nan"),
+        **dict.fromkeys(TRIED_COLUMNS, math.nan),
         "source": "sampler",
         "seconds": 1.5,
         "violation": "",
@@ -515,7 +515,8 @@ def test_columns_are_those_of_the_objectives_between_state_and_source() -> None:
     always = trial_columns(objectives_with())
     assert always == [
         *("number", "hash", "state", "accuracy", "macs", "params"),
-        *("tried", "tried_steps", "source", "seconds", "violation", "failure", "summary"),
+        *("tried", "tried_steps", "tried_loss", "tried_images"),
+        *("source", "seconds", "violation", "failure", "summary"),
     ]
     assert trial_columns(objectives_with("memory", "macs")) == [*always[:6], "memory", *always[6:]]
     assert trial_columns(objectives_with("latency_cuda:1_ms")) == [
@@ -980,6 +981,33 @@ def test_what_was_tried_is_judged_by_that_and_alone() -> None:
     ]
     untried = table(row(0), row(1, hash="b", accuracy=0.6), limited=())
     assert list(judged(untried)["accuracy"]) == list(judged(untried)["inherited"]) == [0.5, 0.6]
+
+
+def test_of_what_lies_within_its_errors_the_smallest_loss_stands_first() -> None:
+    def tried(number: int, accuracy: float, loss: float, macs: float) -> dict[str, Any]:
+        alone = {"tried": accuracy, "tried_loss": loss, "tried_steps": 90.0, "tried_images": 600.0}
+        return row(number, hash=str(number), accuracy=0.5, macs=macs, **alone)
+
+    rows = [
+        tried(0, 0.982, 0.156, 1.9e9),  # the most accurate, by two images
+        tried(1, 0.978, 0.153, 2.0e9),
+        tried(2, 0.979, 0.170, 1.8e9),
+        tried(3, 0.960, 0.100, 1.7e9),  # surer of its answers, but two standard errors behind
+        tried(4, 0.955, 0.090, 1.6e9),  # within the error of that one
+    ]
+    chosen = judged(table(*rows, limited=()))
+    assert dict(zip(chosen["number"], chosen["standing"], strict=True)) == {
+        **{0: 2, 1: 1, 2: 3},
+        **{3: 5, 4: 4},
+    }
+    assert best(chosen)["number"] == 1
+    # All but the last but one: what stands before it is cheaper, too.
+    front = ranked_front(chosen, BY_MACS)
+    assert list(front["number"]) == [1, 0, 2, 4]
+    assert list(front.index) == [1, 2, 3, 4]
+    unknown = judged(table(*({**some, "tried_loss": math.nan} for some in rows), limited=()))
+    assert best(unknown)["number"] == 0  # as in a run that noted no losses
+    assert list(unknown["standing"]) == [1, 3, 2, 4, 5]
 
 
 def test_tables_pages_and_cards_say_which_accuracy_is_which(

@@ -43,6 +43,7 @@ from nas.training.accuracy import SubnetEvaluator
 from nas.training.supernet import states
 from nas.utilities.commands import typed
 from nas.utilities.interrupt import Interrupted
+from nas.utilities.units import accuracy_error
 from search_space import Architecture, total_cost
 
 SMALL_RUN = ("search", *SMALL, "--steps", "4", "--trials", "6")
@@ -594,7 +595,13 @@ def test_what_was_trained_alone_is_ranked_and_exported_with_those_weights(tmp_pa
     front = pd.read_csv(folder.path / "pareto.csv")
     assert set(front["hash"]) <= set(tried["hash"])
     run = open_run(folder.path)
-    assert run.best["accuracy"] == tried["tried"].max() == front["accuracy"].max()
+    assert (tried["tried_images"] == 40).all()
+    # All whose accuracies lie within the errors of so few images may be the best.
+    most = tried["tried"].max()
+    errors = [math.hypot(accuracy_error(most, 40), accuracy_error(a, 40)) for a in tried["tried"]]
+    near = tried[most - tried["tried"] <= errors]
+    assert run.best["tried_loss"] == near["tried_loss"].min()
+    assert front["standing"].min() == run.best["standing"] == 1
     for rank, row in run.front.iterrows():
         assert run.architecture(rank).hash == row["hash"]
         own = load_file(folder.tried / f"{row['hash']}.safetensors")
