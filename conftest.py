@@ -14,18 +14,18 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--exhaustive`: see the marker `sampled`."""
+    """`--exhaustive`: see the markers `sampled` and `exhaustive`."""
     parser.addoption(
         "--exhaustive",
         action="store_true",
-        help="run every case of the tests that are marked as `sampled`",
+        help="run every case of the tests that are marked as `sampled`, and those so marked",
     )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Take a sample of the cases of `sampled` tests; what is slow comes first.
+    """Take a sample of the cases of `sampled` tests, and none that is marked as `exhaustive`.
 
-    So no long test is left when all other processes have done theirs.
+    What is slow comes first, so that no long test is left when the other processes have done all.
     """
     if not config.getoption("--exhaustive"):
         seen: Counter[str] = Counter()
@@ -34,6 +34,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             mark = item.get_closest_marker("sampled")
             test, _, _ = item.nodeid.partition("[")
             takes_part = mark is None or seen[test] % mark.args[0] == 0
+            takes_part &= item.get_closest_marker("exhaustive") is None
             seen[test] += 1
             (kept if takes_part else left).append(item)
         config.hook.pytest_deselected(items=left)

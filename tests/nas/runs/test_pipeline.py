@@ -645,7 +645,13 @@ def killed_in_tryout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("before", "after"), [("0", "0"), ("1", "2")], ids=["alone", "on Ray"])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param("0", "0", id="alone"),
+        pytest.param("1", "2", id="on Ray", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_a_tryout_that_is_killed_and_stopped_goes_on_where_it_was(
     killed_in_tryout: Path, tmp_path: Path, before: str, after: str
 ) -> None:

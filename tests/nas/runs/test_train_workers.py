@@ -26,6 +26,7 @@ def _no_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
 
 
+@pytest.mark.exhaustive
 def test_a_run_that_two_processes_train_is_stopped_and_goes_on_to_its_end(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     flags = ("--steps", "50", "--trials", "1", "--train-workers", "2", "--out", folder.path)
