@@ -1,4 +1,4 @@
-"""How the tests run: which cases of the large tables, in which order, and beside what."""
+"""How the tests run: which cases of the large tables, and beside what."""
 
 import os
 from collections import Counter
@@ -23,20 +23,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Take a sample of the cases of `sampled` tests, and none that is marked as `exhaustive`.
-
-    What is slow comes first, so that no long test is left when the other processes have done all.
-    """
-    if not config.getoption("--exhaustive"):
-        seen: Counter[str] = Counter()
-        kept, left = [], []
-        for item in items:
-            mark = item.get_closest_marker("sampled")
-            test, _, _ = item.nodeid.partition("[")
-            takes_part = mark is None or seen[test] % mark.args[0] == 0
-            takes_part &= item.get_closest_marker("exhaustive") is None
-            seen[test] += 1
-            (kept if takes_part else left).append(item)
-        config.hook.pytest_deselected(items=left)
-        items[:] = kept
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Take a sample of the cases of `sampled` tests, and none that is marked as `exhaustive`."""
+    if config.getoption("--exhaustive"):
+        return
+    seen: Counter[str] = Counter()
+    kept, left = [], []
+    for item in items:
+        test, _, _ = item.nodeid.partition("[")
+        mark = item.get_closest_marker("sampled")
+        takes_part = mark is None or seen[test] % mark.args[0] == 0
+        takes_part &= item.get_closest_marker("exhaustive") is None
+        seen[test] += 1
+        (kept if takes_part else left).append(item)
+    config.hook.pytest_deselected(items=left)
+    items[:] = kept

@@ -316,7 +316,7 @@ class TestSubnets:
 class TestWeights:
     @pytest.mark.slow
     @pytest.mark.parametrize("space", [NANO, TINY, BASE, UNUSUAL], ids=lambda space: space.name)
-    @pytest.mark.sampled(2)
+    @pytest.mark.sampled(3)
     def test_corners_cover_every_parameter_of_every_member(self, space: SearchSpace) -> None:
         store = Store(space, num_classes=5, draw=False)
         shapes = {name: tuple(tensor.shape) for name, tensor in store.state_dict().items()}

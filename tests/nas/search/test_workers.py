@@ -261,6 +261,7 @@ class DeadlySetup(EvaluationSetup):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_three_workers_on_two_gpus_are_rebuilt_when_they_die_and_give_the_same_scores(
     joined: RayCluster,
     tmp_path: Path,
@@ -412,6 +413,7 @@ def busy(cluster: str) -> Iterator[RayCluster]:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_busy_cluster_is_waited_for_with_a_word_and_an_end_in_every_step(
     busy: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
