@@ -535,6 +535,7 @@ def stopped(process: Fork, line: str, sent: signal.Signals) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.sampled(2)
 def test_a_run_that_is_stopped_in_training_and_in_search_comes_to_the_same_end(
     tmp_path: Path, sent: signal.Signals
 ) -> None:

@@ -328,6 +328,7 @@ def test_what_belongs_to_another_recipe_is_refused_before_anything_is_trained(
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_several_at_a_time_by_ray_give_what_they_give_one_after_the_other(
     run: RunFolder, tmp_path: Path, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
