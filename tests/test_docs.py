@@ -39,7 +39,7 @@ def bare(text: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.sampled(2)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("page", [p for p in PAGES if code(p)], ids=lambda page: page.stem)
 def test_the_code_of_a_page_runs(page: Path, tmp_path: Path) -> None:
     for name, content in FILE.findall(page.read_text(encoding="utf-8")):

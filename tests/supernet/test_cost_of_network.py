@@ -33,6 +33,8 @@ from supernet.counting import (
 )
 from supernet.network import skeleton
 
+pytestmark = pytest.mark.sampled(2)
+
 Size = tuple[int, int]
 SIZES = {"224": (224, 224), "64": (64, 64), "odd": (45, 61)}
 CLASSES = 10

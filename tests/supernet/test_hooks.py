@@ -13,6 +13,8 @@ from search_space import DESIGNS, Architecture
 from supernet import Network
 from supernet.network import skeleton
 
+pytestmark = pytest.mark.sampled(2)
+
 NETWORKS = {
     **{design.name: design.architecture for design in DESIGNS},
     **{f"base, sample {seed}": BASE.sample(random.Random(seed)) for seed in range(3)},

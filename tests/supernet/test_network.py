@@ -13,6 +13,8 @@ from search_space import DESIGNS, Architecture, MeanHead, map_sizes
 from supernet import Network
 from supernet.network import skeleton
 
+pytestmark = pytest.mark.sampled(2)
+
 SIZES = [32, 33, 64, (45, 61)]
 PSVIT_LARGEST = {
     layout: PSVIT.decode({**PSVIT.genotype(PSVIT.scaled(1.0)), "layout": layout})

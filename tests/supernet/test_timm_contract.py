@@ -20,6 +20,8 @@ from supernet import ExportedNetwork, Network, parameter_groups, save_exported
 from supernet.blocks.ladder import LadderBranch
 from supernet.blocks.sharing import HeadGroup
 
+pytestmark = pytest.mark.sampled(2)
+
 SIZE = 64
 
 BY_NAME = {design.timm_name: design.architecture for design in DESIGNS}
