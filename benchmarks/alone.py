@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from nas.data import Data, load_data, materialise
-from nas.training.accuracy import count_correct
+from nas.training.accuracy import fit
 from nas.training.alone import Recipe, train_alone
 from nas.utilities.interrupt import StopRequest
 from search_space import Architecture, total_cost
@@ -170,6 +170,6 @@ def accuracies(network: Network, data: Data) -> dict[str, float]:
     found = {}
     for split in ("search", "test"):
         images, labels = materialise(getattr(data, split), limit=None, seed=0)
-        correct = count_correct(network, images, labels, mean=data.mean, std=data.std)
-        found[split] = round(correct / len(labels), 4)
+        accuracy = fit(network, images, labels, mean=data.mean, std=data.std).accuracy
+        found[split] = round(accuracy, 4)
     return found

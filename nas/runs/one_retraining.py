@@ -19,7 +19,7 @@ from nas.report.cards import ClassAccuracy, class_accuracies, retrained_card
 from nas.report.legend import legend
 from nas.report.picture import architecture_svg
 from nas.report.trainings import MISTAKES, Mistake, RetrainedNetwork
-from nas.training.accuracy import confusion_matrix, predict_surely
+from nas.training.accuracy import confusion_matrix, predict
 from nas.training.alone import (
     SCRATCH,
     SUPERNET,
@@ -243,7 +243,7 @@ class Retraining:
         """
         data, (images, labels) = self.on.data, self.on.tested
         try:
-            predicted, sure = predict_surely(network, images, mean=data.mean, std=data.std)
+            predicted, sure = predict(network, images, mean=data.mean, std=data.std)
         except Diverged as error:
             raise Diverged(f"{named}: {error}") from None
         confusion = confusion_matrix(labels, predicted, num_classes=data.num_classes)

@@ -1,5 +1,6 @@
 """How accurate a subnet is on fixed images."""
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -16,20 +17,8 @@ from supernet import Network, Store
 EVALUATION_BATCH = 250
 
 
-def predict(
-    network: Network,
-    images: Tensor,
-    *,
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
-    batch_size: int = EVALUATION_BATCH,
-) -> Tensor:
-    """The class with the highest score for each image, int64 (N,), as `predict_surely`."""
-    return predict_surely(network, images, mean=mean, std=std, batch_size=batch_size)[0]
-
-
 @torch.no_grad()
-def predict_surely(
+def predict(
     network: Network,
     images: Tensor,
     *,
@@ -84,15 +73,27 @@ def fit(
     std: tuple[float, float, float],
     batch_size: int = EVALUATION_BATCH,
 ) -> Fit:
-    """How well a network fits images; the arguments are those of `count_correct`.
+    """How well a network fits images, in eval mode.
+
+    Args:
+        network: The network, on the device to use.
+        images: uint8 (N, 3, S, S).
+        labels: int64 (N,).
+        mean: Of each channel, for pixels from 0 to 1.
+        std: Likewise.
+        batch_size: Images at a time.
 
     Raises:
-        Diverged: Where `predict` does.
+        Diverged: Where `predict` does, and if scores are so far apart that the loss is infinite.
     """
     batches = _scores(network, images, mean=mean, std=std, batch_size=batch_size)
-    scores = torch.cat(list(batches))
-    right = int((scores.argmax(dim=1) == labels).sum())
-    return Fit(accuracy=right / len(labels), loss=F.cross_entropy(scores, labels).item())
+    right, loss = 0, 0.0
+    for scores, wanted in zip(batches, labels.split(batch_size), strict=True):
+        right += int((scores.argmax(dim=1) == wanted).sum())
+        loss += F.cross_entropy(scores, wanted, reduction="sum").item()
+    if not math.isfinite(loss):
+        raise Diverged("the loss of the network is infinite")
+    return Fit(accuracy=right / len(labels), loss=loss / len(labels))
 
 
 def _scores(
@@ -116,32 +117,6 @@ def _scores(
         if not scores.isfinite().all():
             raise Diverged("class scores of the network are infinite or not a number")
         yield scores.float().cpu()
-
-
-def count_correct(
-    network: Network,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    mean: tuple[float, float, float],
-    std: tuple[float, float, float],
-    batch_size: int = EVALUATION_BATCH,
-) -> int:
-    """Number of images whose highest class score is their label's.
-
-    Args:
-        network: The network, on the device to use.
-        images: uint8 (N, 3, S, S).
-        labels: int64 (N,).
-        mean: Of each channel, for pixels from 0 to 1.
-        std: Likewise.
-        batch_size: Images at a time.
-
-    Raises:
-        Diverged: Where `predict` does.
-    """
-    predicted = predict(network, images, mean=mean, std=std, batch_size=batch_size)
-    return int((predicted == labels).sum())
 
 
 def confusion_matrix(labels: Tensor, predicted: Tensor, *, num_classes: int) -> Tensor:
@@ -193,7 +168,7 @@ class SubnetEvaluator:
         threads = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
-            correct = count_correct(
+            found = fit(
                 self.store.subnet(architecture),
                 self.images,
                 self.labels,
@@ -202,4 +177,4 @@ class SubnetEvaluator:
             )
         finally:
             torch.set_num_threads(threads)
-        return correct / len(self.labels)
+        return found.accuracy

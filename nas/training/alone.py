@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nas.data import Augment, Data
-from nas.training.accuracy import count_correct
+from nas.training.accuracy import fit
 from nas.training.distillation import TOKENS, check_places, mixed_targets, token_loss
 from nas.training.given_teacher import Ask, GivenTeacher
 from nas.training.loop import CHECKPOINT_SECONDS, Session, autocast, train
@@ -331,11 +331,10 @@ class NetworkLearner(ModuleLearner):
         """
         measured = self._measured
         try:
-            correct = count_correct(measured, images, labels, mean=mean, std=std)
+            accuracy = fit(measured, images, labels, mean=mean, std=std).accuracy
         except Diverged as error:
             raise Diverged(f"`lr` {self.recipe.lr:g}: {error}; try a lower rate") from None
         self.network.train()
-        accuracy = correct / len(labels)
         if not any(before > accuracy for _, before in self.curve):
             self.best = {name: tensor.clone() for name, tensor in measured.state_dict().items()}
         return accuracy

@@ -9,7 +9,7 @@ from small_runs import NANO
 from torch import Tensor, nn
 
 from nas.data import Data, load_data, materialise, normalise
-from nas.training.accuracy import SubnetEvaluator, confusion_matrix, count_correct, fit
+from nas.training.accuracy import SubnetEvaluator, confusion_matrix, fit
 from nas.training.loop import autocast
 from nas.utilities.errors import Diverged
 from search_space import Architecture
@@ -60,14 +60,14 @@ def test_a_score_is_that_of_the_extracted_network(
     evaluator: SubnetEvaluator, architectures: list[Architecture]
 ) -> None:
     for architecture in architectures:
-        correct = count_correct(
+        alone = fit(
             evaluator.store.extract(architecture),
             evaluator.images,
             evaluator.labels,
             mean=evaluator.mean,
             std=evaluator.std,
         )
-        assert evaluator.accuracy(architecture) == correct / 120
+        assert evaluator.accuracy(architecture) == alone.accuracy
 
 
 def test_a_score_is_counted_image_by_image(
@@ -126,9 +126,8 @@ def test_the_last_batch_counts_though_it_is_not_full() -> None:
     images[3] = 7  # one wrong answer
     network = Perfect()
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    assert count_correct(network, images, labels, mean=mean, std=std, batch_size=10) == 24  # type: ignore[arg-type]
-    assert network.batches == [10, 10, 5]
     found = fit(network, images, labels, mean=mean, std=std, batch_size=10)  # type: ignore[arg-type]
+    assert network.batches == [10, 10, 5]
     assert found.accuracy == 24 / 25
     # What is right is e against nine times 1, what is wrong 1 against e and eight times 1.
     assert found.loss == pytest.approx(math.log(math.e + 9) - 24 / 25)
@@ -153,10 +152,23 @@ def test_a_single_score_that_is_no_number_leaves_no_accuracy(value: float) -> No
     labels = torch.zeros(25, dtype=torch.long)
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     network: Any = Overflowing(value)
-    assert count_correct(network, images, labels, mean=mean, std=std, batch_size=10) == 25
+    assert fit(network, images, labels, mean=mean, std=std, batch_size=10).accuracy == 1
     images[24, 0, 0, 0] = 255
     with pytest.raises(Diverged, match="infinite or not a number"):
-        count_correct(network, images, labels, mean=mean, std=std, batch_size=10)
+        fit(network, images, labels, mean=mean, std=std, batch_size=10)
+
+
+def test_scores_so_far_apart_that_the_loss_is_infinite_leave_no_accuracy() -> None:
+    images = torch.zeros(25, 3, 2, 2, dtype=torch.uint8)
+    images[23:, 0, 0, 0] = 255  # sure of class 9 there
+    labels = torch.zeros(25, dtype=torch.long)
+    labels[23:] = 9
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    network: Any = Overflowing(3e38)
+    assert fit(network, images, labels, mean=mean, std=std).accuracy == 1
+    labels[23:] = 0
+    with pytest.raises(Diverged, match="the loss of the network is infinite"):
+        fit(network, images, labels, mean=mean, std=std)
 
 
 @pytest.fixture

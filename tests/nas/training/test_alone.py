@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 
 import nas.training.alone
 from nas.data import Data, load_data, materialise, normalise, train_batches
-from nas.training.accuracy import count_correct
+from nas.training.accuracy import Fit, fit
 from nas.training.alone import (
     NetworkLearner,
     Point,
@@ -338,10 +338,10 @@ def test_with_a_validation_the_network_has_the_weights_that_were_best_on_it(
     trained, _, curve = train(tmp_path / "whole", digits, recipe, validation=validation)
     network = Network(ARCHITECTURE, num_classes=10)
     network.load_state_dict(trained)
-    correct = count_correct(network, *validation, mean=digits.mean, std=digits.std)
+    found = fit(network, *validation, mean=digits.mean, std=digits.std)
     accuracies = [point.accuracy for point in curve if point.accuracy is not None]
     assert len(accuracies) == 5  # of a training of so few steps each is measured
-    assert correct / 60 == max(accuracies)
+    assert found.accuracy == max(accuracies)
     with pytest.raises(Interrupted):
         train(tmp_path / "stopped", digits, recipe, stop_after=4, validation=validation)
     resumed, _, again = train(tmp_path / "stopped", digits, recipe, validation=validation)
@@ -353,13 +353,13 @@ def test_the_best_weights_stay_while_those_that_follow_are_worse(
     tmp_path: Path, digits: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[dict[str, Tensor]] = []
-    counts = iter([3, 5, 4, 5, 2])  # of equal ones the later
+    accuracies = iter([0.3, 0.5, 0.4, 0.5, 0.2])  # of equal ones the later
 
-    def count(network: Network, *_: Any, **__: Any) -> int:
+    def measure(network: Network, *_: Any, **__: Any) -> Fit:
         seen.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
-        return next(counts)
+        return Fit(accuracy=next(accuracies), loss=1.0)
 
-    monkeypatch.setattr(nas.training.alone, "count_correct", count)
+    monkeypatch.setattr(nas.training.alone, "fit", measure)
     validation = materialise(digits.search, limit=10, seed=0)
     with pytest.raises(Interrupted):
         train(tmp_path, digits, stop_after=4, validation=validation)
