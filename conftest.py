@@ -29,10 +29,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     seen: Counter[str] = Counter()
     kept, left = [], []
     for item in items:
+        if item.get_closest_marker("exhaustive") is not None:
+            left.append(item)
+            continue
         test, _, _ = item.nodeid.partition("[")
         mark = item.get_closest_marker("sampled")
         takes_part = mark is None or seen[test] % mark.args[0] == 0
-        takes_part &= item.get_closest_marker("exhaustive") is None
         seen[test] += 1
         (kept if takes_part else left).append(item)
     config.hook.pytest_deselected(items=left)

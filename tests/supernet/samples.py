@@ -1,8 +1,10 @@
 """Architectures and weights that the suites of this folder share."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -82,6 +84,31 @@ UNUSUAL = SearchSpace(
     ),
 )
 """What a space can hold and no preset has."""
+
+SMALL_PSVIT = PSVIT.model_copy(
+    update={
+        "name": "small psvit",
+        "head_dim": 16,
+        "stages": tuple(
+            stage.model_copy(
+                update={"width": tuple(w // 4 for w in stage.width), "depth": (1, 2, 3)}
+            )
+            for stage in PSVIT.stages
+        ),
+    }
+)
+
+LARGER = (
+    *("Shunted-S", "Shunted-B", "LIT-M", "LIT-B", "PSLT", "PSLT-Large", "DeiT-S"),
+    *("PSViT-1D-S", "PSViT-2D-S"),
+)
+"""Designs that are built of the same blocks as a smaller one."""
+
+
+def larger_exhaustive(names: Iterable[str]) -> list[Any]:
+    """Names as parameters of a test, those of larger designs for `--exhaustive` alone."""
+    marks = pytest.mark.exhaustive
+    return [pytest.param(name, marks=marks if name in LARGER else ()) for name in names]
 
 
 def one_per_choice(space: SearchSpace) -> list[Architecture]:

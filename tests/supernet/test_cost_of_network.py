@@ -5,7 +5,17 @@ import random
 
 import pytest
 import torch
-from samples import BASE, MINIATURE, NANO, PSVIT, TINY, UNUSUAL, one_per_choice
+from samples import (
+    BASE,
+    LARGER,
+    MINIATURE,
+    NANO,
+    PSVIT,
+    SMALL_PSVIT,
+    TINY,
+    UNUSUAL,
+    one_per_choice,
+)
 from torch.utils.flop_counter import FlopCounterMode
 
 from search_space import (
@@ -41,7 +51,29 @@ CLASSES = 10
 
 
 def spaces(*chosen: SearchSpace) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("space", chosen, ids=[space.name for space in chosen])
+    """A test of each space; those of the largest networks with `--exhaustive` alone."""
+    params = [
+        pytest.param(
+            space,
+            id=space.name,
+            marks=pytest.mark.exhaustive if space.name in (BASE.name, PSVIT.name) else (),
+        )
+        for space in chosen
+    ]
+    return pytest.mark.parametrize("space", params)
+
+
+def designs(*chosen: PublishedDesign) -> pytest.MarkDecorator:
+    """A test of each design; the larger of a kind with `--exhaustive` alone."""
+    params = [
+        pytest.param(
+            design,
+            id=design.name,
+            marks=pytest.mark.exhaustive if design.name in LARGER else (),
+        )
+        for design in chosen
+    ]
+    return pytest.mark.parametrize("design", params)
 
 
 def build(architecture: Architecture, size: Size) -> tuple[Network, torch.Tensor]:
@@ -74,7 +106,7 @@ def assert_fvcore_counts_the_same_activations(architecture: Architecture, size: 
 
 
 @pytest.mark.slow
-@spaces(NANO, BASE, PSVIT, UNUSUAL)
+@spaces(MINIATURE, NANO, SMALL_PSVIT, UNUSUAL, BASE, PSVIT)
 @pytest.mark.sampled(2)
 def test_costs_equal_the_count_of_the_running_network_for_every_choice_of_every_gene(
     space: SearchSpace,
@@ -84,7 +116,7 @@ def test_costs_equal_the_count_of_the_running_network_for_every_choice_of_every_
 
 
 @pytest.mark.slow
-@spaces(NANO, MINIATURE, PSVIT, UNUSUAL)
+@spaces(MINIATURE, NANO, SMALL_PSVIT, UNUSUAL, PSVIT)
 def test_costs_equal_the_count_for_every_choice_of_every_gene_at_an_odd_size(
     space: SearchSpace,
 ) -> None:
@@ -93,7 +125,7 @@ def test_costs_equal_the_count_for_every_choice_of_every_gene_at_an_odd_size(
 
 
 @pytest.mark.slow
-@spaces(NANO, TINY, BASE, PSVIT)
+@spaces(TINY, NANO, BASE, PSVIT)
 @pytest.mark.sampled(2)
 def test_costs_equal_the_count_of_the_running_network_for_random_architectures(
     space: SearchSpace,
@@ -104,7 +136,7 @@ def test_costs_equal_the_count_of_the_running_network_for_random_architectures(
 
 
 @pytest.mark.slow
-@spaces(NANO, MINIATURE, PSVIT, UNUSUAL)
+@spaces(MINIATURE, NANO, SMALL_PSVIT, UNUSUAL, PSVIT)
 @pytest.mark.sampled(2)
 def test_macs_equal_fvcores_count_for_every_choice_of_every_gene(space: SearchSpace) -> None:
     sizes = itertools.cycle([(64, 64), (45, 61)])
@@ -113,7 +145,7 @@ def test_macs_equal_fvcores_count_for_every_choice_of_every_gene(space: SearchSp
 
 
 @pytest.mark.slow
-@spaces(NANO, PSVIT, UNUSUAL)
+@spaces(NANO, SMALL_PSVIT, UNUSUAL, PSVIT)
 @pytest.mark.sampled(2)
 def test_activations_equal_fvcores_count_for_every_choice_of_every_gene(space: SearchSpace) -> None:
     sizes = itertools.cycle([(45, 61), (64, 64)])
@@ -122,7 +154,7 @@ def test_activations_equal_fvcores_count_for_every_choice_of_every_gene(space: S
 
 
 @pytest.mark.slow
-@spaces(NANO, TINY, BASE, PSVIT)
+@spaces(TINY, NANO, BASE, PSVIT)
 @pytest.mark.parametrize("grad", [True, False], ids=["explicit", "fused"])
 @pytest.mark.sampled(2)
 def test_macs_equal_fvcores_count_for_random_architectures(space: SearchSpace, grad: bool) -> None:
@@ -132,7 +164,7 @@ def test_macs_equal_fvcores_count_for_random_architectures(space: SearchSpace, g
 
 
 @pytest.mark.slow
-@spaces(NANO, TINY, BASE, PSVIT)
+@spaces(TINY, NANO, BASE, PSVIT)
 def test_activations_equal_fvcores_count_for_random_architectures(space: SearchSpace) -> None:
     rng = random.Random(2)
     for size in ((64, 64), (45, 61)):
@@ -165,7 +197,7 @@ def test_attention_maps_count_only_where_they_are_lent(depth: int) -> None:
 
 
 @pytest.mark.slow
-@spaces(MINIATURE, PSVIT, UNUSUAL)
+@spaces(MINIATURE, SMALL_PSVIT, UNUSUAL, PSVIT)
 @pytest.mark.sampled(2)
 def test_each_part_costs_what_its_modules_are_counted_to(space: SearchSpace) -> None:
     for architecture in one_per_choice(space):
@@ -181,8 +213,8 @@ def assert_parts_are_counted_the_same(architecture: Architecture) -> None:
 def test_fvcore_counts_the_same_multiply_adds_of_each_part_expansion_and_class_token_included() -> (
     None
 ):
-    designs = {design.name: design.architecture for design in DESIGNS}
-    for architecture in (designs["LW-PLG-ViT-R"], designs["PVT-Tiny"]):
+    by_name = {design.name: design.architecture for design in DESIGNS}
+    for architecture in (by_name["LW-PLG-ViT-R"], by_name["PVT-Tiny"]):
         assert_parts_are_counted_the_same(architecture)
         with torch.no_grad():
             counted = fvcore_parts(*build(architecture, (64, 64)))
@@ -245,7 +277,7 @@ def attention_products(network: Network, image: torch.Tensor) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
-@pytest.mark.parametrize("design", DESIGNS, ids=lambda design: design.name)
+@designs(*DESIGNS)
 @pytest.mark.sampled(4)
 def test_published_designs_cost_what_the_running_network_is_counted_to(
     design: PublishedDesign, size: Size
@@ -254,9 +286,7 @@ def test_published_designs_cost_what_the_running_network_is_counted_to(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "design", [design for design in DESIGNS if design.exact], ids=lambda design: design.name
-)
+@designs(*(design for design in DESIGNS if design.exact))
 @pytest.mark.sampled(3)
 def test_exact_designs_have_the_published_macs(design: PublishedDesign) -> None:
     network = skeleton(design.architecture, num_classes=1000)

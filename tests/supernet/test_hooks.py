@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 import torch
-from samples import BASE, randomise
+from samples import BASE, LARGER, larger_exhaustive, randomise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -35,17 +35,8 @@ SHORT = {
 SIZE = 64
 DROP_PATHS = ("drop_path1", "drop_path2")
 
-LARGER = (
-    *("Shunted-S", "Shunted-B", "LIT-M", "LIT-B", "PSLT", "PSLT-Large", "DeiT-S"),
-    *("PSViT-1D-S", "PSViT-2D-S"),
-)
-"""Designs that are built of the same blocks as a smaller one."""
-
 distinct_networks = pytest.mark.parametrize("name", [n for n in NETWORKS if n not in LARGER])
-every_network = pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.slow if name in LARGER else ()) for name in NETWORKS],
-)
+every_network = pytest.mark.parametrize("name", larger_exhaustive(NETWORKS))
 with_and_without_gradients = pytest.mark.parametrize("grad", [False, True], ids=["no grad", "grad"])
 
 

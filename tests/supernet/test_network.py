@@ -5,7 +5,7 @@ import random
 
 import pytest
 import torch
-from samples import NANO, PSVIT, TINY, UNUSUAL, randomise
+from samples import NANO, PSVIT, TINY, UNUSUAL, larger_exhaustive, randomise
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
@@ -49,7 +49,7 @@ def network(request: pytest.FixtureRequest) -> Network:
     return network.requires_grad_(True)
 
 
-@pytest.mark.parametrize("network", NETWORKS, indirect=True)
+@pytest.mark.parametrize("network", larger_exhaustive(NETWORKS), indirect=True)
 class TestEveryNetwork:
     @pytest.mark.slow
     @pytest.mark.parametrize("size", SIZES, ids=str)

@@ -12,7 +12,7 @@ from samples import (
     BASE,
     MINIATURE,
     NANO,
-    PSVIT,
+    SMALL_PSVIT,
     TINY,
     UNUSUAL,
     one_per_choice,
@@ -27,17 +27,6 @@ from supernet import ExportedNetwork, Network, Store, count_shared_weights, save
 from supernet.network import skeleton
 from supernet.store import CACHED_SUBNETS
 
-SMALL_PSVIT = PSVIT.model_copy(
-    update={
-        "head_dim": 16,
-        "stages": tuple(
-            stage.model_copy(
-                update={"width": tuple(w // 4 for w in stage.width), "depth": (1, 2, 3)}
-            )
-            for stage in PSVIT.stages
-        ),
-    }
-)
 SPACES = {space.name: space for space in (NANO, MINIATURE, UNUSUAL, SMALL_PSVIT)}
 SIZES = {"32": (32, 32), "64": (64, 64), "odd": (45, 61)}
 TASK = ExportedNetwork(
@@ -45,6 +34,9 @@ TASK = ExportedNetwork(
 )
 
 every_space = pytest.mark.parametrize("space", SPACES.values(), ids=SPACES.keys())
+one_space_at_a_time = pytest.mark.parametrize(
+    "space", SPACES.values(), ids=SPACES.keys(), scope="module"
+)
 
 
 def images(size: tuple[int, int], batch: int = 2, seed: int = 0) -> Tensor:
@@ -91,10 +83,10 @@ from supernet import load_exported
 root, outputs = Path(sys.argv[1]), {}
 images = load_file(root / "images.safetensors")
 with torch.no_grad():
-    for folder in sorted(path.parent for path in root.glob("*/*/architecture.json")):
+    for folder in sorted(path.parent for path in root.glob("*/architecture.json")):
         network, _ = load_exported(folder)
         for size, batch in images.items():
-            outputs[f"{folder.parent.name}/{folder.name}/{size}"] = network(batch)
+            outputs[f"{folder.name}/{size}"] = network(batch)
 save_file(outputs, root / "outputs.safetensors")
 """
 
@@ -112,66 +104,63 @@ class Judged:
 
 @pytest.fixture(scope="module")
 def judged(
-    stores: dict[str, Store], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, list[Judged]]]:
-    """One architecture for every choice of every gene, and some random ones, of every space."""
-    root = tmp_path_factory.mktemp("exported")
-    everything: dict[str, list[Judged]] = {}
-    for name, space in SPACES.items():
-        store, everything[name] = stores[name], []
-        for architecture in [*one_per_choice(space), *members(space, 4)]:
-            network = store.extract(architecture)
-            folder = root / name / architecture.hash
-            folder.mkdir(parents=True, exist_ok=True)
-            save_exported(folder, network, TASK)
-            everything[name].append(
-                Judged(
-                    architecture,
-                    in_store=outputs(store.subnet(architecture)),
-                    extracted=outputs(network),
-                    shares_storage=not storages(network.state_dict()).isdisjoint(
-                        storages(store.state_dict() | store.gradients)
-                    ),
-                    fresh={},
-                )
+    space: SearchSpace, stores: dict[str, Store], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[Judged]]:
+    """One architecture for every choice of every gene of a space, and some random ones."""
+    root, store = tmp_path_factory.mktemp("exported"), stores[space.name]
+    everything = []
+    for architecture in [*one_per_choice(space), *members(space, 4)]:
+        network = store.extract(architecture)
+        folder = root / architecture.hash
+        folder.mkdir(exist_ok=True)
+        save_exported(folder, network, TASK)
+        everything.append(
+            Judged(
+                architecture,
+                in_store=outputs(store.subnet(architecture)),
+                extracted=outputs(network),
+                shares_storage=not storages(network.state_dict()).isdisjoint(
+                    storages(store.state_dict() | store.gradients)
+                ),
+                fresh={},
             )
+        )
     save_file({name: images(size) for name, size in SIZES.items()}, root / "images.safetensors")
     done = Fork("-c", FRESH_PROCESS, root).finish()
     assert done.status == 0, done.err
     fresh = load_file(root / "outputs.safetensors")
-    for name, of_space in everything.items():
-        for one in of_space:
-            one.fresh = {size: fresh[f"{name}/{one.architecture.hash}/{size}"] for size in SIZES}
+    for one in everything:
+        one.fresh = {size: fresh[f"{one.architecture.hash}/{size}"] for size in SIZES}
     yield everything
     shutil.rmtree(root)  # hundreds of megabytes that pytest would keep
 
 
 @pytest.mark.slow
-@every_space
+@one_space_at_a_time
 class TestEveryChoiceOfEveryGene:
     @pytest.mark.slow
     def test_subnet_in_the_store_equals_the_extracted_network(
-        self, space: SearchSpace, judged: dict[str, list[Judged]]
+        self, space: SearchSpace, judged: list[Judged]
     ) -> None:
-        for one in judged[space.name]:
+        for one in judged:
             torch.testing.assert_close(one.in_store, one.extracted, msg=one.architecture.summary)
 
     def test_extracted_network_equals_its_files_loaded_in_a_fresh_process(
-        self, space: SearchSpace, judged: dict[str, list[Judged]]
+        self, space: SearchSpace, judged: list[Judged]
     ) -> None:
-        for one in judged[space.name]:
+        for one in judged:
             torch.testing.assert_close(one.extracted, one.fresh, msg=one.architecture.summary)
 
     def test_extracted_network_shares_no_storage_with_the_store(
-        self, space: SearchSpace, judged: dict[str, list[Judged]]
+        self, space: SearchSpace, judged: list[Judged]
     ) -> None:
-        assert not any(one.shares_storage for one in judged[space.name])
+        assert not any(one.shares_storage for one in judged)
 
     def test_different_architectures_compute_different_functions(
-        self, space: SearchSpace, judged: dict[str, list[Judged]]
+        self, space: SearchSpace, judged: list[Judged]
     ) -> None:
         """Else the comparisons above would say little: a gene that is ignored passes them."""
-        different = {one.architecture.hash: one.in_store["64"] for one in judged[space.name]}
+        different = {one.architecture.hash: one.in_store["64"] for one in judged}
         seen = torch.stack(list(different.values())).flatten(1)
         distances = torch.cdist(seen, seen).fill_diagonal_(float("inf"))
         assert distances.min() > 1e-3

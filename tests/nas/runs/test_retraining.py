@@ -253,7 +253,7 @@ def test_tables_tell_how_each_class_of_the_test_split_was_taken(run: RunFolder, 
     (result,) = train(run, data)
     network, _ = load_exported(run.retrained("retrain") / "1")
     images, labels = materialise(data.test, limit=None, seed=0)
-    predicted = predict(network, images, mean=data.mean, std=data.std)
+    predicted, _ = predict(network, images, mean=data.mean, std=data.std)
     confusion = table(run, "confusion.csv")
     assert [row["true class"] for row in confusion] == list(data.class_names)
     for true, row in enumerate(confusion):
@@ -493,7 +493,7 @@ def test_an_earlier_retraining_is_gone_on_with_at_another_size(run: RunFolder, d
             assert torch.allclose(tensor, first[name], atol=1e-6), name
     network, _ = load_exported(run.retrained("first") / "1")
     images, labels = materialise(large.test, limit=None, seed=0)
-    predicted = predict(network, images, mean=large.mean, std=large.std)
+    predicted, _ = predict(network, images, mean=large.mean, std=large.std)
     assert result.exported == int((predicted == labels).sum()) / 100
     _, about = load_exported(run.retrained("large") / "1")
     assert about.image_size == 64
