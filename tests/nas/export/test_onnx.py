@@ -21,7 +21,7 @@ def difference(path: Path, network: nn.Module, images: Tensor) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHORTENED)
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 def test_every_kind_of_block_gives_the_outputs_of_torch_at_an_odd_size(
     name: str, tmp_path: Path
 ) -> None:

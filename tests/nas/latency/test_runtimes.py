@@ -108,7 +108,7 @@ def test_a_network_that_cannot_be_compiled_is_refused_with_the_reason_in_one_lin
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHORTENED)
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(6)
 def test_the_compiler_can_follow_every_kind_of_block(name: str) -> None:
     network = random_network(SHORTENED[name])
     torch.compiler.reset()

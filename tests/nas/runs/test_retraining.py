@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from small_runs import Fork, command, finish, scalars, start, wait_for
 
 import nas
+import nas.data.digits
 import nas.runs.one_retraining
 import nas.runs.retraining
 import nas.training.tensorboard
@@ -657,9 +658,11 @@ def test_flags_of_the_recipe_are_kept_and_resuming_without_them_is_refused(run: 
 
 
 @pytest.mark.slow
-def test_epochs_are_passes_over_the_train_split(run: RunFolder, data: Data) -> None:
-    batch = data.epoch_size // 2
-    flags = ("--epochs", "1", "--batch-size", str(batch), "--train-size", "32")
+def test_epochs_are_passes_over_the_train_split(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nas.data.digits, "EPOCH_SIZE", 16)
+    flags = ("--epochs", "1", "--batch-size", "8", "--train-size", "32")
     assert command("retrain", run.path, *flags).status == 0
     metrics = json.loads((run.retrained("retrain") / "1" / "metrics.json").read_text())
     assert metrics["recipe"]["steps"] == 2
@@ -777,6 +780,7 @@ def test_results_are_shown_beside_the_inherited_accuracy(run: RunFolder) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_retraining_needs_torch_and_timm_alone(run: RunFolder) -> None:
     done = finish(start("-c", WITH_TORCH_AND_TIMM_ALONE, "retrain", run.path, "--steps", "2"))
     assert done.status == 0, done.err[-500:]

@@ -80,7 +80,7 @@ nas.training.ray_training.ATTEMPTS = 2  # new processes take seconds
 train.SupernetTask = partial(train.SupernetTask, checkpoint_seconds=-1.0)
 NOTES = Path(__file__).with_suffix(".txt")
 STATE = RunFolder(Path(__file__).with_name("run")).training_state
-DEATHS = (2, 4)
+DEATHS = tuple(map(int, os.environ["DEATHS"].split()))
 
 class Deadly(Blockwise):
     name: Literal["deadly"] = "deadly"
@@ -99,7 +99,7 @@ class Deadly(Blockwise):
 
 STRATEGIES["deadly"] = Deadly
 """
-"""A strategy whose second rank is killed twice, the second time in a later step."""
+"""A strategy whose second rank is killed in each of the steps that the environment names, once."""
 
 COMMAND = """
 import os
@@ -114,13 +114,32 @@ sys.exit(main())
 """
 
 
-def test_a_process_that_dies_is_restarted_from_the_last_state_and_given_up_if_it_dies_too_often(
-    tmp_path: Path,
-) -> None:
+@pytest.fixture
+def arguments(tmp_path: Path) -> tuple[str | Path, ...]:
+    """A search by that strategy; the number of processes that train is to be added."""
     (tmp_path / "deadly.py").write_text(DEADLY)
+    flags = ("--strategy", "deadly", "--steps", "6", "--trials", "1", "--out", tmp_path / "run")
+    return ("-c", COMMAND, tmp_path, "search", *SMALL, *flags, "--train-workers")
+
+
+def test_a_process_that_dies_is_restarted_from_the_last_state(
+    arguments: tuple[str | Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEATHS", "2")
+    status, out, err = Fork(*arguments, "2").finish()
+    assert status == 0, (out, err)
+    assert "Traceback" not in err
+    planned = (tmp_path / "deadly.txt").read_text().splitlines()
+    assert planned == ["0", "1", "2 died", "2", "3", "4", "5"]
+    assert RunFolder(tmp_path / "run").best.exists()
+
+
+@pytest.mark.exhaustive
+def test_a_process_that_dies_too_often_is_given_up_and_fewer_go_on(
+    arguments: tuple[str | Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEATHS", "2 4")
     folder = RunFolder(tmp_path / "run")
-    flags = ("--strategy", "deadly", "--steps", "8", "--trials", "1", "--out", folder.path)
-    arguments = ("-c", COMMAND, tmp_path, "search", *SMALL, *flags, "--train-workers")
     status, out, err = Fork(*arguments, "2").finish()
     assert status == 2, (out, err)
     (line,) = err.splitlines()
@@ -135,6 +154,6 @@ def test_a_process_that_dies_is_restarted_from_the_last_state_and_given_up_if_it
     status, out, err = Fork(*arguments, "1").finish()
     assert status == 0, err
     assert "Traceback" not in err
-    assert "training the supernet 5/8" in out
+    assert "training the supernet 5/6" in out
     assert "training the teacher" not in out
     assert folder.best.exists()
