@@ -254,16 +254,31 @@ class ConstrainedSpace:
     def sample(self, rng: random.Random) -> Architecture:
         """A random architecture that meets the limits.
 
-        Draws at most `settings.draws` times; then walks from the smallest architecture to others
-        within the limits, so that it always ends.
+        Where so many draws would find one, it is drawn at most `settings.draws` times. Else, and if
+        they found none, `settings.walk` steps lead from the smallest architecture to others within
+        the limits, by which the genes are drawn anew several times.
 
         Args:
             rng: Decides.
         """
-        for candidate in self._candidates(rng):
-            if self.admits(candidate):
-                return candidate
-        return self.smallest()
+        if self._admitted_share * self.settings.draws >= 1:
+            for _ in range(self.settings.draws):
+                candidate = self.space.sample(rng)
+                if self.admits(candidate):
+                    return candidate
+        current = self.smallest()
+        if self.space.count() > 1:
+            for _ in range(self.settings.walk):
+                mutant = self.space.mutate(current, rng)
+                if self.admits(mutant):
+                    current = mutant
+        return current
+
+    @cached_property
+    def _admitted_share(self) -> float:
+        """The share of a random sample of the space that meets the limits."""
+        rng = random.Random(0)
+        return sum(self.admits(self.space.sample(rng)) for _ in range(SAMPLED)) / SAMPLED
 
     def check(self) -> list[str]:
         """Check that the closed-form limits can be met.
@@ -283,11 +298,9 @@ class ConstrainedSpace:
                     f"the limit of {objective.named_amount(limit)} does not bind: the largest "
                     f"architecture of space {self.space.name!r} has {objective.amount(most)}"
                 )
-        rng = random.Random(0)
-        admitted = sum(self.admits(self.space.sample(rng)) for _ in range(SAMPLED))
         notes.append(
             f"space {self.space.name!r} holds {self.space.count():,} architectures; "
-            f"{admitted / SAMPLED:.0%} of a random sample meet the limits"
+            f"{self._admitted_share:.0%} of a random sample meet the limits"
         )
         return notes
 
@@ -305,17 +318,6 @@ class ConstrainedSpace:
             f"(give or take {table.margin:.0%}; {table.conditions}); the nearest legal value is "
             f"{_rounded_up(nearest):g}ms"
         )
-
-    def _candidates(self, rng: random.Random) -> Iterator[Architecture]:
-        for _ in range(self.settings.draws):
-            yield self.space.sample(rng)
-        # Tight limits: walk from the smallest architecture, which meets them, to others that do.
-        current = self.smallest()
-        for _ in range(self.settings.walk):
-            mutant = self.space.mutate(current, rng) if self.space.count() > 1 else current
-            if self.admits(mutant):
-                current = mutant
-                yield mutant
 
     def _refuse(self, objective: Objective) -> None:
         least, most = self.reachable[objective.name]

@@ -10,8 +10,8 @@ class DrawSettings(BaseModel):
 
     Attributes:
         draws: Random architectures that are drawn for one within the limits.
-        walk: Steps from the smallest architecture to others within the limits, where the draws
-            found none.
+        walk: Steps from the smallest architecture to others within the limits, where so many draws
+            find none.
         compromises: Steps from each extreme in the look for an architecture that meets all limits
             together.
         detour: Violation, as a share of the limits, by which such a step may go back now and then,

@@ -1,5 +1,6 @@
 import random
 import re
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ from small_runs import NANO, constrained_nano, fake_table, limits_on
 
 from nas.objectives.constrained_space import ConstrainedSpace
 from nas.objectives.limits import Limits
+from nas.objectives.settings import DrawSettings
 from nas.utilities.errors import InputError
 from search_space import (
     PRESETS,
@@ -165,6 +167,30 @@ def test_samples_reach_every_architecture_that_meets_tight_limits() -> None:
     assert len(feasible) == 5
     rng = random.Random(0)
     assert {constrained.sample(rng).hash for _ in range(150)} == feasible
+
+
+def test_samples_under_tight_limits_differ_in_many_genes_and_cost_what_drawn_ones_cost() -> None:
+    def of(limit: float, **settings: int) -> tuple[float, float]:
+        limits = Limits(macs=limit)
+        constrained = ConstrainedSpace(
+            space=PRESETS["tiny"],
+            limits=limits,
+            image_size=224,
+            num_classes=10,
+            settings=DrawSettings(**settings),
+        )
+        rng, genotype = random.Random(0), PRESETS["tiny"].genotype
+        smallest = genotype(constrained.smallest())
+        drawn = [constrained.sample(rng) for _ in range(12)]
+        assert all(map(constrained.admits, drawn))
+        differing = [sum(genotype(a)[g] != v for g, v in smallest.items()) for a in drawn]
+        return mean(differing), mean(constrained.cost(a).macs for a in drawn)
+
+    genes, _ = of(9e7)  # of random ones none in a thousand
+    assert genes > 6
+    drawn, walked = of(1.5e8, draws=500), of(1.5e8, draws=1)
+    assert walked[0] == pytest.approx(drawn[0], rel=0.25)
+    assert walked[1] == pytest.approx(drawn[1], rel=0.1)
 
 
 def test_samples_depend_on_the_generator_alone() -> None:
