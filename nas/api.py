@@ -98,7 +98,7 @@ def search(
         image_size: Pixels at which MACs and latency count; 224 by default.
         proxy_size: Pixels of training and evaluation; 64 for `digits` and where there is no GPU,
             else the image size.
-        quick: Shrink everything: a look within two minutes.
+        quick: Shrink everything: a look in two to four minutes.
         steps: Training steps of the supernet.
         epochs: The same, in passes over the train split.
         batch_size: Images in a step; by default 16 for digits and where there is no GPU, else 64.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.cli.arguments import Commands, batch, size
+from nas.utilities.units import scaled_side
 
 if TYPE_CHECKING:
     from nas.runs.deployment import Deployment
@@ -100,9 +101,15 @@ def lines(deployment: Deployment) -> Iterator[str]:
         f"output {OUTPUT} ({settings.batch or 'batch'}, {about.num_classes}), {settings.dtype}, "
         f"{given}; classes {_names(about.class_names)}"
     )
+    scaled = [scaled_side(side, about.crop_pct) for side in (height, width)]
     yield (
-        f"images: the shorter side to {round(min(height, width) / about.crop_pct)} px "
-        f"({about.interpolation}), then the middle"
+        "images: "
+        + (
+            f"the shorter side to {scaled[0]} px"
+            if height == width
+            else f"scaled until they cover {scaled[0]}x{scaled[1]} px"
+        )
+        + f" ({about.interpolation}), then the middle"
     )
     if file.difference is None:
         yield "not compared with torch's output, since onnxruntime is not installed"

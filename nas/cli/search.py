@@ -91,7 +91,7 @@ def add(commands: Commands) -> None:
     )
     effort = parser.add_argument_group("effort")
     effort.add_argument(
-        "--quick", action="store_true", help="shrink everything: a look within two minutes"
+        "--quick", action="store_true", help="shrink everything: a look in two to four minutes"
     )
     effort.add_argument(
         "--strategy",

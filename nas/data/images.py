@@ -23,7 +23,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # What Pillow's parsers raise on damaged files; an unidentified file is an OSError.
-_DECODE_ERRORS = (
+DECODE_ERRORS = (
     OSError,
     SyntaxError,
     ValueError,
@@ -124,7 +124,7 @@ def read_image(file: Path | BinaryIO, name: str | None = None) -> Image.Image:
     try:
         with Image.open(file) as image:
             return to_rgb(ImageOps.exif_transpose(image))
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         raise _broken(name or str(file), error) from error
 
 
@@ -141,7 +141,7 @@ def check_image(path: Path) -> bool:
             image.draft("RGB", (1, 1))
             to_rgb(image)
             return bool(image.getexif().get(ExifTags.Base.Orientation, 1) != 1)
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         raise _broken(str(path), error) from error
 
 

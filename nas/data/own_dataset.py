@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from nas.data.images import (
+    DECODE_ERRORS,
     IMAGENET_MEAN,
     IMAGENET_STD,
     ImageSource,
@@ -133,13 +134,13 @@ def labelled_images(dataset: MapDataset) -> LabelledImages:
 
 
 def _read_item(dataset: MapDataset, position: int) -> Image.Image:
-    image = dataset[position][0]
-    if isinstance(image, Image.Image):
-        return to_rgb(image)
     try:
+        image = dataset[position][0]
+        if isinstance(image, Image.Image):  # it may be decoded only now
+            return to_rgb(image)
         return from_array(_pixels(torch.as_tensor(image)).numpy())
-    except (TypeError, ValueError) as error:
-        raise InputError(f"image {position} of the dataset: {error}") from None
+    except DECODE_ERRORS as error:
+        raise InputError(f"image {position} of the dataset: {error}") from error
 
 
 def _pixels(image: Tensor) -> Tensor:

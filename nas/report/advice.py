@@ -56,7 +56,7 @@ def advice(folder: Path, trials: pd.DataFrame, run: RunSummary) -> list[Advice]:
     if run.warning(trials):
         seen = [learn_more(run)]
     else:
-        winner = best(chosen)
+        winner = best(chosen, run.objectives)
         trace = hypervolume_trace(trials, run.objectives, run.reachable)
         seen = [raise_limit(winner, run), use_budget(chosen, run), search_on(trace, run)]
     spec = folder / "best" / "architecture.json"
@@ -106,7 +106,8 @@ def use_budget(chosen: pd.DataFrame, run: RunSummary) -> Advice | None:
         chosen: What is judged, at least one trial.
         run: What was asked.
     """
-    limit, needed = run.limits.get(MACS.name), float(best(chosen)[MACS.name])
+    limit = run.limits.get(MACS.name)
+    needed = float(best(chosen, run.objectives)[MACS.name])
     if limit is None or run.supernet_run or chosen[MACS.name].max() <= needed:
         return None
     budget = min(limit, run.reachable[MACS.name][1])
@@ -122,12 +123,14 @@ def use_budget(chosen: pd.DataFrame, run: RunSummary) -> Advice | None:
 def search_on(trace: Sequence[float], run: RunSummary) -> Advice | None:
     """Evaluate more, where the search was still finding better architectures.
 
+    Nothing where it ended before it had evaluated as many as were asked for: it would end again.
+
     Args:
         trace: The hypervolume after each evaluation.
         run: What was asked.
     """
     count = len(trace)
-    if not LEAST_EVALUATIONS <= count < run.space_size:
+    if count < run.trials or not LEAST_EVALUATIONS <= count < run.space_size:
         return None
     before = trace[math.ceil((1 - LAST_PART) * count) - 1]
     if trace[-1] <= (1 + RISING) * before:
@@ -141,6 +144,8 @@ def search_on(trace: Sequence[float], run: RunSummary) -> Advice | None:
 
 def retrain(chosen: pd.DataFrame, run: RunSummary, folder: Path) -> Advice:
     """Train the best architectures alone: all of the short list that may be the best.
+
+    For a run from Python it is the call, whose data may be there alone.
 
     Args:
         chosen: What is judged, at least one trial.
@@ -161,7 +166,11 @@ def retrain(chosen: pd.DataFrame, run: RunSummary, folder: Path) -> Advice:
                 "for longer",
                 tied,
             )
-    return Advice(why=why, command=typed("retrain", folder, "--top", str(top)))
+    command = typed("retrain", folder, "--top", str(top))
+    if run.command.startswith("nas."):
+        data = ", data=..." if "data=" in run.command else ""
+        command = f"nas.retrain({str(folder)!r}, top={top}{data})"
+    return Advice(why=why, command=command)
 
 
 def changed_command(

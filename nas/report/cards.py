@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.objectives.objective import LatencyColumns, Objective
 from nas.report.run_summary import RunSummary, latency_text, percent
+from nas.utilities.units import scaled_side
 
 if TYPE_CHECKING:
     from search_space import PublishedDesign
@@ -299,7 +300,7 @@ labels = model.pretrained_cfg["label_names"]
 ```
 
 The transform makes of an RGB image what the accuracy was measured on: its shorter side is resized
-to {math.floor(size / crop)} px (bicubic), and the middle {size} × {size} are kept (crop_pct
+to {scaled_side(size, crop)} px (bicubic), and the middle {size} × {size} are kept (crop_pct
 {crop:g}), with values between 0 and 1, less the mean {_triple(mean)}, divided by the
 standard deviation {_triple(std)}.
 

@@ -34,7 +34,7 @@ class Compared:
     @property
     def best(self) -> pd.Series | None:
         """The row of the best architecture, whose `accuracy` is the inherited one."""
-        named = anchors(self.trials)
+        named = anchors(self.trials, self.run.objectives)
         return named[0][1] if named else None
 
 

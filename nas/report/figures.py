@@ -440,7 +440,7 @@ def _draw_panel(figure: go.Figure, panel: _Panel, trials: pd.DataFrame, run: Run
     name = f"Pareto front{of}"
     _points(figure, panel, front, name, size=11, color=BLUE, edge=BLUE)
     if not rows.empty:
-        star = best(chosen).to_frame().T
+        star = best(chosen, run.objectives).to_frame().T
         accuracy = percent(float(star["accuracy"].iloc[0]))
         _points(
             figure,

@@ -117,6 +117,8 @@ def write_report(
     write_text(folder / "report.html", _page(_heading(run), report, reloads=bool(under_way)))
     if len(alone):
         write_text(folder / "retrained.csv", alone.to_csv(index=False))
+    else:
+        (folder / "retrained.csv").unlink(missing_ok=True)
     for network in trainings.retrained:
         page = _retrained_page(network, run)
         write_text(folder / network.name / "report.html", _page(network.name, page))
@@ -183,7 +185,7 @@ def _heading(run: RunSummary) -> str:
 
 def _result(trials: pd.DataFrame, run: RunSummary) -> str:
     """The answer, first of all."""
-    compared = anchors(trials)
+    compared = anchors(trials, run.objectives)
     if not compared:
         return (
             "<p class='lead'>No architecture was evaluated, so there is no best one. Trials: "
@@ -314,7 +316,8 @@ def _drawn(
         )
         pictures.append((html.escape(name), svg))
     (best, opened), *others = pictures
-    shown = [row["hash"] for row in rows] + [row["hash"] for _, row in anchors(trials)]
+    named = anchors(trials, run.objectives)
+    shown = [row["hash"] for row in rows] + [row["hash"] for _, row in named]
     words = legend(architectures[hash] for hash in shown if hash in architectures)
     told = "".join(
         f"<dt>{', '.join(map(_code, texts))}</dt><dd>{html.escape(meaning)}</dd>"

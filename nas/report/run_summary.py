@@ -51,11 +51,11 @@ class RunSummary:
     """What was asked of a run and how it was measured.
 
     `limits` holds every limit by the name of its objective, `reachable` the least and the most of
-    each closed form in the space. `short_list` is how many architectures were tried by training
-    them alone. `supernet_run` is the folder of the run that trained the supernet, where it is
-    another. `search_images` is the number of images of the search split,
-    `latency` says of each device with a limit how its latency was found, `notes` what else a reader
-    must know, one sentence each.
+    each closed form in the space. `trials` is how many evaluations were asked for; a run that did
+    not tell has 0. `short_list` is how many architectures were tried by training them alone.
+    `supernet_run` is the folder of the run that trained the supernet, where it is another.
+    `search_images` is the number of images of the search split, `latency` says of each device with
+    a limit how its latency was found, `notes` what else a reader must know, one sentence each.
     """
 
     command: str
@@ -74,6 +74,7 @@ class RunSummary:
     supernet_steps: Count
     supernet_seconds: Amount
     supernet_run: str = ""
+    trials: Count = 0
     search_seconds: Amount
     short_list: Count = 0
     tryout_seconds: Amount = 0.0
@@ -191,6 +192,11 @@ class RunSummary:
             f"Train longer (--steps, now {self.supernet_steps:,}) or on larger images "
             f"(--proxy-size, now {self.proxy_size})."
         )
+        if self.supernet_run:
+            what_to_raise = (
+                f"The supernet is that of {self.supernet_run}: train another, for longer than its "
+                f"{self.supernet_steps:,} steps or on larger images than of {self.proxy_size} px."
+            )
         chosen, inherited = judged(trials)["accuracy"], evaluated(trials)["accuracy"]
         if self._is_noise(chosen):
             return (

@@ -26,7 +26,7 @@ def summary_table(trials: pd.DataFrame, run: RunSummary) -> Table:
     Costs are at the run's image size, accuracies on its search split; the caption says so. Without
     an evaluated trial, the table says so and the caption counts what happened.
     """
-    compared = anchors(trials)
+    compared = anchors(trials, run.objectives)
     table = Table(
         title=Text(f"{run.data}, space {run.space}, budget {run.budget_text}", "table.title"),
         caption=Text("\n").join(_caption(trials, run)),

@@ -172,7 +172,7 @@ billion multiply-adds, and others where a step is cheaper (`default_steps`). Cor
 multiply bfloat16 themselves take twice as long for the same result."""
 
 QUICK = Effort(steps=120, trials=10, search_images=200, short_list=3)
-"""A look at how everything works, within two minutes on two CPU cores."""
+"""A look at how everything works, in two to four minutes on two CPU cores."""
 
 SMALL_SIZE = 64
 """Pixels at which networks are trained and compared with the embedded data, and on CPUs."""

@@ -282,8 +282,11 @@ def checked_conditions(**fields: Any) -> LatencyConditions:
 
 
 def illegal_field(error: ValidationError) -> InputError:
-    """What a user is told of a field that is illegal."""
-    field, _, message = first_error(error).partition(": ")
+    """What a user is told of a field that is illegal, or of fields that don't go together."""
+    told = first_error(error)
+    if not error.errors(include_url=False)[0]["loc"]:
+        return InputError(told)
+    field, _, message = told.partition(": ")
     return InputError(f"`{field}` {message}")
 
 

@@ -32,11 +32,13 @@ def convert(file: str | Path, *, design: str, out: str | Path) -> Pretrained:
 
     Raises:
         InputError: If the design is unknown, the file cannot be read or is of another design, or
-            the folder is a file.
+            `out` is a file or a folder of other files.
     """
-    published, out = design_named(design), Path(out)
+    published, out = design_named(design), Path(out).resolve()
     if out.exists() and not out.is_dir():
         raise InputError(f"`out` {out} is a file; give the name of a folder")
+    if out.exists() and any(out.iterdir()) and not (out / ARCHITECTURE).exists():
+        raise InputError(f"`out` {out}: holds other files; give an empty or a new folder")
     pretrained = read_authors(Path(file), [published])
     network = pretrained.network
     if network.in_chans != len(IMAGENET_DEFAULT_MEAN):

@@ -10,9 +10,10 @@ from torch import Tensor
 from nas.data import load_data, materialise
 from nas.export.file import FileSettings, NetworkFile, forward_pass, resized, write_file
 from nas.latency.measure import Latency, time_calls
+from nas.runs.config import RunConfig
 from nas.runs.configure import illegal_field
 from nas.runs.folder import RunFolder
-from nas.utilities.devices import usable_cpus
+from nas.utilities.devices import threads, usable_cpus
 from nas.utilities.errors import InputError
 from supernet.exported import ARCHITECTURE, describe_exported
 
@@ -60,15 +61,18 @@ def deploy(
         settings = FileSettings(**fields)
     except ValidationError as error:
         raise illegal_field(error) from None
+    if data and settings.format == "safetensors":
+        raise InputError("`data`: safetensors holds weights, which are not checked with images")
     exported = Path(network)
     pixels, source = None, "random images"
     if settings.format != "safetensors" and (found := _images(exported, data, settings)):
         pixels, source = found
     file = write_file(exported, out, settings, pixels)
-    threads = usable_cpus()
-    run = forward_pass(file, threads=threads)
-    latency = time_calls(run, "cpu") if run is not None else None
-    return Deployment(file=file, source=source, latency=latency, threads=threads)
+    count = usable_cpus()
+    with threads(count):
+        run = forward_pass(file, threads=count)
+        latency = time_calls(run, "cpu") if run is not None else None
+    return Deployment(file=file, source=source, latency=latency, threads=count)
 
 
 def _images(exported: Path, data: str | None, settings: FileSettings) -> tuple[Tensor, str] | None:
@@ -84,10 +88,12 @@ def _images(exported: Path, data: str | None, settings: FileSettings) -> tuple[T
     if about is None or about.in_chans != 3:
         return None
     try:
-        source = data or _data_of_run(exported)
+        run = _run_around(exported)
+        source = data or (run.data if run is not None else None)
         if source is None:
             return None
-        split = load_data(source, image_size=about.image_size, seed=0).search
+        seed = run.seed if run is not None else 0
+        split = load_data(source, image_size=about.image_size, seed=seed).search
         images, _ = materialise(split, limit=IMAGES, seed=0)
     except InputError:
         if data:
@@ -98,9 +104,9 @@ def _images(exported: Path, data: str | None, settings: FileSettings) -> tuple[T
     return images, f"{len(images)} images of {source}"
 
 
-def _data_of_run(exported: Path) -> str | None:
-    """The data of the run that a folder lies in, if it does."""
+def _run_around(exported: Path) -> RunConfig | None:
+    """The configuration of the run that a folder lies in, if it does."""
     for folder in exported.resolve().parents:
         if (folder / "config.json").exists():
-            return RunFolder(folder).config.data
+            return RunFolder(folder).config
     return None

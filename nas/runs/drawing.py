@@ -25,14 +25,17 @@ if TYPE_CHECKING:
 def draw(folder: RunFolder) -> tuple[pd.DataFrame, RunSummary]:
     """Write the tables and pages of a run that has searched; its trials and its summary.
 
+    One process at a time does it; others wait for it.
+
     Raises:
-        InputError: If the run has not come that far, has an objective that is not known here, or
-            what it wrote is damaged.
+        InputError: If the run has not come that far, has an objective that is not known here, what
+            it wrote is damaged, or another process takes too long to draw.
     """
     if not folder.summary.exists():
         raise InputError(f"{folder.path}: the search has not finished; run its command again")
-    summary = RunSummary.load(folder.summary)
-    return write_pages(folder, folder.path, summary, kept_trainings(folder)), summary
+    with folder.locked_for_drawing():
+        summary = RunSummary.load(folder.summary)
+        return write_pages(folder, folder.path, summary, kept_trainings(folder)), summary
 
 
 def write_pages(

@@ -17,7 +17,7 @@ _OWN_FOLDERS = ("best", "front", "latency", "supernet", "tensorboard", "tried")
 """Folders within a run's that are not for retrainings."""
 
 _LOCK = ".lock"
-"""The lock of the folder; those of its retrainings have their names behind it."""
+"""The lock of the folder; those of its retrainings have `-` and their names behind it."""
 
 _DRAWING = 60.0
 """Seconds, of which another drawing takes a few."""
@@ -65,12 +65,14 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the process that worked in it last came to the end of the search.
+        """Whether the process that worked in it last came to the end of its run.
 
-        Each writes the configuration when it begins, and the summary in the end.
+        Each writes the configuration when it begins and the summary when it has searched; the
+        summary so far it removes last.
         """
         begun = self.config_file.stat().st_mtime
-        return self.summary.exists() and self.summary.stat().st_mtime >= begun
+        searched = self.summary.exists() and self.summary.stat().st_mtime >= begun
+        return searched and not self.summary_so_far.exists()
 
     def latency_table(self, device: str) -> Path:
         """Where the latency table of a device is kept."""
@@ -161,13 +163,13 @@ class RunFolder:
 
     @contextmanager
     def locked_for_drawing(self) -> Iterator[None]:
-        """Hold the pages for this process; it waits while another that has retrained draws them.
+        """Hold the pages for this process; it waits while another draws them.
 
         Raises:
             InputError: If that one takes too long, or the folder cannot be written.
         """
         refusal = f"{self.path}: another process is drawing the report"
-        with self._held(".drawing.lock", refusal, wait=_DRAWING):
+        with self._held(f"{_LOCK}.drawing", refusal, wait=_DRAWING):
             yield
 
     @contextmanager

@@ -4,6 +4,7 @@ import csv
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +45,11 @@ class Listed:
         folder = RunFolder.existing(path)
         # To look whether a lock is held is to write to it.
         files = (file for file in path.rglob("*") if not file.name.startswith(".lock"))
-        found = [file.lstat() for file in files if not file.is_dir()]
+        found = []
+        for file in files:
+            with suppress(FileNotFoundError):  # a run that goes on has removed it
+                if not file.is_dir():
+                    found.append(file.lstat())
         return cls(
             path=path,
             state=_state(folder),

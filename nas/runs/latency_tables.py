@@ -91,7 +91,7 @@ def profile_space(
         if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
             raise InputError(f"`out` {path}: its folder is missing or cannot be written")
         if path.exists():
-            check_table(path)
+            check_table(path, conditions)
     with stop_on_signals() as stop:
         return _measured(
             methods.profile,
@@ -187,16 +187,20 @@ def run_tables(
     return tables
 
 
-def check_table(path: Path) -> None:
-    """See that a file that is to be replaced is a latency table.
+def check_table(path: Path, conditions: LatencyConditions) -> None:
+    """See that a file that is to be replaced is a latency table of such conditions.
+
+    Only the runtime's version may be another.
 
     Raises:
         InputError: If it is something else.
     """
     try:
-        LatencyTable.load(path)
+        known = LatencyTable.load(path).conditions
     except InputError:
         raise InputError(f"`out` {path}: exists and is no latency table") from None
+    if known.model_copy(update={"version": conditions.version}) != conditions:
+        raise InputError(f"`out` {path}: is of other conditions ({known}); give another `out`")
 
 
 def kept_table(path: Path, config: RunConfig, device: str) -> LatencyTable:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nas.data import Data
 from nas.export.network import export_network, stage_rows
+from nas.export.pretrained import digest_of
 from nas.objectives.objective import Objective
 from nas.report.cards import ClassAccuracy, class_accuracies, retrained_card
 from nas.report.legend import legend
@@ -40,6 +41,7 @@ from nas.utilities.files import read_csv, read_json, write_csv, write_json
 from nas.utilities.interrupt import StopRequest
 from search_space import total_cost
 from supernet import ExportedNetwork, Network, load_exported
+from supernet.exported import ARCHITECTURE
 
 METRICS = "metrics.json"
 """What a retraining writes last."""
@@ -74,7 +76,6 @@ class Retrained:
 class _Metrics:
     """What `metrics.json` holds."""
 
-    hash: str
     recipe: Recipe
     result: Retrained
 
@@ -135,10 +136,24 @@ class Retraining:
         return self.target.parent / f".{self.target.name}.state.safetensors"
 
     def last_saved(self) -> int:
-        """When the state was last written, in nanoseconds of its disk's clock; 0 without one."""
-        with suppress(FileNotFoundError):
-            return self.state.stat().st_mtime_ns
-        return 0
+        """When it was last seen at work, in nanoseconds of its disk's clock; 0 if never.
+
+        That is when the state was written or, while images are measured, after each batch.
+        """
+        seen = [0]
+        for file in (self.state, self._alive):
+            with suppress(FileNotFoundError):
+                seen.append(file.stat().st_mtime_ns)
+        return max(seen)
+
+    @property
+    def _alive(self) -> Path:
+        return self.target.parent / f".{self.target.name}.alive"
+
+    def _beat(self) -> None:
+        """Show that it is at work while it writes nothing else."""
+        self._alive.parent.mkdir(parents=True, exist_ok=True)
+        self._alive.touch()
 
     def known(self) -> Retrained | None:
         """What an earlier process found out, if it came to the end; all is seen to be in order.
@@ -148,12 +163,14 @@ class Retraining:
                 target has the work of another recipe or of another architecture.
         """
         exported, _ = self._exported()
-        identity = identity_of(exported.architecture, self.recipe)
+        identity = identity_of(exported.architecture, self._recipe(exported))
         metrics = self.target / METRICS
         if metrics.exists():
             known = read_json(metrics, _Metrics, remedy="delete it to train again")
-            # A recipe of before some of its numbers stood in it had their defaults.
+            # A recipe of before some of its numbers stood in it had their defaults, and its weights
+            # are not known.
             recipe = known.recipe.model_dump(mode="json")
+            recipe["weights"] = recipe["weights"] or identity["weights"]
             self._check_same({"architecture": known.result.hash, **recipe}, identity)
             return known.result
         if self.state.exists():
@@ -172,7 +189,7 @@ class Retraining:
             Interrupted: If a stop was requested; the state was saved.
         """
         exported, about = self._exported()
-        recipe, data, images = self.recipe, self.on.data, len(self.on.tested[1])
+        recipe, data, images = self._recipe(exported), self.on.data, len(self.on.tested[1])
         network = new_network(
             exported.architecture, recipe, num_classes=about.num_classes, given=exported
         )
@@ -195,6 +212,7 @@ class Retraining:
                 validation=self.on.validation,
                 teacher=self.on.teacher,
                 loader_workers=self.on.loader_workers,
+                alive=self._beat,
             )
         after, mistakes = self._tested(network, named=f"`lr` {recipe.lr:g}, try a lower rate")
         cost = total_cost(
@@ -208,14 +226,21 @@ class Retraining:
             retrained=_accuracy(after),
             test_images=images,
         )
-        self._export(network, result, after)
+        self._export(network, recipe, result, after)
         self._write_tables(curve, after)
         write_json(self.target / _MISTAKES, to_jsonable_python(mistakes))
         # Last, since it says that all the rest is there.
-        metrics = _Metrics(hash=result.hash, recipe=recipe, result=result)
+        metrics = _Metrics(recipe=recipe, result=result)
         write_json(self.target / METRICS, to_jsonable_python(metrics))
         self.state.unlink(missing_ok=True)
         return result
+
+    def _recipe(self, exported: Network) -> Recipe:
+        """The recipe with the digest of the weights that the training begins with."""
+        if self.recipe.start == SCRATCH:
+            return self.recipe
+        weights = digest_of(exported, exported.architecture.hash)
+        return self.recipe.model_copy(update={"weights": weights})
 
     def _exported(self) -> tuple[Network, ExportedNetwork]:
         try:
@@ -243,9 +268,15 @@ class Retraining:
         """
         data, (images, labels) = self.on.data, self.on.tested
         try:
-            predicted, sure = predict(network, images, mean=data.mean, std=data.std)
+            predicted, sure = predict(
+                network, images, mean=data.mean, std=data.std, on_batch=self._beat
+            )
         except Diverged as error:
             raise Diverged(f"{named}: {error}") from None
+        finally:
+            self._alive.unlink(missing_ok=True)
+            with suppress(OSError):  # it holds something, or was never there
+                self._alive.parent.rmdir()
         confusion = confusion_matrix(labels, predicted, num_classes=data.num_classes)
         wrong = (predicted != labels).nonzero().flatten()
         surest = wrong[sure[wrong].argsort(descending=True, stable=True)][:MISTAKES]
@@ -279,8 +310,10 @@ class Retraining:
     def _classes(self, confusion: Tensor) -> list[ClassAccuracy]:
         return class_accuracies(confusion.tolist(), self.on.data.class_names)
 
-    def _export(self, network: Network, result: Retrained, confusion: Tensor) -> None:
-        recipe, data, objectives = self.recipe, self.on.data, self.on.objectives
+    def _export(
+        self, network: Network, recipe: Recipe, result: Retrained, confusion: Tensor
+    ) -> None:
+        data, objectives = self.on.data, self.on.objectives
         counted = {"image_size": self.on.cost_size, "num_classes": len(data.class_names)}
         card = retrained_card(
             name=f"{self.target.parent.name}/{self.target.name}",
@@ -332,10 +365,19 @@ def retrained_networks(folder: Path) -> list[RetrainedNetwork]:
     Raises:
         InputError: If a file of one is damaged.
     """
-    files = sorted(
-        folder.glob(f"*/*/{METRICS}"), key=lambda file: (file.parents[1].name, file.parent.name)
+    return [_retrained_network(path) for path in retrained_folders(folder)]
+
+
+def retrained_folders(folder: Path) -> list[Path]:
+    """The folders `NAME/PLACE` of all networks that were retrained in a run's, by their names.
+
+    Others in which a user keeps a `metrics.json` have no place of the front for a name.
+    """
+    paths = (file.parent for file in folder.glob(f"*/[1-9]*/{METRICS}"))
+    return sorted(
+        (path for path in paths if (path / ARCHITECTURE).exists()),
+        key=lambda path: (path.parent.name, path.name),
     )
-    return [_retrained_network(file.parent) for file in files]
 
 
 def _retrained_network(target: Path) -> RetrainedNetwork:

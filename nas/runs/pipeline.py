@@ -7,7 +7,6 @@ were made are not repeated, and what is exported and shown is written anew.
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -31,6 +30,7 @@ from nas.runs.steps.search import search, shared_bytes
 from nas.runs.steps.train import train
 from nas.runs.steps.tryout import tryout
 from nas.search.study import load_study, records
+from nas.search.trials import tried_alone
 from nas.training.given_teacher import GivenTeacher
 from nas.training.tensorboard import Scalars
 from nas.utilities.devices import is_here
@@ -39,9 +39,6 @@ from nas.utilities.errors import NothingFound
 from nas.utilities.files import write_json
 from nas.utilities.interrupt import StopRequest
 from nas.utilities.ray_cluster import RayCluster
-
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 
@@ -152,6 +149,8 @@ def run(
         ended = search(job, store)
         measure(job, store, methods)
         tryout(job, store)
+        if not tried_alone(records(load_study(folder.journal)).values()):
+            measure(job, store, methods)
         known = records(load_study(folder.journal)).values()
         summary = summarise(job, command, [*notes, *([ended] if ended else [])], known)
         summary.save(folder.summary)

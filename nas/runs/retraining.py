@@ -18,7 +18,13 @@ from nas.runs.configure import default_loader_workers, illegal_field
 from nas.runs.folder import RunFolder, logging_to
 from nas.runs.job import Execution
 from nas.runs.memory import check_training
-from nas.runs.one_retraining import METRICS, Retrained, Retraining, RetrainingData
+from nas.runs.one_retraining import (
+    METRICS,
+    Retrained,
+    Retraining,
+    RetrainingData,
+    retrained_folders,
+)
 from nas.runs.ray_retraining import retrain_on_ray
 from nas.runs.same_data import data_again, keep_data
 from nas.training.alone import LARGEST_HELD_OUT, SCRATCH, SUPERNET, ClassWeights, Recipe
@@ -26,6 +32,7 @@ from nas.training.given_teacher import GivenTeacher, given_teacher, named
 from nas.training.recipes import RECIPES, RecipeName
 from nas.training.tensorboard import check_tensorboard_installed
 from nas.utilities.bounds import MOST_PROCESSES
+from nas.utilities.commands import typed
 from nas.utilities.devices import check_device, usable_cpus
 from nas.utilities.errors import InputError
 from nas.utilities.interrupt import StopRequest, stop_on_signals
@@ -321,13 +328,13 @@ def _redraw(folder: RunFolder, console: Console) -> None:
     try:
         from nas.runs.drawing import draw
 
-        with folder.locked_for_drawing():
-            draw(folder)
+        draw(folder)
     except ImportError as error:
-        told = f"{error.name} is not installed here; where it is, draws it: python -m nas plot"
-        console.print(f"the report was not redrawn: {told} {folder.path}", style="yellow")
-    except InputError as error:
-        console.print(f"the report was not redrawn: {error}", style="yellow")
+        again = typed("plot", folder.path)
+        told = f"{error.name} is not installed here; where it is, do `{again}`"
+        console.print(f"the report was not redrawn: {told}", style="yellow", soft_wrap=True)
+    except (InputError, OSError) as error:
+        console.print(f"the report was not redrawn: {error}", style="yellow", soft_wrap=True)
     else:
         console.print(f"report: {folder.path / 'report.html'}", soft_wrap=True)
 
@@ -461,7 +468,7 @@ def networks_to_train(folder: RunFolder, start: str) -> list[Path]:
     """
     if start in (SCRATCH, SUPERNET):
         return exported_networks(folder)
-    known = sorted({file.parent.parent.name for file in folder.path.glob(f"*/*/{METRICS}")})
+    known = sorted({path.parent.name for path in retrained_folders(folder.path)})
     if start not in known:
         raise InputError(
             f"`start` {start!r}: neither {SCRATCH}, {SUPERNET} nor the name of an earlier "

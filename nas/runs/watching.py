@@ -12,6 +12,8 @@ from nas.report.pages import RELOAD_SECONDS, write_progress
 from nas.report.run_summary import RunSummary
 from nas.runs.drawing import kept_trainings, write_pages
 from nas.runs.folder import RunFolder
+from nas.search.study import load_study, records
+from nas.search.trials import tried_alone
 
 LAST_LINES = 20
 """Of the log, which are shown while there are no trials."""
@@ -53,7 +55,10 @@ def _draw(folder: RunFolder) -> None:
         page = Path(apart) / "report.html"
         begun = folder.journal.exists() and folder.journal.stat().st_size > 0
         if begun and folder.summary_so_far.exists():
-            summary = RunSummary.load(folder.summary_so_far)
+            known = records(load_study(folder.journal)).values()
+            summary = dataclasses.replace(
+                RunSummary.load(folder.summary_so_far), short_list=tried_alone(known)
+            )
             trainings = dataclasses.replace(kept_trainings(folder), retrained=())
             write_pages(folder, page.parent, summary, trainings, under_way=told)
         else:

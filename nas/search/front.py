@@ -47,8 +47,13 @@ def judged(trials: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(standing=rows["accuracy"].rank(method="min", ascending=False).astype(int))
 
 
-def best(trials: pd.DataFrame) -> pd.Series:
-    """The evaluated trial that stands first; of equals, that of fewest MACs.
+def best(trials: pd.DataFrame, objectives: Sequence[Objective]) -> pd.Series:
+    """The evaluated trial that stands first; of equals the cheapest, so that it is on the front.
+
+    Args:
+        trials: Of which it is one.
+        objectives: Of the run: what is cheapest is told by those that are searched for, by the
+            first in which two differ.
 
     Raises:
         ValueError: No trial was evaluated.
@@ -56,10 +61,10 @@ def best(trials: pd.DataFrame) -> pd.Series:
     rows = evaluated(trials)
     if rows.empty:
         raise ValueError("no trial was evaluated, so none is the best")
-    return _in_order(rows).iloc[0]
+    return _in_order(rows, objectives).iloc[0]
 
 
-def anchors(trials: pd.DataFrame) -> list[tuple[str, pd.Series]]:
+def anchors(trials: pd.DataFrame, objectives: Sequence[Objective]) -> list[tuple[str, pd.Series]]:
     """The best trial and, for comparison, the smallest and the largest evaluated, by MACs.
 
     The best is that of what is `judged`; in its row, too, `accuracy` is the inherited one. A trial
@@ -70,7 +75,8 @@ def anchors(trials: pd.DataFrame) -> list[tuple[str, pd.Series]]:
     if rows.empty:
         return []
     by_macs = rows.sort_values(["macs", "number"])
-    (_, chosen), *_ = rows[rows["hash"] == best(judged(trials))["hash"]].iterrows()
+    first = best(judged(trials), objectives)
+    (_, chosen), *_ = rows[rows["hash"] == first["hash"]].iterrows()
     named = {"best": chosen, "smallest": by_macs.iloc[0], "largest": by_macs.iloc[-1]}
     merged: dict[str, tuple[str, pd.Series]] = {}
     for name, row in named.items():
@@ -102,21 +108,25 @@ def ranked_front(trials: pd.DataFrame, objectives: Sequence[Objective]) -> pd.Da
 
     Rank 1 is `best`.
     """
-    front = _in_order(pareto_front(trials, objectives)).reset_index(drop=True)
+    front = _in_order(pareto_front(trials, objectives), objectives).reset_index(drop=True)
     front.index = front.index + 1
     return front
 
 
-def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows as they stand, or the most accurate first; of equals, that of fewest MACs."""
-    if "standing" in rows:
-        return rows.sort_values(["standing", "macs", "number"])
-    return rows.sort_values(["accuracy", "macs", "number"], ascending=[False, True, True])
+def _in_order(rows: pd.DataFrame, objectives: Sequence[Objective]) -> pd.DataFrame:
+    """Rows as they stand, or the most accurate first; of equals the cheapest.
+
+    A row that comes first here is beaten by no other in what is searched for.
+    """
+    costs = [o.name for o in objectives if o.searched and o.name != ACCURACY.name]
+    accurate = "standing" if "standing" in rows else ACCURACY.name
+    rising = [accurate == "standing", *(_sign(o) < 0 for o in objectives if o.name in costs)]
+    return rows.sort_values([accurate, *costs, "number"], ascending=[*rising, True])
 
 
 def _ties_by_loss(rows: pd.DataFrame) -> dict[Any, int]:
     """The standing of rows that were tried, by their index; see `judged`."""
-    left = _in_order(rows)
+    left = rows.sort_values(["accuracy", "macs", "number"], ascending=[False, True, True])
     standing: dict[Any, int] = {}
     while len(left):
         pairs = zip(left["accuracy"], left["tried_images"], strict=True)

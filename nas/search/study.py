@@ -117,13 +117,15 @@ def keep_record(trial: Trial, record: Record) -> None:
 def tell(study: optuna.Study, number: int, record: Record) -> None:
     """Tell Optuna of a trial whose record was kept.
 
-    What exceeds a limit is told as pruned, with its constraints: such a trial has no accuracy.
+    Latencies are told as predicted, as they are in what was kept, even where they were measured
+    since. What exceeds a limit is told as pruned, with its constraints: it has no accuracy.
     """
     match record.state:
         case "evaluated" | "duplicate":
             names = study.metric_names
             assert names is not None
-            study.tell(number, [record.values[name] for name in names])
+            values = replace(record, measured={}).values
+            study.tell(number, [values[name] for name in names])
         case "infeasible":
             study.tell(number, state=TrialState.PRUNED)
         case "failed":

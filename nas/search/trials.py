@@ -188,6 +188,11 @@ def trials_table(records: Mapping[int, Record], objectives: Sequence[Objective])
     return table
 
 
+def tried_alone(known: Iterable[Record]) -> int:
+    """How many architectures training alone gave an accuracy."""
+    return len({r.hash for r in known if r.tried is not None and r.tried.accuracy is not None})
+
+
 def _tried_cells(tried: Tried | None) -> dict[str, float | None]:
     """What a trial's row says of training alone, by column."""
     if tried is None:

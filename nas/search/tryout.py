@@ -100,9 +100,9 @@ class Tryout:
         """When a file of a candidate was last written, in nanoseconds of its disk's clock.
 
         While it is trained that is at least every `CHECKPOINT_SECONDS`, or every step if steps take
-        longer.
+        longer; while it is measured, after every batch.
         """
-        files = self.folder.glob(f"*{architecture.hash}*.safetensors")
+        files = self.folder.glob(f"*{architecture.hash}*")
         with suppress(FileNotFoundError):  # a state is removed at the end of its rung
             return max((file.stat().st_mtime_ns for file in files), default=0)
         return 0
@@ -129,6 +129,7 @@ class Tryout:
             drop_path_rate=self.settings.drop_path,
         )
         network.load_state_dict(known.tensors)
+        alive = path.with_name(f".{path.stem}.alive")
         try:
             train_alone(
                 network.to(self.device),
@@ -140,11 +141,20 @@ class Tryout:
                 teacher=self.teacher,
                 loader_workers=self.loader_workers,
             )
-            found = fit(network, self.images, self.labels, mean=self.data.mean, std=self.data.std)
+            found = fit(
+                network,
+                self.images,
+                self.labels,
+                mean=self.data.mean,
+                std=self.data.std,
+                on_batch=alive.touch,
+            )
         except Diverged as error:
             logger.warning("%s left the short list: %s", architecture.hash, error)
             state.unlink(missing_ok=True)
             return Tried(steps=known.step, error=str(error))
+        finally:
+            alive.unlink(missing_ok=True)
         save_checkpoint(
             path,
             step=steps,

@@ -1,7 +1,7 @@
 """How accurate a subnet is on fixed images."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -17,6 +17,10 @@ from supernet import Network, Store
 EVALUATION_BATCH = 250
 
 
+def _nobody() -> None:
+    """Is told that a batch is done where nobody waits for it."""
+
+
 @torch.no_grad()
 def predict(
     network: Network,
@@ -25,6 +29,7 @@ def predict(
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
     batch_size: int = EVALUATION_BATCH,
+    on_batch: Callable[[], object] = _nobody,
 ) -> tuple[Tensor, Tensor]:
     """The class with the highest score for each image, and its probability.
 
@@ -37,6 +42,7 @@ def predict(
         mean: Of each channel, for pixels from 0 to 1.
         std: Likewise.
         batch_size: Images at a time.
+        on_batch: Called after each of these batches.
 
     Returns:
         Classes, int64 (N,), and probabilities by the softmax, float32 (N,).
@@ -48,6 +54,7 @@ def predict(
     for scores in _scores(network, images, mean=mean, std=std, batch_size=batch_size):
         predicted.append(scores.argmax(dim=1))
         sure.append(scores.softmax(dim=1).amax(dim=1))
+        on_batch()
     return torch.cat(predicted), torch.cat(sure)
 
 
@@ -72,6 +79,7 @@ def fit(
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
     batch_size: int = EVALUATION_BATCH,
+    on_batch: Callable[[], object] = _nobody,
 ) -> Fit:
     """How well a network fits images, in eval mode.
 
@@ -82,6 +90,7 @@ def fit(
         mean: Of each channel, for pixels from 0 to 1.
         std: Likewise.
         batch_size: Images at a time.
+        on_batch: Called after each of these batches.
 
     Raises:
         Diverged: Where `predict` does, and if scores are so far apart that the loss is infinite.
@@ -91,6 +100,7 @@ def fit(
     for scores, wanted in zip(batches, labels.split(batch_size), strict=True):
         right += int((scores.argmax(dim=1) == wanted).sum())
         loss += F.cross_entropy(scores, wanted, reduction="sum").item()
+        on_batch()
     if not math.isfinite(loss):
         raise Diverged("the loss of the network is infinite")
     return Fit(accuracy=right / len(labels), loss=loss / len(labels))

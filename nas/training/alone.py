@@ -54,6 +54,7 @@ class Recipe(TrainingSettings):
     Attributes:
         start: From what weights: `scratch` for fresh ones, `supernet` for those that the search
             exported, else the name of the earlier retraining whose they are.
+        weights: Their digest, where they are not fresh and a run's folder has them.
         drop_path: Stochastic depth of the last block.
         augment: `full` for DeiT's augmentation, `light` for crops and flips alone.
         image_size: Side in pixels.
@@ -80,6 +81,7 @@ class Recipe(TrainingSettings):
     """
 
     start: Annotated[str, Field(min_length=1)]
+    weights: str = ""
     drop_path: Annotated[float, Field(ge=0, lt=1)]
     augment: Augment
     image_size: Pixels
@@ -111,6 +113,10 @@ class Point(NamedTuple):
     loss: float
     lr: float
     accuracy: float | None
+
+
+def _nobody() -> None:
+    """Is told that a training is alive where nobody asks."""
 
 
 def new_network(
@@ -149,6 +155,7 @@ def train_alone(
     teacher: GivenTeacher | None = None,
     loader_workers: int = 0,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    alive: Callable[[], object] = _nobody,
 ) -> list[Point]:
     """Train a network in place, from the last saved state if there is one.
 
@@ -167,6 +174,7 @@ def train_alone(
         teacher: That which the recipe names.
         loader_workers: Processes that load images.
         checkpoint_seconds: Time between two savings of the state.
+        alive: Called now and then while images are measured, when nothing is saved.
 
     Returns:
         The curve of the whole training, steps of earlier processes included.
@@ -195,7 +203,7 @@ def train_alone(
     def show(step: int, losses: Sequence[float]) -> None:
         accuracy = math.nan
         if validation is not None and (step % interval == 0 or step == recipe.steps):
-            accuracy = learner.validate(*validation, mean=data.mean, std=data.std)
+            accuracy = learner.validate(*validation, mean=data.mean, std=data.std, alive=alive)
         learner.curve.append((sum(losses), accuracy))
         on_progress(learner.point(step))
 
@@ -323,6 +331,7 @@ class NetworkLearner(ModuleLearner):
         *,
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
+        alive: Callable[[], object],
     ) -> float:
         """Accuracy on images that are held out; keeps the weights if none before were better.
 
@@ -331,10 +340,11 @@ class NetworkLearner(ModuleLearner):
         """
         measured = self._measured
         try:
-            accuracy = fit(measured, images, labels, mean=mean, std=std).accuracy
+            found = fit(measured, images, labels, mean=mean, std=std, on_batch=alive)
         except Diverged as error:
             raise Diverged(f"`lr` {self.recipe.lr:g}: {error}; try a lower rate") from None
         self.network.train()
+        accuracy = found.accuracy
         if not any(before > accuracy for _, before in self.curve):
             self.best = {name: tensor.clone() for name, tensor in measured.state_dict().items()}
         return accuracy

@@ -131,7 +131,7 @@ def train(
     )
 
     def save() -> None:
-        if ranks.rank == 0:
+        if step and ranks.rank == 0:  # before the first step there is nothing to go on from
             save_checkpoint(state, step=step, identity=identity, tensors=learner.state_dict())
             logger.info("saved the state of training after step %d", step)
 

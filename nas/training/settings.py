@@ -1,8 +1,8 @@
 """What the result of a training depends on. No torch here: configurations are read without it."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nas.training.strategies import DEFAULT_STRATEGY, AnyStrategy
 from nas.training.strategies.strategy import Rate, Share
@@ -65,3 +65,13 @@ class SupernetTraining(TrainingSettings):
     warmup_share: Share = 0.03
     most_catching_up: Annotated[Positive, Field(ge=1)] = 3.0
     strategy: AnyStrategy = DEFAULT_STRATEGY
+
+    @model_validator(mode="after")
+    def _the_teacher_has_a_rate(self) -> Self:
+        plan = self.strategy.outside(self.steps)
+        if plan is not None and plan.rate * self.lr >= 1:
+            raise ValueError(
+                f"`lr` {self.lr:g}: the strategy's teacher learns at {plan.rate:g} times that, "
+                "which must be below 1"
+            )
+        return self

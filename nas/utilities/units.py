@@ -174,3 +174,13 @@ def _positive(number: str, text: str, field: str) -> float:
     if not math.isfinite(value) or value <= 0:
         raise InputError(f"`{field}` {text!r} must be a positive, finite number")
     return value
+
+
+def scaled_side(side: int, crop: float) -> int:
+    """To what an image's side in pixels is scaled before its middle is kept, as timm rounds it.
+
+    Args:
+        side: In pixels, of the middle.
+        crop: What the middle is of it, as a share.
+    """
+    return math.floor(side / crop)

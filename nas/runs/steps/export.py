@@ -13,9 +13,9 @@ from nas.report.run_summary import LatencySummary, RunSummary
 from nas.runs.job import Job
 from nas.runs.reuse import Origin
 from nas.runs.steps.tryout import tryout_of
-from nas.search.front import best, judged, ranked_front
+from nas.search.front import judged, ranked_front
 from nas.search.study import load_study, records
-from nas.search.trials import Record, trials_table
+from nas.search.trials import Record, trials_table, tried_alone
 from search_space import Architecture
 from supernet import Network, Store
 
@@ -43,9 +43,10 @@ def summarise(
         supernet_steps=config.steps,
         supernet_run=origin.run if config.supernet else "",
         supernet_seconds=origin.seconds,
+        trials=config.trials,
         search_seconds=job.clock.seconds("search_seconds"),
         # Those of a list before more trials made it another stay tried.
-        short_list=len({record.hash for record in known if record.tried}),
+        short_list=tried_alone(known),
         tryout_seconds=job.clock.seconds("tryout_seconds"),
         latency={
             device: LatencySummary(
@@ -71,7 +72,6 @@ def export(job: Job, store: Store, summary: RunSummary) -> None:
     front = ranked_front(chosen, summary.objectives)
     if front.empty:
         return
-    assert front.iloc[0]["hash"] == best(chosen)["hash"]
     rows = front.to_dict("records")
     architectures = [Architecture.model_validate(known[row["number"]].architecture) for row in rows]
 

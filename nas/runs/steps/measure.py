@@ -19,7 +19,9 @@ from supernet import Network, Store
 
 
 def measure(job: Job, store: Store, methods: LatencyMethods) -> None:
-    """Measure the short list, or the front where there is none, where latency is limited.
+    """Measure the short list, where latency is limited; without one the front, which is exported.
+
+    So, too, where all that was on it has failed when it was trained.
 
     Nothing else of the run is at work meanwhile.
     """
@@ -35,7 +37,10 @@ def measure(job: Job, store: Store, methods: LatencyMethods) -> None:
 
     def choose(known: Mapping[int, Record]) -> Iterable[Record]:
         if job.config.short_list:
-            return listed(job, known)
+            candidates = listed(job, known)
+            tried = [record.tried for record in candidates]
+            if any(one is None or one.accuracy is not None for one in tried):
+                return candidates
         objectives = job.constrained.objectives
         front = pareto_front(trials_table(known, objectives), objectives)
         return [known[number] for number in front["number"]]

@@ -13,7 +13,7 @@ from nas.search.driver import Search
 from nas.search.evaluation import EvaluationSetup
 from nas.search.front import full_scales, hypervolume
 from nas.search.ray_workers import RayWorkers
-from nas.search.study import open_study, records
+from nas.search.study import open_study, records, undecided
 from nas.search.trials import Record
 from nas.search.workers import InProcess, Workers
 from nas.utilities.progress import LiveLine
@@ -33,7 +33,7 @@ def search(job: Job, store: Store) -> str:
         constrained=job.constrained,
     )
     done = [record for record in records(study).values() if record.was_evaluated]
-    if len(done) >= config.trials:
+    if len(done) >= config.trials and not undecided(study):
         job.console.print("search: done already")
         return ""
 

@@ -82,16 +82,20 @@ def monitored(images: int) -> slice:
 def _bytes_written(job: Job, weights: int) -> int:
     """Of checkpoints and exported networks, while they take the places of earlier ones.
 
+    What an earlier process has written of them is not written again.
+
     Args:
         job: The run.
         weights: Of the supernet.
     """
+    there = sum(file.stat().st_size for file in states(job.folder.training_state) if file.exists())
     largest = job.constrained.largest()
     network = total_cost(largest, num_classes=job.data.num_classes).params
     # A state of training has the weights and two moments of each; the old is there until the new
     # is whole. Exported networks are the listed ones at most.
     state = 2 * (3 * _FLOAT)
-    return (state + _FLOAT) * weights + job.config.short_list * (state + 2 * _FLOAT) * network
+    networks = job.config.short_list * (state + 2 * _FLOAT) * network
+    return max(0, (state + _FLOAT) * weights + networks - there)
 
 
 @contextmanager

@@ -904,6 +904,12 @@ def test_profile_writes_a_table_that_a_search_takes(tmp_path: Path) -> None:
     text = " ".join(outcome.out.split())
     assert str(written.conditions) in text
     assert f"{len(written.segments)} segments: {file}" in text
+    other = (*PROFILE, "--image-size", "64", "--batch", "4", "--out", file)
+    refused = command(*other, methods=LatencyMethods(profile=never))
+    assert refused.status == 2
+    assert f"--out {file}: is of other conditions (" in refused.err
+    assert "batch 2, " in refused.err
+    assert LatencyTable.load(file) == written
     flags = ("--image-size", "64", "--latency-batch", "2", "--device", "cpu")
     limit = ("--latency", "15ms", "--latency-table", file)
     assert configured(*SMALL, *flags, *limit).tables == {"cpu": written}

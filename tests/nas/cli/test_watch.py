@@ -55,7 +55,7 @@ def test_the_report_of_a_run_that_goes_on_is_drawn_until_it_is_finished(
         after = {path.name: path.stat().st_mtime_ns for path in folder.path.iterdir()}
         assert {name: after[name] for name in before} == before
         assert after.keys() == {*before, "report.html"}
-        shutil.copy(folder.summary_so_far, folder.summary)
+        folder.summary_so_far.rename(folder.summary)
 
     outcome = watch(finish)
     assert (outcome.status, outcome.err) == (0, "")
@@ -75,11 +75,12 @@ def test_the_report_is_drawn_again_when_the_run_has_written_something_and_only_t
     def meanwhile() -> None:
         nonlocal waits
         waits += 1
+        assert waits < 4
         drawn.append(report(folder))
         if waits == 2:
             folder.journal.write_bytes(b"".join(lines))
         if waits == 3:
-            shutil.copy(folder.summary_so_far, folder.summary)
+            folder.summary_so_far.rename(folder.summary)
 
     assert watch(meanwhile).status == 0
     first, second, third = drawn
@@ -98,7 +99,7 @@ def test_before_the_first_trial_the_page_shows_the_end_of_the_log(
     def finish() -> None:
         assert RELOAD in report(folder)
         assert "step 7/9 &lt;b&gt; loss 2.1" in report(folder)
-        shutil.copy(folder.summary_so_far, folder.summary)
+        folder.summary_so_far.rename(folder.summary)
 
     assert watch(finish).status == 0
 

@@ -165,3 +165,17 @@ def test_names_of_images_that_are_not_utf8_are_kept(root: Path, tmp_path: Path) 
     assert "ant/\\xe9.png" in made.files
     made.save(tmp_path / "data.json")
     assert Manifest.load(tmp_path / "data.json") == made
+
+
+def test_an_image_in_two_splits_is_a_leak_if_its_name_is_not_utf8(
+    root: Path, tmp_path: Path
+) -> None:
+    for split in ("train", "test"):
+        shutil.copytree(root, tmp_path / "split" / split)
+    for path in (tmp_path / "split" / "test").rglob("*.png"):
+        if path.name != "7.png" or path.parent.name != "bee":
+            Image.open(path).rotate(90).save(path)
+    old = tmp_path / "split" / "test" / "bee" / "7.png"
+    os.rename(old, os.fsencode(old.parent) + b"/\xe9.png")
+    (leak,) = manifest(tmp_path / "split").leaks(tmp_path / "split")
+    assert "= test/bee/\\xe9.png" in leak

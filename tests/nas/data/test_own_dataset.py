@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,16 @@ def test_an_image_of_another_kind_is_refused_with_its_number(
 ) -> None:
     with pytest.raises(InputError, match=rf"image \d+ of the dataset: .*{message}"):
         first_image(own(train=Pairs(give)))
+
+
+def test_an_image_that_is_decoded_late_and_broken_is_refused_with_its_number(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "cut.png"
+    Image.effect_noise((64, 64), 50).save(path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(InputError, match=r"image \d+ of the dataset: .*truncated"):
+        first_image(own(train=Pairs(lambda p: Image.open(path))))
 
 
 @pytest.mark.parametrize(

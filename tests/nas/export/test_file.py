@@ -149,6 +149,7 @@ def test_the_command_says_what_the_file_takes_and_how_fast_it_is(
     for part in (
         "network.onnx: input images (batch, 3, 64, 64), float32",
         "mean (0.5, 0.25, 0.125)",
+        "images: the shorter side to 64 px (bicubic), then the middle",
         "output scores (batch, 5), float32, class scores; classes a, b, c, d, e",
         "on random images: the class of torch's float32 for 4 of 4",
         "ms for 1 image in ONNX Runtime",
@@ -176,7 +177,11 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         ((exported, "--out", exported / "architecture.json"), "the name must end in .onnx"),
         ((exported, "--out", exported / "architecture.json" / "x.onnx"), "cannot be written"),
         ((exported, "--format", "safetensors", "--out", weights), "none of the export's"),
-        ((exported, "--format", "safetensors", "--softmax"), "weights"),
+        (
+            (exported, "--format", "safetensors", "--softmax"),
+            "error: format safetensors holds weights: it has",
+        ),
+        ((exported, "--format", "safetensors", "--data", "digits"), "--data: safetensors holds"),
         ((exported, "--format", "torch-export", "--opset", "18"), "opset is ONNX's"),
         ((exported, "--format", "torch-export", "--flexible"), "flexible is for ONNX alone"),
         ((exported, "--format", "coreml"), "--format"),

@@ -138,11 +138,37 @@ def test_a_search_that_still_finds_better_ones_goes_on_in_its_folder() -> None:
     assert search_on([0.4] * 99 + [0.404], summary()) is None
 
 
+def test_a_search_that_ended_before_it_had_as_many_as_were_asked_for_does_not_go_on() -> None:
+    rising = [0.4] * 80 + [0.45] * 20
+    assert search_on(rising, summary(trials=200)) is None
+    assert search_on(rising, summary(trials=100)) is not None
+
+
 @pytest.mark.parametrize("count", [10, 100])
 def test_a_search_of_few_evaluations_or_of_all_there_are_does_not_go_on(count: int) -> None:
     rising = [0.1 + 0.01 * n for n in range(count)]
     assert search_on(rising, summary(space_size=100)) is None
     assert (search_on(rising, summary()) is None) == (count == 10)
+
+
+@pytest.mark.parametrize(
+    ("given", "call"),
+    [
+        ("", "nas.retrain('results/my run', top=3)"),
+        (", data=shapes", "nas.retrain('results/my run', top=3, data=...)"),
+    ],
+)
+def test_a_run_from_python_is_retrained_from_there(given: str, call: str) -> None:
+    asked = summary(command=f"nas.search(budget='2GFLOPs'{given})")
+    assert retrain(judged(trials(trial(0))), asked, FOLDER).command == call
+
+
+def test_near_chance_a_borrowed_supernet_is_to_be_trained_by_its_own_run() -> None:
+    noise = trials(*(trial(n, accuracy=0.1) for n in range(20)))
+    told = summary(supernet_run="results/first").warning(noise)
+    assert "that of results/first: train another" in told
+    assert "--" not in told
+    assert "--steps, now 900" in summary().warning(noise)
 
 
 def test_what_ties_with_the_best_of_the_short_list_is_retrained_with_it() -> None:

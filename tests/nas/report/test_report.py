@@ -218,7 +218,7 @@ def test_latency_keeps_a_trial_that_accuracy_and_macs_alone_would_drop() -> None
 @pytest.mark.parametrize("state", ["infeasible", "duplicate", "failed"])
 def test_only_evaluated_trials_can_be_best_or_on_the_front(state: str) -> None:
     trials = table(row(0, accuracy=0.6), row(1, accuracy=0.9, macs=5, state=state))
-    assert best(trials)["number"] == 0
+    assert best(trials, BY_MACS)["number"] == 0
     assert pareto_front(trials, BY_MACS)["number"].tolist() == [0]
 
 
@@ -228,12 +228,18 @@ def test_an_architecture_evaluated_twice_is_on_the_front_once() -> None:
 
 
 def test_best_is_most_accurate_and_among_equals_cheapest() -> None:
-    assert best(evaluated((0.7, 1), (0.9, 30), (0.9, 20)))["number"] == 2
+    assert best(evaluated((0.7, 1), (0.9, 30), (0.9, 20)), BY_MACS)["number"] == 2
+
+
+def test_best_is_on_the_front_where_equals_differ_in_what_is_not_counted() -> None:
+    trials = evaluated((0.9, 20, 9.0), (0.9, 20, 3.0), (0.8, 10, 5.0))
+    assert best(trials, BY_LATENCY)["number"] == 1
+    assert ranked_front(trials, BY_LATENCY)["number"].tolist() == [1, 2]
 
 
 def test_best_of_nothing_is_an_error() -> None:
     with pytest.raises(ValueError, match="no trial was evaluated"):
-        best(table())
+        best(table(), BY_MACS)
 
 
 @pytest.mark.parametrize("objectives", [2, 3])
@@ -326,8 +332,8 @@ def test_star_is_the_best_trial_and_the_dashed_line_is_the_limit(
     trials = mixed()
     figure = pareto_figure(trials, summary_of())
     (star,) = traces(figure, "best, ")
-    assert star.x[0] == best(trials)["macs"] / 1e9
-    assert star.y[0] == pytest.approx(100 * best(trials)["accuracy"])
+    assert star.x[0] == best(trials, BY_MACS)["macs"] / 1e9
+    assert star.y[0] == pytest.approx(100 * best(trials, BY_MACS)["accuracy"])
     (line,) = figure.layout.shapes
     assert line.x0 == line.x1 == 2.0
     # plotly places a shape by value, and an annotation on a logarithmic axis by its logarithm.
@@ -665,7 +671,7 @@ def test_report_page_answers_first_and_says_how_it_was_measured(
     trials = mixed()
     write_report(tmp_path, trials, summary_of(notes=("A note to keep.",)))
     text = Tags((tmp_path / "report.html").read_text()).text
-    assert f"right on {100 * best(trials)['accuracy']:.1f} % of the search split" in text
+    assert f"right on {100 * best(trials, BY_MACS)['accuracy']:.1f} % of the search split" in text
     for part in (
         "400 images at 64 px; chance 10.0 %",
         "not retrained",
@@ -689,11 +695,11 @@ def test_report_page_shows_each_device_s_latency_and_whether_it_was_measured(
     page = (tmp_path / "report.html").read_text()
     text = Tags(page).text
     for part in (
-        f"{best(trials)[CPU.value]:.3g} ms on cpu.",
+        f"{best(trials, BY_MACS)[CPU.value]:.3g} ms on cpu.",
         "Latency on cpu",
         "Some Chip, float32, batch 1",
         "MAPE 3.1% on 6 held-out networks",
-        latency_text(best(trials), CPU),
+        latency_text(best(trials, BY_MACS), CPU),
     ):
         assert part in text
     assert ("The device is not here" in text) == (not measured)
@@ -975,7 +981,7 @@ def test_what_was_tried_is_judged_by_that_and_alone() -> None:
     assert list(chosen["accuracy"]) == [0.8, 0.75, 0.7]
     assert list(chosen["inherited"]) == [0.6, 0.7, 0.5]
     assert list(ranked_front(chosen, BY_MACS)["hash"]) == ["a", "b"]
-    assert [(name, row["hash"]) for name, row in anchors(trials)] == [
+    assert [(name, row["hash"]) for name, row in anchors(trials, BY_MACS)] == [
         ("best, largest", "a"),
         ("smallest", "b"),
     ]
@@ -1000,13 +1006,13 @@ def test_of_what_lies_within_its_errors_the_smallest_loss_stands_first() -> None
         **{0: 2, 1: 1, 2: 3},
         **{3: 5, 4: 4},
     }
-    assert best(chosen)["number"] == 1
+    assert best(chosen, BY_MACS)["number"] == 1
     # All but the last but one: what stands before it is cheaper, too.
     front = ranked_front(chosen, BY_MACS)
     assert list(front["number"]) == [1, 0, 2, 4]
     assert list(front.index) == [1, 2, 3, 4]
     unknown = judged(table(*({**some, "tried_loss": math.nan} for some in rows), limited=()))
-    assert best(unknown)["number"] == 0  # as in a run that noted no losses
+    assert best(unknown, BY_MACS)["number"] == 0  # as in a run that noted no losses
     assert list(unknown["standing"]) == [1, 3, 2, 4, 5]
 
 

@@ -41,7 +41,7 @@ OTHER_VALUES: dict[str, Any] = {
     "device": "cuda",
     "steps": 99,
     "batch_size": 16,
-    "lr": 0.25,
+    "lr": 0.05,
     "weight_decay": 0.2,
     "betas": (0.8, 0.99),
     "eps": 1e-6,

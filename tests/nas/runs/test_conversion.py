@@ -90,6 +90,20 @@ def test_a_file_is_no_folder_to_convert_into(file: Path) -> None:
     assert outcome.err == f"error: --out {file} is a file; give the name of a folder\n"
 
 
+def test_a_folder_of_other_files_is_left_alone(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    for out in (tmp_path, "."):
+        outcome = command("convert", file, "--design", "pslt_tiny", "--out", out)
+        assert outcome.status == 2
+        assert outcome.err == (
+            f"error: --out {tmp_path}: holds other files; give an empty or a new folder\n"
+        )
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
 def test_a_checkpoint_of_nothing_that_is_known_is_refused(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(InputError, match=r"other.pth: no checkpoint of Shunted-T, "):

@@ -279,6 +279,25 @@ def test_folders_of_the_user_s_in_front_are_passed_over(run: Path) -> None:
     assert (run / "front" / "1.txt").read_text() == "the user's"
 
 
+def test_while_another_process_draws_the_pages_are_left_to_it(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nas.runs.folder, "_DRAWING", 0.1)
+    before = (run / "report.html").stat().st_mtime_ns
+    with RunFolder(run).locked_for_drawing():
+        refused(command("plot", run), "another process is drawing the report")
+    assert (run / "report.html").stat().st_mtime_ns == before
+    assert command("plot", run).status == 0
+
+
+def test_a_metrics_file_of_the_user_s_is_no_retraining(run: Path) -> None:
+    theirs = run / "analysis" / "a"
+    theirs.mkdir(parents=True)
+    (theirs / "metrics.json").write_text("{}")
+    assert command("plot", run).status == 0
+    assert not list(theirs.glob("*.html"))
+
+
 # --- what cannot be written ----------------------------------------------------------------------
 
 
@@ -312,4 +331,4 @@ def test_a_folder_that_cannot_be_written_ends_in_one_line(
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "mkdir", read_only)  # root may write anywhere
-    refused(command("plot", run), "trials.csv: Permission denied")
+    refused(command("plot", run), f"{run}: cannot be written (Permission denied)")

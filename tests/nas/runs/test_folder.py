@@ -81,7 +81,7 @@ def test_the_same_configuration_claims_the_folder_again(tmp_path: Path) -> None:
         ("params", 9, ("params", "null", "9")),
         ("seed", 5, ("seed", "0", "5")),
         ("data", "/photos", ("data", "digits", "/photos")),
-        ("lr", 0.5, ("lr", "0.5")),
+        ("lr", 0.05, ("lr", "0.05")),
         ("space", PRESETS["tiny"], ("space", "nano", "tiny")),
     ],
 )

@@ -15,6 +15,7 @@ from unittest.mock import MagicMock
 import pandas as pd
 import pytest
 import torch
+from optuna.trial import TrialState
 from safetensors.torch import load_file
 from small_runs import (
     NANO,
@@ -27,7 +28,11 @@ from small_runs import (
     wait_for,
 )
 
+import nas
 import nas.runs.steps.search
+import nas.runs.steps.train
+import nas.search.driver
+import nas.search.tryout
 import nas.search.workers
 from nas import open_run
 from nas.latency.conditions import LatencyConditions
@@ -42,6 +47,7 @@ from nas.search.study import load_study, records
 from nas.training.accuracy import SubnetEvaluator
 from nas.training.supernet import states
 from nas.utilities.commands import typed
+from nas.utilities.errors import Diverged, InputError
 from nas.utilities.interrupt import Interrupted
 from nas.utilities.units import accuracy_error
 from search_space import Architecture, total_cost
@@ -69,7 +75,7 @@ def test_a_run_leaves_what_the_design_says_and_nothing_else(small_run: Path) -> 
     left = set(files(small_run))
     front = len(pd.read_csv(small_run / "pareto.csv"))
     exported = {"best", *(f"front/{number}" for number in range(1, front + 1))}
-    assert left - {".lock", "summary.json", "seconds.json"} == {
+    assert left - {".lock", ".lock.drawing", "summary.json", "seconds.json"} == {
         "config.json",
         "data.json",
         "log.txt",
@@ -220,6 +226,26 @@ def test_a_run_in_which_every_evaluation_failed_says_so_and_names_no_best(
     )
     assert typed("retrain") not in outcome.out
     assert not (out / "best").exists()
+
+
+def test_a_run_that_was_killed_while_its_last_scores_were_told_tells_them_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """Stands for SIGKILL."""
+
+    def dies(*_: object) -> None:
+        raise Killed
+
+    flags = ("search", *SMALL, "--steps", "1", "--trials", "3", "--out", tmp_path / "run")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(nas.search.driver, "tell", dies)
+        command(*flags)
+    journal = RunFolder(tmp_path / "run").journal
+    running = [TrialState.RUNNING]
+    assert len(load_study(journal).get_trials(states=running)) == 3  # all that were evaluated
+    assert command(*flags).status == 0
+    assert not load_study(journal).get_trials(states=running)
 
 
 def test_no_more_workers_are_started_than_a_batch_has_work_for(
@@ -632,6 +658,24 @@ def test_what_is_too_slow_leaves_the_short_list_before_it_is_trained(tmp_path: P
     assert (tried["latency_cpu_measured_ms"] == 20.0).all()
 
 
+def test_where_all_of_the_short_list_fails_what_is_exported_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diverges(*_: object, **__: object) -> None:
+        raise Diverged("the loss is nan")
+
+    monkeypatch.setattr(nas.search.tryout, "train_alone", diverges)
+    clock = Clock(20.0)
+    methods = LatencyMethods(profile=table_by_formula, meter=clock)
+    flags = ("--short-list", "2", "--steps", "9", "--latency", "900ms", "--trials", "6")
+    outcome = command(*AT_64, *flags, "--out", tmp_path / "run", methods=methods)
+    assert outcome.status == 0, outcome.err
+    run = nas.open_run(tmp_path / "run")
+    assert run.trials["tried"].isna().all()
+    assert (run.front["latency_cpu_measured_ms"] == 20.0).all()
+    assert "not retrained" in " ".join(outcome.out.split())
+
+
 TRYING_FOUR = (
     *(ROOT / "run_search.py", *SMALL, "--short-list", "4", "--steps", "36", "--trials", "6"),
 )
@@ -702,6 +746,25 @@ def test_a_disk_without_room_is_told_before_training(
     assert re.search(r"run: some \d+ MB will be written here, and 3 MB are free", outcome.err)
     assert "training" not in outcome.out
     assert not (tmp_path / "run").exists()
+
+
+def test_a_training_that_goes_on_needs_no_room_for_what_it_has_written(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed: list[float] = []
+
+    def room(folder: Path, size: float) -> None:
+        needed.append(size)
+        raise InputError("enough")
+
+    monkeypatch.setattr(nas.runs.steps.train, "check_room", room)
+    folder = RunFolder(copy)
+    folder.checkpoint.unlink()
+    command(*SMALL_RUN, "--out", copy)
+    folder.training_state.write_bytes(bytes(100_000))
+    command(*SMALL_RUN, "--out", copy)
+    first, second = needed
+    assert first - second == 100_000
 
 
 @pytest.mark.slow

@@ -482,6 +482,20 @@ def test_from_the_supernet_begins_with_the_inherited_weights(run: RunFolder, dat
     assert not same(weights(run, "scratch"), weights(run))
 
 
+def test_other_weights_to_begin_with_are_another_retraining(run: RunFolder, data: Data) -> None:
+    still = changed(start="supernet", steps=1)
+    train(run, data, still)
+    train(run, data, still)  # done already
+    file = run.front / "1" / "weights.safetensors"
+    with safe_open(file, framework="pt") as before:
+        about = before.metadata()
+    moved = {n: 1.5 * t if t.is_floating_point() else t for n, t in load_file(file).items()}
+    save_file(moved, file, metadata=about)
+    with pytest.raises(InputError, match="was retrained otherwise \\(weights is "):
+        train(run, data, still)
+    train(run, data, changed(steps=1), name="scratch")
+
+
 def test_an_earlier_retraining_is_gone_on_with_at_another_size(run: RunFolder, data: Data) -> None:
     train(run, data, name="first")
     large = load_data("digits", image_size=64, seed=2)

@@ -590,6 +590,29 @@ def test_a_search_that_goes_on_does_not_evaluate_again_what_was_measured_to_be_t
     assert {r.hash for r in decided if r.state == "infeasible"} == before.keys()
 
 
+def test_a_proposal_of_what_was_measured_is_a_duplicate_and_told_as_predicted(
+    searched: Path,
+) -> None:
+    stopwatch = Stopwatch()
+    measure(searched, LOOSE, stopwatch)
+    known = known_in(searched)[stopwatch.hashes[0]]
+    again = Repeating(NANO.genotype(Architecture.model_validate(known.architecture)))
+
+    def propose_it(study: optuna.Study) -> None:
+        study.sampler = again
+
+    decided, _ = search(searched, LOOSE, FakeWorkers(), trials=41, change=propose_it)
+    repeated = [r for r in decided if r.hash == known.hash and r.state == "duplicate"]
+    assert repeated
+    assert known_in(searched)[known.hash] == known  # a journal that can be read
+    study = reopened(searched)
+    assert study.metric_names is not None
+    place = study.metric_names.index("latency_phone_ms")
+    for number, record in records(study).items():
+        if record in repeated:
+            assert study.trials[number].values[place] == known.predicted["latency_phone_ms"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("survives", [0, 1, 3])
 def test_measuring_that_was_killed_goes_on_without_measuring_again(

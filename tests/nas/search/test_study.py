@@ -224,7 +224,7 @@ def test_what_is_measured_over_its_limit_is_infeasible_keeps_its_accuracy_and_is
     assert known[too_slow].violation == "latency_phone_ms +25.0% over"
     assert {known[worse].state, known[middle].state} == {"evaluated"}
     table = trials_table(records(study), WITH_PHONE)
-    assert best(table)["hash"] == middle
+    assert best(table, WITH_PHONE)["hash"] == middle
     front = pareto_front(table, WITH_PHONE)
     assert set(front["hash"]) <= {worse, middle}
     assert table.set_index("hash").loc[too_slow, "accuracy"] == 0.9

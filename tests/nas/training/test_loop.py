@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+import nas.training.loop
 from nas.data import Data, Samples, normalise, train_batches
 from nas.training.loop import CHECKPOINT_SECONDS, Session, train
 from nas.training.schedule import learning_rate
@@ -162,6 +163,19 @@ def test_a_stopped_training_saves_and_goes_on_as_if_nothing_had_been(
     assert rest == shown[after:]
     for name, tensor in straight.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], tensor)
+
+
+def test_a_training_that_is_stopped_before_its_first_step_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def waits(*_: Any, **__: Any) -> Iterator[tuple[Tensor, Tensor]]:
+        raise Interrupted(2)
+        yield
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(nas.training.loop, "train_batches", waits)
+        run(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_training_that_was_killed_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
