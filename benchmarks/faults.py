@@ -117,7 +117,7 @@ class Case:
             self.problems.append("other weights")
         if len(self.known) != 12 or not (self.folder / "best" / "architecture.json").exists():
             self.problems.append("wrong end")
-        hidden = [path for path in self.folder.rglob(".*") if path.name != ".lock"]
+        hidden = [path for path in self.folder.rglob(".*") if not path.name.startswith(".lock")]
         if hidden:
             self.problems.append("left behind")
 
@@ -179,7 +179,9 @@ DAMAGE = "a file damaged"
 def damage(case: Case, rng: random.Random) -> bool:
     """Damage a file of the folder, run the command on it, and put the file back."""
     files = [
-        p for p in case.folder.rglob("*") if p.is_file() and p.name not in (".lock", "log.txt")
+        p
+        for p in case.folder.rglob("*")
+        if p.is_file() and p.name != "log.txt" and not p.name.startswith(".lock")
     ]
     if not files:
         return False
