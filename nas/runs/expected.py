@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from nas.data import normalise, train_batches
 from nas.runs.job import Job
 from nas.search.tryout import planned_steps
+from nas.training.checkpoint import steps_done
 from nas.training.loop import autocast
 from nas.utilities.seeding import preserved_global_generators
 from nas.utilities.units import format_seconds
@@ -29,6 +30,7 @@ _SECONDS = 3.0  # in all
 def expected_time(job: Job) -> str:
     """How long the parts of a run will take, by a few steps that are timed now, in words.
 
+    Of a training that goes on the steps count that are left.
     A step that waits for images takes as long as they do.
     """
     config, workers = job.config, max(1, job.execution.workers)
@@ -65,7 +67,8 @@ def expected_time(job: Job) -> str:
     helpers = job.execution.loader_workers
     loaded = loading / helpers if helpers else 0.0
     beside = 0.0 if helpers else loading
-    training = config.steps * max(
+    left = config.steps - steps_done(job.folder.training_state)
+    training = left * max(
         loaded, (SUPERNET * stepping + taught) / job.execution.train_workers + beside
     )
     searching = config.trials * EVALUATION * passing * len(job.labels) / len(labels) / workers

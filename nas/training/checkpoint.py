@@ -71,6 +71,21 @@ def load_identity(path: Path) -> dict[str, Any]:
         raise unusable(path, error) from None
 
 
+def steps_done(path: Path) -> int:
+    """The steps that the training of a checkpoint has done, 0 without one; tensors are not read.
+
+    Raises:
+        InputError: If it is damaged, or no checkpoint.
+    """
+    if not path.exists():
+        return 0
+    try:
+        with safe_open(path, framework="pt") as file:
+            return int((file.metadata() or {})["step"])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise unusable(path, error) from None
+
+
 def _identity(metadata: Mapping[str, str]) -> dict[str, Any]:
     identity = json.loads(metadata["identity"])
     if not isinstance(identity, dict):

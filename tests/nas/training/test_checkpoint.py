@@ -7,7 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nas.training.checkpoint import check_fits, check_same, load_checkpoint, save_checkpoint
+from nas.training.checkpoint import (
+    check_fits,
+    check_same,
+    load_checkpoint,
+    save_checkpoint,
+    steps_done,
+)
 from nas.utilities.errors import InputError
 
 IDENTITY = {"steps": 9, "strategy": {"name": "sandwich", "labels": 0.0}}
@@ -25,6 +31,8 @@ def test_what_is_saved_is_read_back(path: Path) -> None:
     checkpoint = load_checkpoint(path)
     assert (checkpoint.step, checkpoint.identity) == (4, IDENTITY)
     torch.testing.assert_close(checkpoint.tensors, TENSORS, rtol=0, atol=0)
+    assert steps_done(path) == 4
+    assert steps_done(path.with_name("absent.safetensors")) == 0
 
 
 def test_nothing_but_the_checkpoint_is_left_and_a_later_one_takes_its_place(path: Path) -> None:
