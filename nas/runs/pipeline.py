@@ -149,8 +149,8 @@ def run(
         ended = search(job, store)
         measure(job, store, methods)
         tryout(job, store)
-        if not tried_alone(records(load_study(folder.journal)).values()):
-            measure(job, store, methods)
+        if config.short_list and not tried_alone(records(load_study(folder.journal)).values()):
+            measure(job, store, methods)  # the front, which is exported then
         known = records(load_study(folder.journal)).values()
         summary = summarise(job, command, [*notes, *([ended] if ended else [])], known)
         summary.save(folder.summary)

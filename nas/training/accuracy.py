@@ -17,8 +17,8 @@ from supernet import Network, Store
 EVALUATION_BATCH = 250
 
 
-def _nobody() -> None:
-    """Is told that a batch is done where nobody waits for it."""
+def nobody() -> None:
+    """Is told that work goes on where nobody asks."""
 
 
 @torch.no_grad()
@@ -29,7 +29,7 @@ def predict(
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
     batch_size: int = EVALUATION_BATCH,
-    on_batch: Callable[[], object] = _nobody,
+    on_batch: Callable[[], object] = nobody,
 ) -> tuple[Tensor, Tensor]:
     """The class with the highest score for each image, and its probability.
 
@@ -79,7 +79,7 @@ def fit(
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
     batch_size: int = EVALUATION_BATCH,
-    on_batch: Callable[[], object] = _nobody,
+    on_batch: Callable[[], object] = nobody,
 ) -> Fit:
     """How well a network fits images, in eval mode.
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nas.data import Augment, Data
-from nas.training.accuracy import fit
+from nas.training.accuracy import fit, nobody
 from nas.training.distillation import TOKENS, check_places, mixed_targets, token_loss
 from nas.training.given_teacher import Ask, GivenTeacher
 from nas.training.loop import CHECKPOINT_SECONDS, Session, autocast, train
@@ -115,10 +115,6 @@ class Point(NamedTuple):
     accuracy: float | None
 
 
-def _nobody() -> None:
-    """Is told that a training is alive where nobody asks."""
-
-
 def new_network(
     architecture: Architecture, recipe: Recipe, *, num_classes: int, given: Network
 ) -> Network:
@@ -155,7 +151,7 @@ def train_alone(
     teacher: GivenTeacher | None = None,
     loader_workers: int = 0,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
-    alive: Callable[[], object] = _nobody,
+    alive: Callable[[], object] = nobody,
 ) -> list[Point]:
     """Train a network in place, from the last saved state if there is one.
 
