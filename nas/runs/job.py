@@ -35,8 +35,7 @@ class Execution:
     The search proposes the same architectures under the same numbers, and finds the same of them,
     with any number of workers, and also where a process was killed and another goes on. One moment
     is left out: where Optuna's NSGA-II has chosen the parents of a generation and not yet its first
-    child, the next process draws that child otherwise. Which candidates of a short list are trained
-    how long may depend on the number of workers.
+    child, the next process draws that child otherwise.
 
     Attributes:
         workers: Ray actors that evaluate; 0 evaluates in this process without Ray. The search has

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nas.objectives.objective import ACCURACY, Objective
-from nas.utilities.units import accuracy_error
+from nas.search.standing import standings
+from nas.search.trials import Tried
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,10 +32,8 @@ def judged(trials: pd.DataFrame) -> pd.DataFrame:
     what training gave: what the others would reach is not known. `inherited` is what the supernet's
     weights gave. Without a short list the two are equal.
 
-    `standing` is the place of each, 1 for the best: by accuracy, but that of tried ones which lie
-    within the standard error of their difference says nothing, and the loss on the same images
-    decides. So those come first that may be as accurate as the most accurate one, the one of the
-    smallest loss before all; then likewise the rest.
+    `standing` is the place of each, 1 for the best: of tried ones as in `standings`, else by
+    accuracy.
     """
     rows = evaluated(trials)
     rows = rows.assign(inherited=rows["accuracy"])
@@ -43,7 +41,7 @@ def judged(trials: pd.DataFrame) -> pd.DataFrame:
     if len(tried):
         rows = tried.assign(accuracy=tried["tried"])
     if len(tried) and rows["tried_loss"].notna().all():
-        return rows.assign(standing=rows.index.map(_ties_by_loss(rows)))
+        return rows.assign(standing=rows.index.map(_tried_standing(rows)))
     return rows.assign(standing=rows["accuracy"].rank(method="min", ascending=False).astype(int))
 
 
@@ -124,20 +122,15 @@ def _in_order(rows: pd.DataFrame, objectives: Sequence[Objective]) -> pd.DataFra
     return rows.sort_values([accurate, *costs, "number"], ascending=[*rising, True])
 
 
-def _ties_by_loss(rows: pd.DataFrame) -> dict[Any, int]:
+def _tried_standing(rows: pd.DataFrame) -> dict[Any, int]:
     """The standing of rows that were tried, by their index; see `judged`."""
-    left = rows.sort_values(["accuracy", "macs", "number"], ascending=[False, True, True])
-    standing: dict[Any, int] = {}
-    while len(left):
-        pairs = zip(left["accuracy"], left["tried_images"], strict=True)
-        errors = [accuracy_error(accuracy, int(images)) for accuracy, images in pairs]
-        most = left["accuracy"].iloc[0]
-        allowed = [math.hypot(errors[0], error) for error in errors]
-        near = most - left["accuracy"] <= allowed
-        for index in left[near].sort_values("tried_loss", kind="stable").index:
-            standing[index] = len(standing) + 1
-        left = left[~near]
-    return standing
+    rows = rows.sort_values(["macs", "number"])
+    columns = rows[["tried_steps", "accuracy", "tried_loss", "tried_images"]]
+    tried = [
+        Tried(steps=int(steps), accuracy=accuracy, loss=loss, images=int(images))
+        for steps, accuracy, loss, images in columns.itertuples(index=False)
+    ]
+    return dict(zip(rows.index, standings(tried), strict=True))
 
 
 def full_scales(

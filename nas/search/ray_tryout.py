@@ -1,4 +1,4 @@
-"""The tryout on Ray Tune: asynchronous successive halving (ASHA, Li et al., 2020)."""
+"""A rung of the tryout on Ray Tune: several candidates at a time."""
 
 from __future__ import annotations
 
@@ -16,100 +16,93 @@ from nas.utilities.ray_cluster import Demand, RayCluster
 from search_space import Architecture
 
 
-def halve_on_ray(
-    tryout: Tryout,
+def climb_on_ray(
     candidates: Sequence[Architecture],
+    rung: int,
+    on_tried: OnTried,
     *,
+    tryout: Tryout,
     workers: int,
     threads: int,
     cluster: RayCluster,
     stop: StopRequest,
     on_step: OnStep,
-    on_tried: OnTried,
 ) -> None:
-    """Let Ray Tune train the candidates, several at a time.
-
-    A candidate goes on to the next rung if it is among the best of those that came to the end of
-    this one so far. So which of them are trained how long may depend on the number of workers; what
-    a rung gives does not.
+    """Let Ray Tune have candidates climb a rung, several at a time.
 
     Args:
+        candidates: See `nas.search.tryout.Climb`; the first are trained first.
+        rung: Its number, from 0.
+        on_tried: See `OnTried`.
         tryout: Which the candidates have entered. All machines must see its folder.
-        candidates: The first are trained first.
         workers: How many are trained at a time.
         threads: CPU threads of each training.
         cluster: Where they are trained.
         stop: Looked at whenever Tune does something.
-        on_step: See `OnStep`; called after every rung.
-        on_tried: See `OnTried`.
+        on_step: See `OnStep`; called when one has come to the end of the rung.
 
     Raises:
         Interrupted: If a stop was requested; the same call goes on.
         InputError: If Ray has no room, or gives none for too long, or a file of the tryout cannot
             be read.
     """
+    climbing = []
+    for candidate in candidates:
+        done = tryout.done(candidate, rung)
+        if done is None:
+            climbing.append(candidate)
+        else:
+            on_tried(candidate, done)
+    if not climbing:
+        return
     _, resources = cluster.start(Demand(count=workers, threads=threads, device=tryout.device))
     if resources.num_gpus:
         tryout = replace(tryout, device="cuda")  # a worker sees its own GPU alone
-    from ray.tune.schedulers import ASHAScheduler
 
     def hand_on(place: int, report: Mapping[str, Any]) -> None:
-        on_step(report["trained"])
         if not report["problem"]:
-            on_tried(candidates[place], Tried(**report["tried"]))
+            on_step(report["trained"])
+            on_tried(climbing[place], Tried(**report["tried"]))
 
     def give_up(place: int) -> None:
         error = f"its worker died {ATTEMPTS} times"
-        on_tried(candidates[place], Tried(steps=0, error=error))
+        on_tried(climbing[place], Tried(steps=0, error=error))
 
-    milestones = tryout.settings.milestones
     tune_trainings(
         _climb,
-        {"tryout": tryout, "candidates": list(candidates)},
-        count=len(candidates),
+        {"tryout": tryout, "candidates": climbing, "rung": rung},
+        count=len(climbing),
         workers=workers,
         resources=resources,
         cluster=cluster,
         stop=stop,
-        last_saved=lambda place: tryout.last_saved(candidates[place]),
+        last_saved=lambda place: tryout.last_saved(climbing[place]),
         missing="no candidate of the short list has a worker",
         on_report=hand_on,
         on_death=give_up,
-        scheduler=ASHAScheduler(
-            time_attr="steps",
-            metric="accuracy",
-            mode="max",
-            grace_period=milestones[0],
-            max_t=milestones[-1],
-            reduction_factor=tryout.settings.reduction,
-        ),
     )
 
 
-def _climb(config: Mapping[str, Any], tryout: Tryout, candidates: Sequence[Architecture]) -> None:
-    """Train one candidate until Tune stops it; lives in a Ray worker."""
+def _climb(
+    config: Mapping[str, Any], tryout: Tryout, candidates: Sequence[Architecture], rung: int
+) -> None:
+    """Train one candidate; lives in a Ray worker."""
     from ray import tune
 
-    candidate, trained = candidates[config["place"]], 0
+    trained = 0
 
     def count(steps: int) -> None:
         nonlocal trained
         trained += steps
 
-    for rung in range(tryout.settings.rungs):
-        report: dict[str, Any] = {"accuracy": 0.0, "error": "", "problem": ""}
-        report["steps"] = tryout.settings.milestones[rung]
-        if not tryout.folder.is_dir():
-            told = f"{tryout.folder}: a machine of the cluster does not see it; all must, to train"
-            tune.report({**report, "problem": told, "trained": 0})
-            return
-        try:
-            tried = tryout.climb(candidate, rung, stop=StopRequest(), on_step=count)
-        except InputError as error:
-            tune.report({**report, "problem": str(error), "trained": 0})
-            return
-        report |= {"steps": tried.steps or 1, "error": tried.error, "trained": trained}
-        tune.report(report | {"accuracy": tried.accuracy or 0.0, "tried": asdict(tried)})
-        if tried.error:
-            return
-        trained = 0
+    if not tryout.folder.is_dir():
+        problem = f"{tryout.folder}: a machine of the cluster does not see it; all must, to train"
+        tune.report({"problem": problem, "error": ""})
+        return
+    candidate = candidates[config["place"]]
+    try:
+        tried = tryout.climb(candidate, rung, stop=StopRequest(), on_step=count)
+    except InputError as error:
+        tune.report({"problem": str(error), "error": ""})
+        return
+    tune.report({"tried": asdict(tried), "trained": trained, "error": tried.error, "problem": ""})

@@ -2,8 +2,8 @@
 
 Each candidate begins with the weights that it inherits. What a rung gives, weights and accuracy, is
 one file of the candidate's own, so that a process may be killed at any moment; within a rung its
-training has a state of its own, too. Here rungs are climbed in this process, one after the other;
-`nas.search.ray_tryout` has Ray Tune do it.
+training has a state of its own, too. `climb_here` has candidates climb a rung in this process, one
+after the other; `nas.search.ray_tryout` has Ray Tune do it, several at a time.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from nas.data import Data
 from nas.search.settings import TryoutSettings
+from nas.search.standing import standings
 from nas.search.trials import Tried
 from nas.training.accuracy import fit
 from nas.training.alone import Recipe, train_alone
@@ -53,6 +54,9 @@ OnStep = Callable[[int], None]
 
 OnTried = Callable[[Architecture, Tried], None]
 """Called when a candidate has come to the end of a rung, or has failed."""
+
+Climb = Callable[[Sequence[Architecture], int, OnTried], None]
+"""Has candidates climb a rung, each from the end of the one before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,13 +120,11 @@ class Tryout:
             Interrupted: If a stop was requested; the state was saved.
             InputError: If a file of the tryout is damaged.
         """
+        done = self.done(architecture, rung)
+        if done is not None:
+            return done
         path, steps = self._path(architecture), self.settings.milestones[rung]
-        known = self._known(architecture)
-        # Of this rung alone: that of another, left by a process killed at its end, is of no use.
-        state = path.with_name(f".{path.stem}.{steps}.state.safetensors")
-        if str(steps) in known.identity["fits"]:
-            state.unlink(missing_ok=True)
-            return self._tried(known, steps)
+        known, state = self._known(architecture), self._state(architecture, rung)
         network = Network(
             architecture,
             num_classes=self.data.num_classes,
@@ -163,6 +165,20 @@ class Tryout:
         )
         state.unlink(missing_ok=True)
         return Tried(steps=steps, accuracy=found.accuracy, loss=found.loss, images=len(self.labels))
+
+    def done(self, architecture: Architecture, rung: int) -> Tried | None:
+        """What a candidate had at the end of a rung, if it came there, in whatever process.
+
+        What a process that was killed there has left of the training is removed.
+
+        Raises:
+            InputError: If its file is damaged.
+        """
+        known, steps = self._known(architecture), self.settings.milestones[rung]
+        if str(steps) not in known.identity["fits"]:
+            return None
+        self._state(architecture, rung).unlink(missing_ok=True)
+        return self._tried(known, steps)
 
     def reached(self, architecture: Architecture) -> Tried:
         """The last rung that a candidate came to the end of, in whatever process: its weights'.
@@ -205,6 +221,11 @@ class Tryout:
     def _path(self, architecture: Architecture) -> Path:
         return self.folder / f"{architecture.hash}.safetensors"
 
+    def _state(self, architecture: Architecture, rung: int) -> Path:
+        """Where the training of a rung keeps its state: that of another rung is of no use to it."""
+        steps = self.settings.milestones[rung]
+        return self.folder / f".{architecture.hash}.{steps}.state.safetensors"
+
     def _recipe(self, rung: int) -> Recipe:
         milestones = (0, *self.settings.milestones)
         return Recipe(
@@ -222,36 +243,68 @@ class Tryout:
 
 
 def halve(
-    tryout: Tryout,
     candidates: Sequence[Architecture],
     *,
-    stop: StopRequest,
-    on_step: OnStep,
+    settings: TryoutSettings,
+    climb: Climb,
     on_tried: OnTried,
 ) -> None:
-    """Successive halving in this process: all climb a rung, the best of them the next.
+    """Successive halving: all climb a rung, those that stand first the next.
+
+    Who goes on is decided when all have come to the end of a rung, so it does not depend on how
+    many are trained at a time.
 
     Args:
-        tryout: Which they have entered.
-        candidates: Of equally accurate ones the earlier goes on.
-        stop: Looked at after every step.
-        on_step: See `OnStep`.
+        candidates: That have entered; of equals the earlier goes on.
+        settings: How many rungs there are, and how many go on.
+        climb: `climb_here`, or Ray's.
         on_tried: See `OnTried`.
 
     Raises:
         Interrupted: If a stop was requested; the same call goes on.
     """
     climbing = list(candidates)
-    for rung in range(tryout.settings.rungs):
-        accuracies: dict[str, float] = {}
-        for candidate in climbing:
-            tried = tryout.climb(candidate, rung, stop=stop, on_step=on_step)
+    for rung in range(settings.rungs):
+        reached: dict[str, Tried] = {}
+
+        def keep(
+            candidate: Architecture, tried: Tried, reached: dict[str, Tried] = reached
+        ) -> None:
             on_tried(candidate, tried)
-            if tried.accuracy is not None:
-                accuracies[candidate.hash] = tried.accuracy
-        survivors = [candidate for candidate in climbing if candidate.hash in accuracies]
-        survivors.sort(key=lambda candidate: -accuracies[candidate.hash])
-        climbing = survivors[: math.ceil(len(survivors) / tryout.settings.reduction)]
+            if not tried.error:
+                reached[candidate.hash] = tried
+
+        climb(climbing, rung, keep)
+        climbing = [candidate for candidate in climbing if candidate.hash in reached]
+        places = standings([reached[candidate.hash] for candidate in climbing])
+        going_on = math.ceil(len(climbing) / settings.reduction)
+        climbing = [c for c, place in zip(climbing, places, strict=True) if place <= going_on]
+
+
+def climb_here(
+    candidates: Sequence[Architecture],
+    rung: int,
+    on_tried: OnTried,
+    *,
+    tryout: Tryout,
+    stop: StopRequest,
+    on_step: OnStep,
+) -> None:
+    """Have candidates climb a rung in this process, one after the other.
+
+    Args:
+        candidates: See `Climb`.
+        rung: Its number, from 0.
+        on_tried: See `OnTried`.
+        tryout: Which the candidates have entered.
+        stop: Looked at after every step.
+        on_step: See `OnStep`.
+
+    Raises:
+        Interrupted: If a stop was requested; the same call goes on.
+    """
+    for candidate in candidates:
+        on_tried(candidate, tryout.climb(candidate, rung, stop=stop, on_step=on_step))
 
 
 def accuracies_by_rung(folder: Path) -> dict[str, dict[int, float]]:

@@ -48,7 +48,6 @@ def tune_trainings(
     missing: str,
     on_report: Callable[[int, Mapping[str, Any]], None],
     on_death: Callable[[int], None],
-    scheduler: Any = None,
 ) -> None:
     """Let Ray Tune call a function for each training, and end those that hang.
 
@@ -70,7 +69,6 @@ def tune_trainings(
         missing: What to say where no training has a worker.
         on_report: Called with the place of a training and what it reports.
         on_death: Called with the place of one whose workers died too often.
-        scheduler: Of Tune; by default all are trained to their ends.
 
     Raises:
         Interrupted: If a stop was requested.
@@ -136,9 +134,7 @@ def tune_trainings(
                     {"cpu": resources.num_cpus, "gpu": resources.num_gpus},
                 ),
                 param_space={"place": tune.grid_search(list(range(count)))},
-                tune_config=tune.TuneConfig(
-                    scheduler=scheduler, max_concurrent_trials=workers, reuse_actors=True
-                ),
+                tune_config=tune.TuneConfig(max_concurrent_trials=workers, reuse_actors=True),
                 run_config=tune.RunConfig(
                     storage_path=scratch,
                     name="trainings",

@@ -1,13 +1,14 @@
 """The fourth step of a run: training the short list alone before anything is chosen."""
 
 from collections.abc import Mapping
+from functools import partial
 
 from nas.runs.job import Job
-from nas.search.ray_tryout import halve_on_ray
+from nas.search.ray_tryout import climb_on_ray
 from nas.search.short_list import short_list
 from nas.search.study import finish_tryout, keep_tried, load_study, records, tried_out
 from nas.search.trials import Record, Tried
-from nas.search.tryout import Tryout, halve, planned_steps
+from nas.search.tryout import Climb, Tryout, climb_here, halve, planned_steps
 from nas.utilities.progress import LiveLine
 from search_space import Architecture
 from supernet import Store
@@ -59,20 +60,21 @@ def tryout(job: Job, store: Store) -> None:
                     f"{architecture.hash} leaves the short list: {tried.error}", style="yellow"
                 )
 
+        climb: Climb
         if job.execution.workers == 0:
-            halve(plan, architectures, stop=job.stop, on_step=show.trained, on_tried=keep)
+            climb = partial(climb_here, tryout=plan, stop=job.stop, on_step=show.trained)
         else:
-            halve_on_ray(
-                plan,
-                architectures,
+            climb = partial(
+                climb_on_ray,
+                tryout=plan,
                 workers=job.execution.workers,
                 threads=config.threads,
                 cluster=job.cluster,
                 stop=job.stop,
                 on_step=show.trained,
-                on_tried=keep,
             )
-    # With several workers a process that goes on may end a candidate earlier than the one before.
+        halve(architectures, settings=config.tryout, climb=climb, on_tried=keep)
+    # What went further on the list of fewer trials has weights, and an accuracy, of then.
     for architecture in architectures:
         if architecture.hash not in failed:
             keep_tried(study, architecture.hash, plan.reached(architecture))

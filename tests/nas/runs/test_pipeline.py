@@ -44,6 +44,7 @@ from nas.runs.latency_tables import LatencyMethods
 from nas.search.evaluation import Score
 from nas.search.settings import SearchSettings
 from nas.search.study import load_study, records
+from nas.search.trials import TRIED_COLUMNS
 from nas.training.accuracy import SubnetEvaluator
 from nas.training.supernet import states
 from nas.utilities.commands import typed
@@ -711,6 +712,11 @@ def test_a_tryout_that_is_killed_and_stopped_goes_on_where_it_was(
     assert trials["tried_steps"].max() == 9  # the first rung has one step
     assert folder.best.exists()
     assert not [name for name in files(folder.path) if "/." in name or ".tmp" in name]
+    if after != "0":  # the same goes on, and comes to the same, as in this process
+        here = shutil.copytree(killed_in_tryout, tmp_path / "here")
+        assert Fork(*TRYING_FOUR, "--out", here, "--workers", "0").finish().status == 0
+        columns = ["hash", *TRIED_COLUMNS]
+        assert trials[columns].equals(pd.read_csv(here / "trials.csv")[columns])
 
 
 def test_a_short_list_longer_than_what_is_evaluated_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import nas.utilities.ray_cluster
-from nas.search.ray_tryout import halve_on_ray
+from nas.search.ray_tryout import climb_on_ray
 from nas.search.settings import DEFAULT_TRYOUT
 from nas.search.trials import Tried
 from nas.utilities.errors import InputError
@@ -27,6 +27,9 @@ class Endless:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    def done(self, candidate: Architecture, rung: int) -> None:
+        return None
 
     def climb(self, candidate: Architecture, rung: int, **rest: object) -> Tried:
         (self.folder / "begun").touch()
@@ -60,19 +63,21 @@ def test_when_the_head_of_its_cluster_is_lost_a_tryout_ends_with_one_line(
     loss = threading.Thread(target=lose_it, daemon=True)
     loss.start()
     tryout: Any = Endless(tmp_path)
-    never = {"stop": StopRequest(), "on_step": print, "on_tried": print}
     try:
         with (
             RayCluster(machines.address) as cluster,
             pytest.raises(InputError, match=r"does not answer any more; the same command goes on"),
         ):
-            halve_on_ray(
-                tryout,
+            climb_on_ray(
                 [PRESETS["tiny"].sample(random.Random(5))],
+                0,
+                print,
+                tryout=tryout,
                 workers=1,
                 threads=1,
                 cluster=cluster,
-                **never,
+                stop=StopRequest(),
+                on_step=print,
             )
     finally:
         ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])

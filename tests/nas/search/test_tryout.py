@@ -3,6 +3,8 @@
 import os
 import random
 from argparse import Namespace
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import nas.search.tryout
 from nas.data import Data, load_data, materialise
 from nas.search.settings import TryoutSettings
 from nas.search.trials import Tried
-from nas.search.tryout import Tryout, halve, planned_steps
+from nas.search.tryout import OnTried, Tryout, climb_here, halve, planned_steps
 from nas.training.accuracy import fit
 from nas.utilities.errors import Diverged, InputError
 from nas.utilities.interrupt import Interrupted, StopRequest
@@ -64,26 +66,48 @@ def prepared(
 def run(tryout: Tryout, candidates: list[Architecture], stop: StopRequest | None = None) -> Any:
     told: list[tuple[str, Tried]] = []
     steps: list[int] = []
+    climb = partial(climb_here, tryout=tryout, stop=stop or StopRequest(), on_step=steps.append)
     halve(
-        tryout,
         candidates,
-        stop=stop or StopRequest(),
-        on_step=steps.append,
+        settings=tryout.settings,
+        climb=climb,
         on_tried=lambda candidate, tried: told.append((candidate.hash, tried)),
     )
     return told, sum(steps)
 
 
-def test_half_of_each_rung_climbs_the_next_and_is_the_better_half(
+def test_half_of_each_rung_climbs_the_next(
     tmp_path: Path, digits: Data, store: Store, candidates: list[Architecture]
 ) -> None:
     told, steps = run(prepared(tmp_path, digits, store, candidates), candidates)
-    rungs = {rung: {h: t.accuracy for h, t in told if t.steps == rung} for rung in (2, 4, 8)}
-    assert [len(reached) for reached in rungs.values()] == [4, 2, 1]
-    for before, after in ((2, 4), (4, 8)):
-        left = [a for h, a in rungs[before].items() if h not in rungs[after]]
-        assert min(rungs[before][h] for h in rungs[after]) >= max(left)
+    assert [[tried.steps for _, tried in told].count(rung) for rung in (2, 4, 8)] == [4, 2, 1]
     assert steps == planned_steps(SETTINGS, 4) == 4 * 2 + 2 * 2 + 1 * 4
+
+
+def test_who_goes_on_is_the_most_accurate_and_where_that_is_too_close_the_smallest_loss(
+    candidates: list[Architecture],
+) -> None:
+    rungs: list[dict[str, tuple[float, float]]] = [
+        {"0": (0.90, 0.31), "1": (0.88, 0.29), "2": (0.89, 0.30), "3": (0.70, 0.2)},
+        {"1": (0.95, 0.31), "2": (0.90, 0.1)},
+        {"1": (0.96, 0.20)},
+    ]
+    names = {candidate.hash: str(place) for place, candidate in enumerate(candidates)}
+    told: list[tuple[str, int]] = []
+
+    def climb(climbing: Sequence[Architecture], rung: int, on_tried: OnTried) -> None:
+        for candidate in climbing:
+            name = names[candidate.hash]
+            accuracy, loss = rungs[rung][name]
+            on_tried(candidate, Tried(steps=rung, accuracy=accuracy, loss=loss, images=100))
+
+    halve(
+        candidates,
+        settings=SETTINGS,
+        climb=climb,
+        on_tried=lambda candidate, tried: told.append((names[candidate.hash], tried.steps)),
+    )
+    assert told == [("0", 0), ("1", 0), ("2", 0), ("3", 0), ("1", 1), ("2", 1), ("1", 2)]
 
 
 def test_candidates_begin_with_what_they_inherit(
@@ -116,11 +140,11 @@ def test_a_tryout_that_is_stopped_anywhere_comes_to_the_same_end_and_trains_noth
 
         try:
             again.clear()
+            parts = prepared(tmp_path / "parts", digits, store, candidates, **changes)
             halve(
-                prepared(tmp_path / "parts", digits, store, candidates, **changes),
                 candidates,
-                stop=stop,
-                on_step=one,
+                settings=parts.settings,
+                climb=partial(climb_here, tryout=parts, stop=stop, on_step=one),
                 on_tried=lambda candidate, tried: again.append((candidate.hash, tried)),
             )
             break

@@ -18,7 +18,7 @@ import nas.search.ray_workers
 import nas.utilities.ray_cluster
 from nas.data import load_data, materialise
 from nas.search.evaluation import ATTEMPTS, EvaluationSetup, Score, evaluate
-from nas.search.ray_tryout import halve_on_ray
+from nas.search.ray_tryout import climb_on_ray
 from nas.search.ray_workers import RayWorkers
 from nas.search.settings import DEFAULT_TRYOUT
 from nas.search.workers import InProcess, Workers
@@ -424,10 +424,10 @@ def test_a_busy_cluster_is_waited_for_with_a_word_and_an_end_in_every_step(
         score_all(workers, CANDIDATES)
     workers.close()
     never = {"stop": StopRequest(), "cluster": busy}
-    listed = Namespace(settings=DEFAULT_TRYOUT, device="cpu")
+    listed: Any = Namespace(settings=DEFAULT_TRYOUT, device="cpu", done=lambda *at: None)
     with pytest.raises(InputError, match=given_up):
-        halve_on_ray(
-            listed, CANDIDATES, workers=2, threads=1, on_step=print, on_tried=print, **never
+        climb_on_ray(
+            CANDIDATES, 0, print, tryout=listed, workers=2, threads=1, on_step=print, **never
         )
     task = Namespace(state=tmp_path / "state", device="cpu")
     with pytest.raises(InputError, match=given_up):
