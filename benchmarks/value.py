@@ -39,30 +39,17 @@ from nas.data import materialise
 from nas.objectives.constrained_space import ConstrainedSpace
 from nas.objectives.limits import Limits
 from nas.search.settings import TryoutSettings
-from nas.search.tryout import Tryout
+from nas.search.tryout import FreshWeights, Tryout
 from nas.utilities.interrupt import StopRequest
 from nas.utilities.units import parse_macs
 from search_space import PRESETS, Architecture, SearchSpace, total_cost
 from search_space.designs import DESIGNS
-from supernet import Network
 
 BATCH = 16
 RUNGS = TryoutSettings(first_rung=40, reduction=3, rungs=4, lr=5e-4)
 """Of the rival: 40, 120, 360 and 1,080 steps of 16 images; the rate is our tryout's."""
 
 REPORTS = "reports.jsonl"
-
-
-class Fresh:
-    """Stands for a supernet from which nothing is inherited."""
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-
-    def extract(self, architecture: Architecture) -> Network:
-        """A network with weights of its own."""
-        torch.manual_seed(self._seed)
-        return Network(architecture, num_classes=10)
 
 
 def asha(options: argparse.Namespace) -> Architecture:
@@ -152,7 +139,7 @@ def _train(config: Mapping[str, Any], tryout: Tryout, space: SearchSpace, budget
     if macs > budget:
         report(-macs / budget, 1)
         return
-    tryout.enter(architecture, Fresh(tryout.seed))
+    tryout.enter(architecture, FreshWeights(10, tryout.seed))
     for rung, steps in enumerate(tryout.settings.milestones):
         tried = tryout.climb(architecture, rung, stop=StopRequest(), on_step=lambda _: None)
         report(tried.accuracy or 0.0, steps)

@@ -53,6 +53,7 @@ def search(
     trials: int | None = None,
     search_images: int | None = None,
     short_list: int | None = None,
+    finalists: int | None = None,
     sampler: str = "auto",
     strategy: str | None = None,
     seed: int | None = None,
@@ -108,6 +109,8 @@ def search(
         search_images: Images of the search split that each is evaluated on.
         short_list: Architectures that are tried by training them alone, from the weights that they
             inherit, before one is called best; 0 for none.
+        finalists: So many that stand first of these are trained from fresh weights, too, and ranked
+            by that; 0 for none. By default four in runs that are long enough.
         strategy: How the supernet is trained: `"blockwise"`, the default, `"sandwich"` or
             `"single-path"`.
         sampler: Who proposes: `"surrogate"`, `"nsga2"`, `"tpe"` or `"random"`; `"auto"` is that

@@ -46,12 +46,15 @@ def _front(options: argparse.Namespace) -> None:
     costs = [o for o in answer.objectives if o.name != ACCURACY.name]
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     heads = [f"ms on {o.device}" if o.device else o.label for o in costs]
-    for head in ("trial", "alone", "steps", "inherited", *heads, "front"):
+    final = answer.rows["scratch"].notna().any()
+    scratch = ("scratch",) if final else ()
+    for head in ("trial", *scratch, "alone", "steps", "inherited", *heads, "front"):
         table.add_column(head, justify="right")
     for _, row in answer.rows.iterrows():
         tried = not math.isnan(row["tried"])
         table.add_row(
             str(row["number"]),
+            *(("" if math.isnan(row["scratch"]) else percent(row["scratch"]),) if final else ()),
             percent(row["tried"]) if tried else "",
             f"{int(row['tried_steps']):,}" if tried else "",
             percent(row["accuracy"]),

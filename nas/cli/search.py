@@ -22,7 +22,7 @@ from nas.cli.arguments import (
     whole,
 )
 from nas.search.samplers import AUTO, BEST, SAMPLERS
-from nas.search.settings import DEFAULT_SEARCH
+from nas.search.settings import DEFAULT_SEARCH, DEFAULT_TRYOUT, FINALISTS
 from nas.training.strategies import DEFAULT_STRATEGY, STRATEGIES
 from nas.utilities.bounds import LARGEST, MOST_TRIALS
 from search_space import PRESETS
@@ -134,6 +134,15 @@ def add(commands: Commands) -> None:
         metavar="K",
         help="so many architectures are trained alone, from the weights that they inherit, before "
         "one is called best; 0 lets the inherited accuracies choose",
+    )
+    effort.add_argument(
+        "--finalists",
+        type=whole(0, MOST_TRIALS),
+        metavar="K",
+        help="the K first of the short list are trained from fresh weights, too, for "
+        f"{DEFAULT_TRYOUT.final_steps} steps at most, and ranked by that; 0 for none. By default "
+        f"{FINALISTS} in runs of {FINALISTS * DEFAULT_TRYOUT.final_steps // 2:,} steps or more, "
+        "but none with --init",
     )
     effort.add_argument(
         "--sampler",

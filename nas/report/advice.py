@@ -154,7 +154,11 @@ def retrain(chosen: pd.DataFrame, run: RunSummary, folder: Path) -> Advice:
     """
     why, top = "train the best architectures alone", 3
     if run.short_list:
-        accuracies = [float(a) for a in ranked_front(chosen, run.objectives)["accuracy"]]
+        ranked = ranked_front(chosen, run.objectives)
+        if run.finalists and not math.isnan(ranked["scratch"].iloc[0]):
+            accuracies = [float(a) for a in ranked["scratch"].dropna()]
+        else:
+            accuracies = [float(a) for a in ranked["accuracy"]]
         errors = [accuracy_error(accuracy, run.search_images) for accuracy in accuracies]
         tied = sum(
             accuracies[0] - accuracy <= math.hypot(errors[0], error)

@@ -130,9 +130,15 @@ def _weights(trial: Mapping[Any, Any], run: RunSummary) -> str:
     inherited = f"inherited from the supernet ({run.supernet_steps:,} steps{trained})"
     if math.isnan(trial["tried"]):
         return f"The weights are {inherited} and were **not retrained**."
-    return (
+    told = (
         f"The weights were {inherited} and then trained alone for {int(trial['tried_steps']):,} "
         f"steps; inherited, they gave {percent(trial['inherited'])}."
+    )
+    if math.isnan(trial["scratch"]):
+        return told
+    return (
+        f"{told} Other weights, fresh ones, gave {percent(trial['scratch'])} after "
+        f"{int(trial['scratch_steps']):,} steps; by that it was ranked."
     )
 
 

@@ -195,6 +195,11 @@ def _result(trials: pd.DataFrame, run: RunSummary) -> str:
     tried = not math.isnan(row["tried"])
     right = percent(row["tried"] if tried else row["accuracy"])
     how = f" after {int(row['tried_steps']):,} steps of training alone" if tried else ""
+    if not math.isnan(row["scratch"]):
+        how += (
+            f" ({percent(row['scratch'])} after {int(row['scratch_steps']):,} from fresh weights, "
+            "by which it was chosen)"
+        )
     costs = ", ".join(f"<b>{html.escape(o.named_amount(row[o.name]))}</b>" for o in run.costs)
     lead = (
         f"The best architecture is right on <b>{right}</b> of the search split{how} and costs "
@@ -371,7 +376,8 @@ def _asked(run: RunSummary) -> str:
     spent = f"{run.supernet_steps:,} steps in {format_seconds(run.supernet_seconds)}"
     if run.supernet_run:
         spent += f", trained by {run.supernet_run}"
-    listed = f"{run.short_list} trained alone in {format_seconds(run.tryout_seconds)}"
+    final = f", {run.finalists} of them also from fresh weights," if run.finalists else ""
+    listed = f"{run.short_list} trained alone{final} in {format_seconds(run.tryout_seconds)}"
     rows = {
         "data": f"{run.data}, {run.num_classes} classes",
         "space": f"{run.space}: {_large(run.space_size)} architectures, {', '.join(spans)}",

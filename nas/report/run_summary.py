@@ -52,7 +52,8 @@ class RunSummary:
 
     `limits` holds every limit by the name of its objective, `reachable` the least and the most of
     each closed form in the space. `trials` is how many evaluations were asked for; a run that did
-    not tell has 0. `short_list` is how many architectures were tried by training them alone.
+    not tell has 0. `short_list` is how many architectures were tried by training them alone,
+    `finalists` how many of these were trained from fresh weights, too.
     `supernet_run` is the folder of the run that trained the supernet, where it is another.
     `search_images` is the number of images of the search split, `latency` says of each device with
     a limit how its latency was found, `notes` what else a reader must know, one sentence each.
@@ -77,6 +78,7 @@ class RunSummary:
     trials: Count = 0
     search_seconds: Amount
     short_list: Count = 0
+    finalists: Count = 0
     tryout_seconds: Amount = 0.0
     latency: Mapping[str, LatencySummary] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -160,18 +162,28 @@ class RunSummary:
         )
         if not self.short_list:
             return f"{images}, weights inherited from the supernet, not retrained"
-        return (
+        told = (
             f"{images}: inherited with the supernet's weights; alone after so many steps of "
             "training by itself, from those weights, which the short list had"
         )
+        if self.finalists:
+            told += (
+                "; scratch after a short training from fresh weights, which those had that "
+                "stood first then: they are ranked by it"
+            )
+        return told
 
     @property
     def accuracy_labels(self) -> tuple[str, ...]:
         """What there is to be known of a trial's accuracy.
 
-        What was inherited and, with a short list, what training alone gave in how many steps.
+        What was inherited and, with a short list, what training alone gave in how many steps; with
+        a final also what a training from fresh weights gave.
         """
-        return ("alone", "steps alone", "inherited") if self.short_list else ("accuracy",)
+        if not self.short_list:
+            return ("accuracy",)
+        final = ("scratch",) if self.finalists else ()
+        return (*final, "alone", "steps alone", "inherited")
 
     def accuracies(self, row: pd.Series | Mapping[str, Any]) -> dict[str, str]:
         """What is known of a trial's accuracy, by the labels `accuracy_labels`.
@@ -184,7 +196,12 @@ class RunSummary:
         alone, steps = "not tried", ""
         if not math.isnan(row["tried"]):
             alone, steps = self.accuracy_with_error(row["tried"]), f"{int(row['tried_steps']):,}"
-        return {"alone": alone, "steps alone": steps, "inherited": inherited}
+        known = {"alone": alone, "steps alone": steps, "inherited": inherited}
+        if not self.finalists:
+            return known
+        missing = math.isnan(row["scratch"])
+        scratch = "" if missing else self.accuracy_with_error(row["scratch"])
+        return {"scratch": scratch, **known}
 
     def warning(self, trials: pd.DataFrame) -> str:
         """What a reader must know before all else: that nothing was learned. Empty if not so."""

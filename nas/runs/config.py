@@ -48,7 +48,7 @@ def _added_objectives(limits: dict[str, Positive]) -> dict[str, Positive]:
 AddedLimits = Annotated[dict[str, Positive], AfterValidator(_added_objectives)]
 
 
-EXTENDABLE = ("trials", "short_list")
+EXTENDABLE = ("trials", "short_list", "finalists")
 """The fields of `RunConfig` that may grow in a run that exists: it then goes on, in its folder. So
 they don't tell runs apart."""
 
@@ -85,6 +85,8 @@ class RunConfig(SupernetTraining):
         threads: CPU threads of one evaluation; scores may depend on it in the last digit.
         short_list: Architectures that are tried by training them alone before one is chosen; 0 for
             none.
+        finalists: So many that stand first of these are then trained from fresh weights, too; 0 for
+            none.
         tryout: How they are trained.
         search: When the driver of the search steps in, and when it gives up.
         draws: How far a look for an architecture within the limits goes.
@@ -111,6 +113,7 @@ class RunConfig(SupernetTraining):
     search_images: PositiveCount
     threads: Processes = 1
     short_list: ShortList = 0
+    finalists: ShortList = 0
     tryout: TryoutSettings = DEFAULT_TRYOUT
     search: SearchSettings = DEFAULT_SEARCH
     draws: DrawSettings = DEFAULT_DRAWS

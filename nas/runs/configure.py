@@ -38,7 +38,7 @@ from nas.runs.memory import check_run
 from nas.runs.reuse import TrainedSupernet
 from nas.runs.run import Run
 from nas.search.samplers import AUTO, BEST
-from nas.search.settings import DEFAULT_TRYOUT
+from nas.search.settings import DEFAULT_TRYOUT, FINALISTS, TryoutSettings
 from nas.training.distillation import check_places
 from nas.training.given_teacher import GivenTeacher, given_teacher, named
 from nas.training.strategies import DEFAULT_STRATEGY
@@ -126,6 +126,7 @@ def configure_training(
     trials: int | None = None,
     search_images: int | None = None,
     short_list: int | None = None,
+    finalists: int | None = None,
     sampler: str = AUTO,
     strategy: str = DEFAULT_STRATEGY.name,
     seed: int = 0,
@@ -162,6 +163,8 @@ def configure_training(
         trials: Architectures to evaluate.
         search_images: Images of the search split that each is evaluated on.
         short_list: Architectures that are tried by training them alone; 0 for none.
+        finalists: So many of them, those first, are trained from fresh weights, too; 0 for none,
+            which is the default of short runs and of those with `init`.
         sampler: One of `nas.search.samplers.SAMPLERS`, or `AUTO` for that which measures best.
         strategy: One of `nas.training.strategies.STRATEGIES`.
         seed: Of everything random.
@@ -224,6 +227,17 @@ def configure_training(
         short_list = min(effort.short_list, trials)
     if short_list > trials:
         raise InputError(f"`short_list` {short_list} is longer than what is evaluated: {trials}")
+    if finalists is None:
+        # A final takes half of a run's training at most: the rungs have as many steps as the
+        # supernet. What begins with pretrained weights is not made to be trained from fresh ones.
+        long_enough = FINALISTS * DEFAULT_TRYOUT.final_steps <= 2 * steps
+        finalists = min(FINALISTS, short_list) if long_enough and pretrained is None else 0
+    if finalists > short_list:
+        raise InputError(f"`finalists` {finalists} are more than the short list has: {short_list}")
+    tryout = TryoutSettings(
+        first_rung=max(1, round(FIRST_RUNG * steps)),
+        lr=DEFAULT_TRYOUT.lr * math.sqrt(batch_size / BATCH),
+    )
     config = checked_config(
         **limit_fields(limited),
         latency_ms=limits_ms,
@@ -245,10 +259,10 @@ def configure_training(
         strategy=strategy,
         trials=trials,
         short_list=short_list,
-        tryout={
-            "first_rung": max(1, round(FIRST_RUNG * steps)),
-            "lr": DEFAULT_TRYOUT.lr * math.sqrt(batch_size / BATCH),
-        },
+        finalists=finalists,
+        tryout=tryout.model_copy(
+            update={"final_steps": min(tryout.final_steps, tryout.milestones[-1])}
+        ),
         search_images=effort.search_images if search_images is None else search_images,
         threads=threads,
         **named(given),

@@ -73,6 +73,7 @@ def expected_time(job: Job) -> str:
     )
     searching = config.trials * EVALUATION * passing * len(job.labels) / len(labels) / workers
     steps = planned_steps(config.tryout, min(config.short_list, config.trials))
+    steps += planned_steps(config.tryout.final, config.finalists)
     trying = steps * max(loaded, TRYOUT * stepping + taught + beside) / workers if steps else 0.0
     parts = {"training": training, "search": searching, "short list": trying}
     told = ", ".join(f"{name} {format_seconds(seconds)}" for name, seconds in parts.items())

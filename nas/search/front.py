@@ -9,7 +9,7 @@ import numpy as np
 
 from nas.objectives.objective import ACCURACY, Objective
 from nas.search.standing import standings
-from nas.search.trials import Tried
+from nas.search.trials import SCRATCH_COLUMNS, TRIED_COLUMNS, Tried
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,8 +32,9 @@ def judged(trials: pd.DataFrame) -> pd.DataFrame:
     what training gave: what the others would reach is not known. `inherited` is what the supernet's
     weights gave. Without a short list the two are equal.
 
-    `standing` is the place of each, 1 for the best: of tried ones as in `standings`, else by
-    accuracy.
+    `standing` is the place of each, 1 for the best: first those that were in the final, by what
+    training from fresh weights gave, then the others that were tried, by that, both as in
+    `standings`. Without a short list it is by accuracy.
     """
     rows = evaluated(trials)
     rows = rows.assign(inherited=rows["accuracy"])
@@ -41,7 +42,11 @@ def judged(trials: pd.DataFrame) -> pd.DataFrame:
     if len(tried):
         rows = tried.assign(accuracy=tried["tried"])
     if len(tried) and rows["tried_loss"].notna().all():
-        return rows.assign(standing=rows.index.map(_tried_standing(rows)))
+        final, others = rows[rows["scratch"].notna()], rows[rows["scratch"].isna()]
+        places = _standings(final, SCRATCH_COLUMNS)
+        behind = _standings(others, TRIED_COLUMNS)
+        places |= {index: len(places) + place for index, place in behind.items()}
+        return rows.assign(standing=rows.index.map(places))
     return rows.assign(standing=rows["accuracy"].rank(method="min", ascending=False).astype(int))
 
 
@@ -122,13 +127,19 @@ def _in_order(rows: pd.DataFrame, objectives: Sequence[Objective]) -> pd.DataFra
     return rows.sort_values([accurate, *costs, "number"], ascending=[*rising, True])
 
 
-def _tried_standing(rows: pd.DataFrame) -> dict[Any, int]:
-    """The standing of rows that were tried, by their index; see `judged`."""
+def _standings(rows: pd.DataFrame, columns: Sequence[str]) -> dict[Any, int]:
+    """The standing of rows that were tried, by their index.
+
+    Args:
+        rows: Of which it is.
+        columns: That say what training gave: accuracy, steps, loss.
+    """
     rows = rows.sort_values(["macs", "number"])
-    columns = rows[["tried_steps", "accuracy", "tried_loss", "tried_images"]]
     tried = [
         Tried(steps=int(steps), accuracy=accuracy, loss=loss, images=int(images))
-        for steps, accuracy, loss, images in columns.itertuples(index=False)
+        for accuracy, steps, loss, images in rows[[*columns[:3], "tried_images"]].itertuples(
+            index=False
+        )
     ]
     return dict(zip(rows.index, standings(tried), strict=True))
 

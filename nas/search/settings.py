@@ -41,6 +41,9 @@ class TryoutSettings(BaseModel):
         reduction: Of so many candidates one reaches the next rung, at whose end it was trained for
             so many times as many steps.
         rungs: How many rungs there are.
+        final_steps: Training steps of the final, in which the first of the list begin with fresh
+            weights. What 800 in batches of 16 tell is in docs/research.md; a run has no more of
+            them than of the last rung.
         lr: Peak learning rate; a run has it in proportion to the root of its batches, and this for
             batches of 64.
         drop_path: Stochastic depth of the last block.
@@ -51,6 +54,7 @@ class TryoutSettings(BaseModel):
     first_rung: Steps = 60
     reduction: Annotated[int, Field(ge=2, le=100)] = 3
     rungs: Annotated[int, Field(ge=1, le=10)] = 3
+    final_steps: Steps = 800
     lr: Rate = 1e-3
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.05
 
@@ -59,6 +63,15 @@ class TryoutSettings(BaseModel):
         """Steps that a candidate was trained for at the end of each rung."""
         return tuple(self.first_rung * self.reduction**rung for rung in range(self.rungs))
 
+    @property
+    def final(self) -> "TryoutSettings":
+        """Those of the final: a single rung."""
+        return self.model_copy(update={"first_rung": self.final_steps, "rungs": 1})
+
+
+FINALISTS = 4
+"""Architectures in the final where a run is long enough for one: of the default list as many as
+come to the second rung."""
 
 DEFAULT_TRYOUT = TryoutSettings()
 """The settings of a tryout for which no others are given."""

@@ -27,6 +27,7 @@ from pydantic import TypeAdapter, ValidationError
 from nas.objectives.constrained_space import ConstrainedSpace
 from nas.search.samplers import SAMPLERS
 from nas.search.trials import MeasuredLatency, Record, Tried
+from nas.utilities.bounds import Count
 from nas.utilities.errors import InputError
 from nas.utilities.files import replacing
 from search_space import Architecture
@@ -37,17 +38,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_TRIED_OUT = "short list"
-_APART = ("measured", "tried")
+_TRIED_OUT, _FINALISTS = "short list", "finalists"
+_APART = ("measured", "tried", "scratch")
 """Fields of a record that become known after the trial was decided."""
 
 _RECORD, _SOURCE, _MEASURED, _TRIED = "record", "source", "measured", "tried"
+_SCRATCH = "scratch"
 
 _CREATE_TRIAL = 4
 """The operation of an entry that creates the next trial, as Optuna numbers them."""
 
 _record, _measured, _tried = TypeAdapter(Record), TypeAdapter(MeasuredLatency), TypeAdapter(Tried)
-_hashes = TypeAdapter(list[str])
+_hashes, _count = TypeAdapter(list[str]), TypeAdapter(Count)
 
 
 def open_study(
@@ -212,14 +214,35 @@ def keep_tried(study: optuna.Study, architecture: str, tried: Tried) -> None:
     study.set_user_attr(f"{_TRIED} {architecture}", asdict(tried))
 
 
-def finish_tryout(study: optuna.Study, architectures: Sequence[str]) -> None:
-    """Keep that the tryout of a short list, given by its hashes, is over."""
+def keep_scratch(study: optuna.Study, architecture: str, tried: Tried) -> None:
+    """Keep what training from fresh weights gave, likewise."""
+    study.set_user_attr(f"{_SCRATCH} {architecture}", asdict(tried))
+
+
+def finish_tryout(study: optuna.Study, architectures: Sequence[str], finalists: int) -> None:
+    """Keep that the tryout of a short list, given by its hashes, is over.
+
+    Args:
+        study: Of the run.
+        architectures: The short list.
+        finalists: How many of them were wanted for the final.
+    """
+    study.set_user_attr(_FINALISTS, finalists)
     study.set_user_attr(_TRIED_OUT, list(architectures))
 
 
-def tried_out(study: optuna.Study) -> list[str]:
+def tried_out(study: optuna.Study, architectures: Sequence[str], finalists: int) -> bool:
+    """Whether that is the tryout that is over."""
+    return (_listed(study), _finalists(study)) == (list(architectures), finalists)
+
+
+def _listed(study: optuna.Study) -> list[str]:
     """The hashes of the short list whose tryout is over; none if there is no such."""
     return _hashes.validate_python(study.user_attrs.get(_TRIED_OUT, []))
+
+
+def _finalists(study: optuna.Study) -> int:
+    return _count.validate_python(study.user_attrs.get(_FINALISTS, 0))
 
 
 def records(study: optuna.Study) -> dict[int, Record]:
@@ -229,6 +252,7 @@ def records(study: optuna.Study) -> dict[int, Record]:
     """
     measured: dict[str, dict[str, MeasuredLatency]] = {}
     tried: dict[str, Tried] = {}
+    scratch: dict[str, Tried] = {}
     for name, value in study.user_attrs.items():
         kind, _, rest = name.partition(" ")
         if kind == _MEASURED:
@@ -237,10 +261,14 @@ def records(study: optuna.Study) -> dict[int, Record]:
             measured.setdefault(architecture, {})[objective] = latency
         elif kind == _TRIED:
             tried[rest] = _tried.validate_python(value)
+        elif kind == _SCRATCH:
+            scratch[rest] = _tried.validate_python(value)
     found = {t.number: record_of(t) for t in study.get_trials(deepcopy=False)}
     return {
         number: replace(
-            _with_measured(record, measured.get(record.hash, {})), tried=tried.get(record.hash)
+            _with_measured(record, measured.get(record.hash, {})),
+            tried=tried.get(record.hash),
+            scratch=scratch.get(record.hash),
         )
         for number, record in found.items()
         if record is not None
@@ -373,7 +401,8 @@ def _check(journal: Path, study: optuna.Study) -> None:
     try:
         known = {record.hash for record in records(study).values()}
         apart = (name.split(" ") for name in study.user_attrs if name != _TRIED_OUT)
-        unknown = {*tried_out(study), *(parts[1] for parts in apart if len(parts) > 1)} - known
+        _finalists(study)
+        unknown = {*_listed(study), *(parts[1] for parts in apart if len(parts) > 1)} - known
     except ValidationError as error:
         raise _damaged(journal, first_error(error)) from None
     if unknown:

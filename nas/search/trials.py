@@ -32,7 +32,19 @@ TRIED_COLUMNS = ("tried", "tried_steps", "tried_loss", "tried_images")
 architecture was on the short list and its training did not fail; the mean cross-entropy beside it,
 in nats; and on how many images of the search split both were measured."""
 
-LAST_COLUMNS = (*TRIED_COLUMNS, "source", "seconds", "violation", "failure", "summary")
+SCRATCH_COLUMNS = ("scratch", "scratch_steps", "scratch_loss")
+"""Likewise what training from fresh weights gave, on the same images, where the architecture was
+one of the first of the short list."""
+
+LAST_COLUMNS = (
+    *TRIED_COLUMNS,
+    *SCRATCH_COLUMNS,
+    "source",
+    "seconds",
+    "violation",
+    "failure",
+    "summary",
+)
 """Columns behind those of the objectives.
 
 `source` is one of `UNNAMED_SOURCES`, smallest, largest, middle or a published design's name;
@@ -65,7 +77,7 @@ class Tried:
     """What became of an architecture of the short list that was trained alone.
 
     Attributes:
-        steps: That it was trained for, from the weights that it inherited.
+        steps: That it was trained for.
         accuracy: On the search split then, 0 to 1; None where training failed.
         loss: Mean cross-entropy on the same images, in nats; None likewise.
         images: How many these were; None likewise.
@@ -94,7 +106,9 @@ class Record:
         predicted: Each latency that has a limit, as predicted, by its objective's name.
         excess: By how much each limit is exceeded, relative to it; not positive where it is met.
         measured: Latencies that were measured, likewise; in the journal they stand apart.
-        tried: What training alone gave, where it was on the short list; stands apart likewise.
+        tried: What training alone gave, from the inherited weights, where it was on the short list;
+            stands apart likewise.
+        scratch: What training from fresh weights gave, where it was in the final; likewise.
         seconds: That its evaluation took; 0 where there was none.
         error: Why the evaluation failed, as in `nas.search.evaluation.Score`.
     """
@@ -109,6 +123,7 @@ class Record:
     excess: dict[str, Number]
     measured: dict[str, MeasuredLatency] = field(default_factory=dict)
     tried: Tried | None = None
+    scratch: Tried | None = None
     seconds: Number = 0.0
     error: str = ""
 
@@ -139,7 +154,8 @@ class Record:
     @property
     def failure(self) -> str:
         """Why its evaluation, or its training alone, failed; in one line, empty if neither did."""
-        error = self.error or (self.tried.error if self.tried else "")
+        alone = [tried.error for tried in (self.tried, self.scratch) if tried and tried.error]
+        error = self.error or next(iter(alone), "")
         return error.strip().rpartition("\n")[-1]
 
 
@@ -171,7 +187,8 @@ def trials_table(records: Mapping[int, Record], objectives: Sequence[Objective])
             "hash": record.hash,
             "state": record.state,
             **{k: v for o in objectives for k, v in _cells(record, o).items()},
-            **_tried_cells(record.tried),
+            **_tried_cells(TRIED_COLUMNS, record.tried),
+            **_tried_cells(SCRATCH_COLUMNS, record.scratch),
             "source": record.source,
             "seconds": round(record.seconds, 3),
             "violation": record.violation,
@@ -183,7 +200,7 @@ def trials_table(records: Mapping[int, Record], objectives: Sequence[Objective])
     table = pd.DataFrame(rows, columns=trial_columns(objectives))
     # Closed forms keep their kind: whole numbers stay whole. Of the others, some may be missing.
     others = [column for o in objectives if o.value is None for column in o.columns]
-    others += TRIED_COLUMNS
+    others += [*TRIED_COLUMNS, *SCRATCH_COLUMNS]
     table[others] = table[others].astype(float)
     return table
 
@@ -193,12 +210,17 @@ def tried_alone(known: Iterable[Record]) -> int:
     return len({r.hash for r in known if r.tried is not None and r.tried.accuracy is not None})
 
 
-def _tried_cells(tried: Tried | None) -> dict[str, float | None]:
+def from_scratch(known: Iterable[Record]) -> int:
+    """How many architectures training from fresh weights gave an accuracy."""
+    return len({r.hash for r in known if r.scratch is not None and r.scratch.accuracy is not None})
+
+
+def _tried_cells(columns: Sequence[str], tried: Tried | None) -> dict[str, float | None]:
     """What a trial's row says of training alone, by column."""
     if tried is None:
-        return dict.fromkeys(TRIED_COLUMNS)
+        return dict.fromkeys(columns)
     values = (tried.accuracy, tried.steps, tried.loss, tried.images)
-    return dict(zip(TRIED_COLUMNS, values, strict=True))
+    return dict(zip(columns, values, strict=False))  # one has no column for the images
 
 
 def _cells(record: Record, objective: Objective) -> dict[str, float | None]:

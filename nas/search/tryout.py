@@ -1,6 +1,7 @@
 """The tryout: the short list trained alone, by successive halving, before anything is chosen.
 
-Each candidate begins with the weights that it inherits. What a rung gives, weights and accuracy, is
+Each candidate begins with the weights that it inherits. The first of them are then trained from
+fresh weights, too, in a final of a single rung. What a rung gives, weights and accuracy, is
 one file of the candidate's own, so that a process may be killed at any moment; within a rung its
 training has a state of its own, too. `climb_here` has candidates climb a rung in this process, one
 after the other; `nas.search.ray_tryout` has Ray Tune do it, several at a time.
@@ -12,10 +13,11 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor
 
@@ -24,7 +26,7 @@ from nas.search.settings import TryoutSettings
 from nas.search.standing import standings
 from nas.search.trials import Tried
 from nas.training.accuracy import fit
-from nas.training.alone import Recipe, train_alone
+from nas.training.alone import SCRATCH, SUPERNET, Recipe, train_alone
 from nas.training.checkpoint import (
     Checkpoint,
     check_fits,
@@ -38,6 +40,7 @@ from nas.training.strategies.strategy import Share
 from nas.utilities.bounds import Amount
 from nas.utilities.errors import Diverged
 from nas.utilities.interrupt import StopRequest
+from nas.utilities.seeding import preserved_global_generators
 from search_space import Architecture
 from search_space.architecture import first_error
 from supernet import Network, Store
@@ -59,6 +62,25 @@ Climb = Callable[[Sequence[Architecture], int, OnTried], None]
 """Has candidates climb a rung, each from the end of the one before."""
 
 
+@dataclass(frozen=True)
+class FreshWeights:
+    """Stands in the place of a supernet from which nothing is inherited.
+
+    Attributes:
+        num_classes: Outputs of a classifier.
+        seed: Of the weights.
+    """
+
+    num_classes: int
+    seed: int
+
+    def extract(self, architecture: Architecture) -> Network:
+        """A network with weights of its own."""
+        with preserved_global_generators():
+            torch.manual_seed(self.seed)
+            return Network(architecture, num_classes=self.num_classes)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tryout:
     """All that a process needs to train candidates.
@@ -66,6 +88,7 @@ class Tryout:
     Attributes:
         folder: Where what rungs give is kept.
         settings: How long the rungs are, and how they train.
+        start: From what weights, as in a `Recipe`.
         data: To train on.
         images: Of the search split, uint8 (N, 3, S, S).
         labels: Likewise, int64 (N,).
@@ -79,6 +102,7 @@ class Tryout:
 
     folder: Path
     settings: TryoutSettings
+    start: str = SUPERNET
     data: Data
     images: Tensor
     labels: Tensor
@@ -89,12 +113,18 @@ class Tryout:
     teacher: GivenTeacher | None = None
     loader_workers: int = 0
 
-    def enter(self, architecture: Architecture, store: Store) -> None:
-        """Let a candidate begin with the weights that it inherits, unless it has begun."""
+    @property
+    def final(self) -> Tryout:
+        """What the final works with: the same, but from fresh weights, in a folder of its own."""
+        folder = self.folder / "scratch"
+        return replace(self, folder=folder, settings=self.settings.final, start=SCRATCH)
+
+    def enter(self, architecture: Architecture, weights: Store | FreshWeights) -> None:
+        """Let a candidate begin with the weights that it is given, unless it has begun."""
         path = self._path(architecture)
         if not self.has_begun(architecture):
-            weights = store.extract(architecture).cpu().state_dict()
-            save_checkpoint(path, step=0, identity={"fits": {}}, tensors=weights)
+            given = weights.extract(architecture).cpu().state_dict()
+            save_checkpoint(path, step=0, identity={"fits": {}}, tensors=given)
 
     def has_begun(self, architecture: Architecture) -> bool:
         """Whether a candidate has entered, in whatever process."""
@@ -229,7 +259,7 @@ class Tryout:
     def _recipe(self, rung: int) -> Recipe:
         milestones = (0, *self.settings.milestones)
         return Recipe(
-            start="supernet",
+            start=self.start,
             steps=milestones[rung + 1] - milestones[rung],
             batch_size=self.batch_size,
             lr=self.settings.lr,
@@ -330,6 +360,18 @@ def _fits(path: Path, identity: Mapping[str, Any]) -> dict[str, tuple[float, flo
         return _FITS.validate_python(identity.get("fits"))
     except ValidationError as error:
         raise unusable(path, first_error(error)) from None
+
+
+def finalists(reached: Mapping[str, Tried], count: int) -> list[str]:
+    """Who comes to the final: so many that stand first, if there is more than one.
+
+    Args:
+        reached: What each candidate that did not fail has reached, by its hash.
+        count: How many are wanted.
+    """
+    places = standings(list(reached.values()))
+    first = [name for name, place in zip(reached, places, strict=True) if place <= count]
+    return first if len(first) > 1 else []
 
 
 def planned_steps(settings: TryoutSettings, candidates: int) -> int:

@@ -15,7 +15,7 @@ from nas.runs.reuse import Origin
 from nas.runs.steps.tryout import tryout_of
 from nas.search.front import judged, ranked_front
 from nas.search.study import load_study, records
-from nas.search.trials import Record, trials_table, tried_alone
+from nas.search.trials import Record, from_scratch, trials_table, tried_alone
 from search_space import Architecture
 from supernet import Network, Store
 
@@ -47,6 +47,7 @@ def summarise(
         search_seconds=job.clock.seconds("search_seconds"),
         # Those of a list before more trials made it another stay tried.
         short_list=tried_alone(known),
+        finalists=from_scratch(known),
         tryout_seconds=job.clock.seconds("tryout_seconds"),
         latency={
             device: LatencySummary(

@@ -94,7 +94,8 @@ def _bytes_written(job: Job, weights: int) -> int:
     # A state of training has the weights and two moments of each; the old is there until the new
     # is whole. Exported networks are the listed ones at most.
     state = 2 * (3 * _FLOAT)
-    networks = job.config.short_list * (state + 2 * _FLOAT) * network
+    listed, finalists = job.config.short_list, job.config.finalists
+    networks = (listed * (state + 2 * _FLOAT) + finalists * (state + _FLOAT)) * network
     return max(0, (state + _FLOAT) * weights + networks - there)
 
 

@@ -1,14 +1,29 @@
 """The fourth step of a run: training the short list alone before anything is chosen."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from nas.runs.job import Job
 from nas.search.ray_tryout import climb_on_ray
 from nas.search.short_list import short_list
-from nas.search.study import finish_tryout, keep_tried, load_study, records, tried_out
+from nas.search.study import (
+    finish_tryout,
+    keep_scratch,
+    keep_tried,
+    load_study,
+    records,
+    tried_out,
+)
 from nas.search.trials import Record, Tried
-from nas.search.tryout import Climb, Tryout, climb_here, halve, planned_steps
+from nas.search.tryout import (
+    Climb,
+    FreshWeights,
+    Tryout,
+    climb_here,
+    finalists,
+    halve,
+    planned_steps,
+)
 from nas.utilities.progress import LiveLine
 from search_space import Architecture
 from supernet import Store
@@ -23,7 +38,8 @@ def listed(job: Job, known: Mapping[int, Record]) -> list[Record]:
 def tryout(job: Job, store: Store) -> None:
     """Train the short list alone, unless that is done or the user wants none.
 
-    What was on the list of fewer trials goes on from where it was.
+    What was on the list of fewer trials goes on from where it was. Those that stand first in the
+    end are trained from fresh weights, too.
     """
     config = job.config
     if not config.short_list:
@@ -35,29 +51,71 @@ def tryout(job: Job, store: Store) -> None:
         return
     architectures = [Architecture.model_validate(record.architecture) for record in candidates]
     plan = tryout_of(job)
-    if tried_out(study) == hashes and all(map(plan.has_begun, architectures)):
+    if tried_out(study, hashes, config.finalists) and all(map(plan.has_begun, architectures)):
         job.console.print("short list: tried already")
         return
     for architecture in architectures:
         plan.enter(architecture, store)
-    steps = planned_steps(config.tryout, len(architectures))
+    failed = _train(job, plan, architectures, told="alone", keep=partial(keep_tried, study))
+    # What went further on the list of fewer trials has weights, and an accuracy, of then.
+    reached = {a.hash: plan.reached(a) for a in architectures if a.hash not in failed}
+    for name, tried in reached.items():
+        keep_tried(study, name, tried)
+    first = finalists(reached, config.finalists)
+    if first:
+        final, fresh = plan.final, FreshWeights(job.data.num_classes, seed=config.seed)
+        those = [architecture for architecture in architectures if architecture.hash in first]
+        for architecture in those:
+            final.enter(architecture, fresh)
+        _train(
+            job,
+            final,
+            those,
+            told="from scratch",
+            keep=partial(keep_scratch, study),
+        )
+    finish_tryout(study, hashes, config.finalists)
+
+
+def _train(
+    job: Job,
+    plan: Tryout,
+    architectures: Sequence[Architecture],
+    *,
+    told: str,
+    keep: Callable[[str, Tried], None],
+) -> set[str]:
+    """Halve candidates, and keep what training gives.
+
+    Args:
+        job: The run.
+        plan: Of the training, which the architectures have entered.
+        architectures: Those first of equals come first.
+        told: How they are trained, in words.
+        keep: Writes down what an architecture, by its hash, has after a rung.
+
+    Returns:
+        The hashes of those that failed.
+    """
+    steps = planned_steps(plan.settings, len(architectures))
     with (
         job.clock.measuring("tryout_seconds"),
-        LiveLine(job.console, f"trying {len(architectures)} alone", total=steps) as line,
+        LiveLine(job.console, f"trying {len(architectures)} {told}", total=steps) as line,
     ):
         show = _Shown(line)
         failed: set[str] = set()
 
-        def keep(architecture: Architecture, tried: Tried) -> None:
-            keep_tried(study, architecture.hash, tried)
+        def hand_on(architecture: Architecture, tried: Tried) -> None:
+            keep(architecture.hash, tried)
             if tried.accuracy is not None:
                 part = f"short_list/{architecture.hash}"
-                job.scalars.write(part, tried.steps, {"accuracy/alone": tried.accuracy})
+                job.scalars.write(part, tried.steps, {f"accuracy/{told}": tried.accuracy})
             show.tried(tried)
             if tried.error:
                 failed.add(architecture.hash)
                 job.console.print(
-                    f"{architecture.hash} leaves the short list: {tried.error}", style="yellow"
+                    f"{architecture.hash} is not trained {told} any more: {tried.error}",
+                    style="yellow",
                 )
 
         climb: Climb
@@ -68,17 +126,13 @@ def tryout(job: Job, store: Store) -> None:
                 climb_on_ray,
                 tryout=plan,
                 workers=job.execution.workers,
-                threads=config.threads,
+                threads=job.config.threads,
                 cluster=job.cluster,
                 stop=job.stop,
                 on_step=show.trained,
             )
-        halve(architectures, settings=config.tryout, climb=climb, on_tried=keep)
-    # What went further on the list of fewer trials has weights, and an accuracy, of then.
-    for architecture in architectures:
-        if architecture.hash not in failed:
-            keep_tried(study, architecture.hash, plan.reached(architecture))
-    finish_tryout(study, hashes)
+        halve(architectures, settings=plan.settings, climb=climb, on_tried=hand_on)
+    return failed
 
 
 def tryout_of(job: Job) -> Tryout:

@@ -18,7 +18,7 @@ from nas.report.advice import (
 )
 from nas.report.run_summary import RunSummary
 from nas.search.front import judged
-from nas.search.trials import TRIED_COLUMNS, trial_columns
+from nas.search.trials import SCRATCH_COLUMNS, TRIED_COLUMNS, trial_columns
 from nas.utilities.commands import program
 
 FOLDER = Path("results/my run")
@@ -54,7 +54,7 @@ def trial(number: int, **changes: Any) -> dict[str, Any]:
         "accuracy": 0.5,
         "macs": 1.5e9,
         "params": 1e7,
-        **dict.fromkeys(TRIED_COLUMNS, float("nan")),
+        **dict.fromkeys((*TRIED_COLUMNS, *SCRATCH_COLUMNS), float("nan")),
         "source": "sampler",
     }
     return values | changes
@@ -186,6 +186,17 @@ def test_what_ties_with_the_best_of_the_short_list_is_retrained_with_it() -> Non
     apart = tried(0.80, 0.75, 0.70)
     assert apart.why == "train the best architectures alone"
     assert apart.command == f"{program()} retrain 'results/my run' --top 3"
+
+
+def test_where_there_was_a_final_what_ties_in_it_is_retrained() -> None:
+    known = {"tried": 0.9, "tried_steps": 90.0, "tried_loss": 0.5, "tried_images": 400.0}
+    rows = [
+        trial(n, **known, scratch=a, scratch_steps=800.0, scratch_loss=loss, macs=2e9 - 1e8 * n)
+        for n, (a, loss) in enumerate([(0.80, 0.5), (0.79, 0.6), (0.70, 0.7)])
+    ]
+    run = summary(short_list=3, finalists=3)
+    told = retrain(judged(trials(*rows)), run, FOLDER)
+    assert told.command.endswith("--top 2")
 
 
 def test_inherited_accuracies_tie_with_none() -> None:

@@ -42,7 +42,7 @@ from nas.search.front import (
     pareto_front,
     ranked_front,
 )
-from nas.search.trials import RANDOM_SOURCE, TRIED_COLUMNS, trial_columns
+from nas.search.trials import RANDOM_SOURCE, SCRATCH_COLUMNS, TRIED_COLUMNS, trial_columns
 from nas.utilities.commands import typed
 from search_space import PRESETS, total_cost
 from search_space.segments import segments
@@ -62,7 +62,7 @@ def row(number: int, **changes: Any) -> dict[str, Any]:
         "accuracy": 0.5,
         "macs": 1_000_000_000,
         "params": 12_345_678,
-        **dict.fromkeys(TRIED_COLUMNS, math.nan),
+        **dict.fromkeys((*TRIED_COLUMNS, *SCRATCH_COLUMNS), math.nan),
         "source": "sampler",
         "seconds": 1.5,
         "violation": "",
@@ -522,6 +522,7 @@ def test_columns_are_those_of_the_objectives_between_state_and_source() -> None:
     assert always == [
         *("number", "hash", "state", "accuracy", "macs", "params"),
         *("tried", "tried_steps", "tried_loss", "tried_images"),
+        *("scratch", "scratch_steps", "scratch_loss"),
         *("source", "seconds", "violation", "failure", "summary"),
     ]
     assert trial_columns(objectives_with("memory", "macs")) == [*always[:6], "memory", *always[6:]]
@@ -1014,6 +1015,46 @@ def test_of_what_lies_within_its_errors_the_smallest_loss_stands_first() -> None
     unknown = judged(table(*({**some, "tried_loss": math.nan} for some in rows), limited=()))
     assert best(unknown, BY_MACS)["number"] == 0  # as in a run that noted no losses
     assert list(unknown["standing"]) == [1, 3, 2, 4, 5]
+
+
+def test_those_that_were_in_the_final_stand_first_by_what_fresh_weights_gave() -> None:
+    def tried(number: int, accuracy: float, **final: float) -> dict[str, Any]:
+        alone = {"tried": accuracy, "tried_loss": 0.5, "tried_steps": 90.0, "tried_images": 600.0}
+        return row(number, hash=str(number), macs=1e9 + number, **alone, **final)
+
+    rows = [
+        tried(0, 0.98, scratch=0.60, scratch_loss=1.1),
+        tried(1, 0.96, scratch=0.80, scratch_loss=0.7),
+        tried(2, 0.95, scratch=0.79, scratch_loss=0.6),  # as accurate, within errors
+        tried(3, 0.97),  # whose training from fresh weights failed
+        tried(4, 0.90),
+    ]
+    for final in rows[:3]:
+        final["scratch_steps"] = 800.0
+    chosen = judged(table(*rows, limited=()))
+    standing = dict(zip(chosen["number"], chosen["standing"], strict=True))
+    assert standing == {2: 1, 1: 2, 0: 3, 3: 4, 4: 5}
+    assert list(chosen.sort_values("number")["accuracy"]) == [0.98, 0.96, 0.95, 0.97, 0.90]
+
+
+def test_tables_pages_and_cards_say_what_the_final_gave(
+    summary_of: Callable[..., RunSummary], tmp_path: Path
+) -> None:
+    final = {"scratch": 0.65, "scratch_steps": 800.0, "scratch_loss": 0.9}
+    known = {"tried_loss": 0.5, "tried_images": 400.0}
+    rows = [{**TRIED[0], **known, **final}, {**TRIED[1], **known}]
+    run, trials = summary_of(short_list=2, finalists=1), table(*rows, limited=())
+    shown = render(trials, run, 200)
+    assert re.search(r"scratch at 64 px +65.0 ± 2.4 % ", shown)
+    write_report(tmp_path, trials, run)
+    page = (tmp_path / "report.html").read_text()
+    assert "(65.0 % after 800 from fresh weights, by which it was chosen)" in page
+    assert "2 trained alone, 1 of them also from fresh weights, in" in page
+    (_, best_row), *_ = judged(trials).iterrows()
+    card = model_card(model(trial=best_row.to_dict()), run)
+    assert "fresh ones, gave 65.0 % after 800 steps; by that it was ranked" in " ".join(
+        card.split()
+    )
 
 
 def test_tables_pages_and_cards_say_which_accuracy_is_which(

@@ -19,6 +19,7 @@ from nas.runs.config import (
     limit_fields,
 )
 from nas.runs.configure import configure
+from nas.utilities.errors import InputError
 from search_space import PRESETS
 
 OTHER_VALUES: dict[str, Any] = {
@@ -57,6 +58,7 @@ OTHER_VALUES: dict[str, Any] = {
     "search_images": 44,
     "threads": 2,
     "short_list": 3,
+    "finalists": 2,
     "tryout": {"first_rung": 5},
     "search": {"patience": 5},
     "draws": {"walk": 9},
@@ -157,11 +159,35 @@ def test_what_is_not_asked_for_is_small_batches_of_digits_and_a_rate_that_suits_
     few = configure(budget="200MFLOPs", space="nano").config
     assert (few.batch_size, few.lr) == (16, pytest.approx(3e-4))
     assert few.tryout.first_rung == round(few.steps / 30)
-    assert few.short_list == 10
+    assert (few.short_list, few.finalists, few.tryout.final_steps) == (10, 4, 800)
     more = configure(budget="200MFLOPs", space="nano", batch_size=64, trials=5).config
     assert more.lr == pytest.approx(6e-4)
     assert more.steps < few.steps
     assert more.short_list == 5
+
+
+@pytest.mark.parametrize(
+    ("asked", "finalists", "steps"),
+    [
+        ({"steps": 1600}, 4, 477),
+        ({"steps": 1599}, 0, 477),
+        ({"steps": 3200}, 4, 800),
+        ({"steps": 3200, "short_list": 3}, 3, 800),
+        ({"steps": 3200, "short_list": 0}, 0, 800),
+        ({"steps": 3200, "finalists": 0}, 0, 800),
+        ({"steps": 90, "finalists": 2}, 2, 27),
+    ],
+)
+def test_a_run_that_is_long_enough_has_a_final(
+    asked: dict[str, int], finalists: int, steps: int
+) -> None:
+    config = configure(budget="200MFLOPs", space="nano", **asked).config
+    assert (config.finalists, config.tryout.final_steps) == (finalists, steps)
+
+
+def test_more_finalists_than_the_short_list_has_are_refused() -> None:
+    with pytest.raises(InputError, match="`finalists` 4 are more than the short list has: 3"):
+        configure(budget="200MFLOPs", space="nano", short_list=3, finalists=4)
 
 
 @pytest.mark.parametrize(

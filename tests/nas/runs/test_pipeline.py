@@ -44,7 +44,7 @@ from nas.runs.latency_tables import LatencyMethods
 from nas.search.evaluation import Score
 from nas.search.settings import SearchSettings
 from nas.search.study import load_study, records
-from nas.search.trials import TRIED_COLUMNS
+from nas.search.trials import SCRATCH_COLUMNS, TRIED_COLUMNS
 from nas.training.accuracy import SubnetEvaluator
 from nas.training.supernet import states
 from nas.utilities.commands import typed
@@ -679,6 +679,7 @@ def test_where_all_of_the_short_list_fails_what_is_exported_is_measured(
 
 TRYING_FOUR = (
     *(ROOT / "run_search.py", *SMALL, "--short-list", "4", "--steps", "36", "--trials", "6"),
+    *("--finalists", "2"),
 )
 
 
@@ -704,19 +705,28 @@ def test_a_tryout_that_is_killed_and_stopped_goes_on_where_it_was(
     folder = RunFolder(shutil.copytree(killed_in_tryout, tmp_path / "run"))
     arguments = (*TRYING_FOUR, "--out", folder.path, "--workers")
     stopped(Fork(*arguments, before), "trying 4 alone ", signal.SIGTERM)
+    stopped(Fork(*arguments, before), "trying 2 from scratch ", signal.SIGKILL)
     assert not folder.best.exists()
     done = Fork(*arguments, after).finish()
     assert done.status == 0, done.err
     trials = pd.read_csv(folder.path / "trials.csv")
     assert len(trials[trials["state"] == "evaluated"].dropna(subset="tried")) == 4
     assert trials["tried_steps"].max() == 9  # the first rung has one step
-    assert folder.best.exists()
+    final = trials.dropna(subset="scratch")
+    assert list(final["scratch_steps"]) == [9, 9]
+    run = open_run(folder.path)
+    assert run.best["hash"] in set(final["hash"])
+    weights = load_file(folder.tried / f"{run.best['hash']}.safetensors")  # not the fresh ones
+    assert all(torch.equal(t, weights[n]) for n, t in run.network(1).state_dict().items())
     assert not [name for name in files(folder.path) if "/." in name or ".tmp" in name]
     if after != "0":  # the same goes on, and comes to the same, as in this process
         here = shutil.copytree(killed_in_tryout, tmp_path / "here")
         assert Fork(*TRYING_FOUR, "--out", here, "--workers", "0").finish().status == 0
-        columns = ["hash", *TRIED_COLUMNS]
+        columns = ["hash", *TRIED_COLUMNS, *SCRATCH_COLUMNS]
         assert trials[columns].equals(pd.read_csv(here / "trials.csv")[columns])
+        assert "tried already" in Fork(*TRYING_FOUR, "--out", here).finish().out
+        grown = Fork(*TRYING_FOUR, "--finalists", "3", "--out", here, "--workers", "0").finish()
+        assert "trying 3 from scratch" in grown.out
 
 
 def test_a_short_list_longer_than_what_is_evaluated_is_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from nas.runs.configure import configure
 from nas.runs.folder import RunFolder
 from nas.runs.reuse import TRAINED_WITH, Origin, TrainedSupernet
 from nas.search.front import best, judged
-from nas.search.trials import TRIED_COLUMNS
+from nas.search.trials import SCRATCH_COLUMNS, TRIED_COLUMNS
 from nas.utilities.errors import InputError
 
 FLAGS = ("search", *SMALL, "--steps", "4")
@@ -42,7 +42,7 @@ def copy(eight: Path, tmp_path: Path) -> Path:
 
 def proposed(run: Path) -> pd.DataFrame:
     """What was proposed and what became of it, before anything was trained alone."""
-    return open_run(run).trials.drop(columns=["seconds", *TRIED_COLUMNS])
+    return open_run(run).trials.drop(columns=["seconds", *TRIED_COLUMNS, *SCRATCH_COLUMNS])
 
 
 @pytest.mark.slow

@@ -16,7 +16,15 @@ import nas.search.tryout
 from nas.data import Data, load_data, materialise
 from nas.search.settings import TryoutSettings
 from nas.search.trials import Tried
-from nas.search.tryout import OnTried, Tryout, climb_here, halve, planned_steps
+from nas.search.tryout import (
+    FreshWeights,
+    OnTried,
+    Tryout,
+    climb_here,
+    finalists,
+    halve,
+    planned_steps,
+)
 from nas.training.accuracy import fit
 from nas.utilities.errors import Diverged, InputError
 from nas.utilities.interrupt import Interrupted, StopRequest
@@ -108,6 +116,35 @@ def test_who_goes_on_is_the_most_accurate_and_where_that_is_too_close_the_smalle
         on_tried=lambda candidate, tried: told.append((names[candidate.hash], tried.steps)),
     )
     assert told == [("0", 0), ("1", 0), ("2", 0), ("3", 0), ("1", 1), ("2", 1), ("1", 2)]
+
+
+def test_those_that_stand_first_come_to_the_final_but_nobody_alone() -> None:
+    def tried(accuracy: float, loss: float) -> Tried:
+        return Tried(steps=9, accuracy=accuracy, loss=loss, images=100)
+
+    reached = {"a": tried(0.5, 0.1), "b": tried(0.9, 0.31), "c": tried(0.91, 0.32)}
+    assert finalists(reached, 2) == ["b", "c"]
+    assert finalists(reached, 9) == ["a", "b", "c"]
+    assert finalists(reached, 1) == finalists({"a": reached["a"]}, 4) == finalists({}, 4) == []
+
+
+def test_in_the_final_candidates_begin_with_fresh_weights_in_files_of_their_own(
+    tmp_path: Path, digits: Data, store: Store, candidates: list[Architecture]
+) -> None:
+    changes = {"settings": SETTINGS.model_copy(update={"final_steps": 5})}
+    tryout = prepared(tmp_path, digits, store, candidates, **changes)
+    run(tryout, candidates)
+    before = {n: t.clone() for n, t in tryout.weights(candidates[0]).items()}
+    final = tryout.final
+    for candidate in candidates[:2]:
+        final.enter(candidate, FreshWeights(10, seed=1))
+    drawn = FreshWeights(10, seed=1).extract(candidates[0]).state_dict()
+    assert all(torch.equal(t, drawn[n]) for n, t in final.weights(candidates[0]).items())
+    told, steps = run(final, candidates[:2])
+    assert steps == 10
+    assert [tried.steps for _, tried in told] == [5, 5]
+    assert all(torch.equal(t, before[n]) for n, t in tryout.weights(candidates[0]).items())
+    assert tryout.reached(candidates[0]).steps in SETTINGS.milestones
 
 
 def test_candidates_begin_with_what_they_inherit(
