@@ -1,6 +1,7 @@
 r"""By what the last candidates of a short list should be told apart: accuracy, loss, or both.
 
-`climb` lets architectures of a truth set climb all rungs of a short list, from the weights that
+`final` trains networks, whose accuracies alone are known, from fresh weights as the final of a
+short list does; `agree` says how well that ranks them. `climb` lets architectures of a truth set climb all rungs of a short list, from the weights that
 they inherit from a run's supernet; it can be killed and goes on. `choose` draws short lists of
 them, halves each by one rule and another, and says what training alone makes of what was chosen.
 
@@ -8,6 +9,10 @@ them, halves each by one rule and another, and says what training alone makes of
         --truth results/reference/fidelity/tiny-300M.csv --out results/reference/ties/tiny.csv
     python -m benchmarks.short_list choose results/reference/ties/tiny.csv \
         --truth results/reference/fidelity/tiny-300M.csv
+    nice python -m benchmarks.short_list final results/reference/value/tiny-300M.csv ... \
+        --out results/reference/ties/final.csv --work FOLDER
+    python -m benchmarks.short_list agree results/reference/ties/final.csv \
+        --truth results/reference/value/tiny-300M.csv ...
 """
 
 import argparse
@@ -26,14 +31,19 @@ from benchmarks.fidelity import Truth
 from nas.data import materialise
 from nas.runs.folder import RunFolder
 from nas.runs.run import trained_store
-from nas.search.tryout import Tryout
+from nas.search.settings import DEFAULT_TRYOUT, TryoutSettings
+from nas.search.tryout import FreshWeights, Tryout
 from nas.training.accuracy import SubnetEvaluator, fit
 from nas.utilities.interrupt import StopRequest
 from nas.utilities.units import accuracy_error
+from search_space import Architecture
 from supernet import Network
 
 COLUMNS = ("hash", "inherited", "steps", "images", "accuracy", "loss")
 """Of the CSV: accuracy and loss on so many images of the search split after so many steps."""
+
+FINAL_COLUMNS = ("hash", "steps", "images", "accuracy", "loss")
+"""Likewise of a table of finals."""
 
 LISTS = 4000
 SIZE = 10
@@ -85,6 +95,68 @@ def climb(options: argparse.Namespace) -> None:
                 values = (*row, found.accuracy, found.loss)
                 add_row(out, COLUMNS, dict(zip(COLUMNS, values, strict=True)))
             print(f"{architecture.summary}: {tried}", flush=True)
+
+
+def known_alone(tables: Sequence[Path]) -> pd.DataFrame:
+    """Networks that were trained alone for 540 steps, by hash: `architecture`, and `alone` in %."""
+    rows = pd.concat([pd.read_csv(table) for table in tables])
+    rows = rows[rows["steps"] == 540]
+    by_hash = rows.groupby("hash", sort=False)
+    return pd.DataFrame(
+        {"architecture": by_hash["architecture"].first(), "alone": 100 * by_hash["test"].mean()}
+    )
+
+
+def final(options: argparse.Namespace) -> None:
+    """Make the rows that the table lacks."""
+    torch.set_num_threads(options.threads)
+    data = data_of(options.data, options.size)
+    images, labels = materialise(data.search, limit=600, seed=0)
+    settings = TryoutSettings(
+        lr=DEFAULT_TRYOUT.lr / 2, final_steps=options.steps
+    )  # of batches of 16
+    plan = Tryout(
+        folder=options.work,
+        settings=settings,
+        data=data,
+        images=images,
+        labels=labels,
+        image_size=options.size,
+        batch_size=16,
+        seed=0,
+        device="cpu",
+    ).final
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.work.mkdir(parents=True, exist_ok=True)
+    for name, text in known_alone(options.tables)["architecture"].items():
+        done = {(row["hash"], row["steps"]) for row in rows_of(options.out)}
+        if (name, str(options.steps)) in done or (options.only and name not in options.only):
+            continue
+        architecture = Architecture.from_json(text)
+        plan.enter(architecture, FreshWeights(data.num_classes, seed=0))
+        tried = plan.climb(architecture, 0, stop=StopRequest(), on_step=lambda step: None)
+        values = (name, tried.steps, tried.images, tried.accuracy, tried.loss)
+        add_row(options.out, FINAL_COLUMNS, dict(zip(FINAL_COLUMNS, values, strict=True)))
+        print(f"{architecture.summary}: {tried}", flush=True)
+
+
+def agree(options: argparse.Namespace) -> None:
+    """Print how well finals rank what training alone gives."""
+    alone = known_alone(options.truth)["alone"]
+    table = pd.read_csv(options.table)
+    for steps, rows in table.groupby("steps"):
+        known = rows["hash"].map(alone)
+        print(
+            f"{steps} steps from fresh weights, {len(rows)} networks of {known.min():.1f} to "
+            f"{known.max():.1f} % alone: tau-b by accuracy "
+            f"{kendalltau(rows['accuracy'], known).statistic:.2f}, by loss "
+            f"{kendalltau(-rows['loss'], known).statistic:.2f}"
+        )
+        for _, row in rows.assign(alone=known).sort_values("alone", ascending=False).iterrows():
+            print(
+                f"  {row['hash']}  alone {row['alone']:.1f} %, final {100 * row['accuracy']:.1f} %, "
+                f"loss {row['loss']:.3f}"
+            )
 
 
 Rule = Callable[[pd.DataFrame, int], list[str]]
@@ -167,6 +239,20 @@ def main() -> None:
     choosing.add_argument("table", type=Path)
     choosing.add_argument("--truth", type=Path, required=True)
     choosing.set_defaults(action=choose)
+    finalists = commands.add_parser("final", help="train networks as in the final")
+    finalists.add_argument("tables", type=Path, nargs="+")
+    finalists.add_argument("--only", nargs="+", help="those of these hashes alone")
+    finalists.add_argument("--steps", type=int, default=DEFAULT_TRYOUT.final_steps)
+    finalists.add_argument("--out", type=Path, required=True)
+    finalists.add_argument("--work", type=Path, required=True, help="folder for weights")
+    finalists.add_argument("--data", default="digits")
+    finalists.add_argument("--size", type=int, default=64)
+    finalists.add_argument("--threads", type=int, default=1)
+    finalists.set_defaults(action=final)
+    agreeing = commands.add_parser("agree", help="hold finals against what training alone gives")
+    agreeing.add_argument("table", type=Path)
+    agreeing.add_argument("--truth", type=Path, nargs="+", required=True)
+    agreeing.set_defaults(action=agree)
     options = parser.parse_args()
     options.action(options)
 
