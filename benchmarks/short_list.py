@@ -1,9 +1,10 @@
 r"""By what the last candidates of a short list should be told apart: accuracy, loss, or both.
 
-`final` trains networks, whose accuracies alone are known, from fresh weights as the final of a
-short list does; `agree` says how well that ranks them. `climb` lets architectures of a truth set climb all rungs of a short list, from the weights that
+`climb` lets architectures of a truth set climb all rungs of a short list, from the weights that
 they inherit from a run's supernet; it can be killed and goes on. `choose` draws short lists of
 them, halves each by one rule and another, and says what training alone makes of what was chosen.
+`final` trains networks whose accuracies alone are known from fresh weights, as the final of a short
+list does; `agree` says how well that ranks them.
 
     nice python -m benchmarks.short_list climb results/RUN \
         --truth results/reference/fidelity/tiny-300M.csv --out results/reference/ties/tiny.csv
@@ -153,10 +154,8 @@ def agree(options: argparse.Namespace) -> None:
             f"{kendalltau(-rows['loss'], known).statistic:.2f}"
         )
         for _, row in rows.assign(alone=known).sort_values("alone", ascending=False).iterrows():
-            print(
-                f"  {row['hash']}  alone {row['alone']:.1f} %, final {100 * row['accuracy']:.1f} %, "
-                f"loss {row['loss']:.3f}"
-            )
+            gave = f"final {100 * row['accuracy']:.1f} %, loss {row['loss']:.3f}"
+            print(f"  {row['hash']}  alone {row['alone']:.1f} %, {gave}")
 
 
 Rule = Callable[[pd.DataFrame, int], list[str]]
