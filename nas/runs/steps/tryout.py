@@ -109,7 +109,8 @@ def _train(
             keep(architecture.hash, tried)
             if tried.accuracy is not None:
                 part = f"short_list/{architecture.hash}"
-                job.scalars.write(part, tried.steps, {f"accuracy/{told}": tried.accuracy})
+                name = f"accuracy/{told.replace(' ', '_')}"
+                job.scalars.write(part, tried.steps, {name: tried.accuracy})
             show.tried(tried)
             if tried.error:
                 failed.add(architecture.hash)
