@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from nas.runs.job import Job
+from nas.search.front import best, judged
 from nas.search.ray_tryout import climb_on_ray
 from nas.search.short_list import short_list
 from nas.search.study import (
@@ -14,7 +15,7 @@ from nas.search.study import (
     records,
     tried_out,
 )
-from nas.search.trials import Record, Tried
+from nas.search.trials import Record, Tried, trials_table
 from nas.search.tryout import (
     Climb,
     FreshWeights,
@@ -74,6 +75,13 @@ def tryout(job: Job, store: Store) -> None:
             told="from scratch",
             keep=partial(keep_scratch, study),
         )
+        # What is exported as the best has then learned for as long as any.
+        known = records(study)
+        objectives = job.constrained.objectives
+        row = best(judged(trials_table(known, objectives)), objectives)
+        winner = Architecture.model_validate(known[row["number"]].architecture)
+        if plan.reached(winner).steps < config.tryout.milestones[-1]:
+            _train(job, plan, [winner], told="alone", keep=partial(keep_tried, study))
     finish_tryout(study, hashes, config.finalists)
 
 
@@ -97,7 +105,8 @@ def _train(
     Returns:
         The hashes of those that failed.
     """
-    steps = planned_steps(plan.settings, len(architectures))
+    done = sum(plan.reached(architecture).steps for architecture in architectures)
+    steps = max(1, planned_steps(plan.settings, len(architectures)) - done)
     with (
         job.clock.measuring("tryout_seconds"),
         LiveLine(job.console, f"trying {len(architectures)} {told}", total=steps) as line,

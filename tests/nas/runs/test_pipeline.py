@@ -716,6 +716,7 @@ def test_a_tryout_that_is_killed_and_stopped_goes_on_where_it_was(
     assert list(final["scratch_steps"]) == [9, 9]
     run = open_run(folder.path)
     assert run.best["hash"] in set(final["hash"])
+    assert run.best["tried_steps"] == 9
     weights = load_file(folder.tried / f"{run.best['hash']}.safetensors")  # not the fresh ones
     assert all(torch.equal(t, weights[n]) for n, t in run.network(1).state_dict().items())
     assert not [name for name in files(folder.path) if "/." in name or ".tmp" in name]
