@@ -114,8 +114,8 @@ def use_budget(chosen: pd.DataFrame, run: RunSummary) -> Advice | None:
     if needed > FAR_BELOW * budget:
         return None
     return Advice(
-        why=f"the best needs {MACS.amount(needed)} of {MACS.amount(budget)}, and larger ones were "
-        "no more accurate; a smaller budget would do, or the supernet needs a longer training",
+        why=f"the best needs {MACS.amount(needed)} of {MACS.amount(budget)}, and larger ones "
+        "stood no higher; a smaller budget would do, or the supernet needs a longer training",
         command=changed_command(run, {"steps": 2 * run.supernet_steps}),
     )
 

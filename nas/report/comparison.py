@@ -120,7 +120,8 @@ def _of_best(compared: Compared) -> dict[str, Any]:
     row = compared.best
     if row is None:
         return {}
-    columns = ["hash", "tried", "tried_steps", "accuracy", *(o.name for o in compared.run.costs)]
+    accuracies = ["scratch", "tried", "tried_steps", "accuracy"]
+    columns = ["hash", *accuracies, *(o.name for o in compared.run.costs)]
     return {f"best_{column}": row[column] for column in columns}
 
 

@@ -734,6 +734,8 @@ def _hover(row: dict[Any, Any], costs: Sequence[Objective]) -> str:
         head += f" ({html.escape(str(row['source']))})"
     if not math.isnan(row["accuracy"]):
         head += f": {percent(row['accuracy'])}"
+    if not math.isnan(row["scratch"]):
+        head += f" ({percent(row['scratch'])} from fresh weights)"
     counted = (o.named_amount(row[o.name]) for o in costs if o.device is None)
     devices = (o.device for o in costs if o.device is not None)
     lines = [head, f"architecture {row['hash']}"]

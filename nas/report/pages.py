@@ -490,7 +490,8 @@ def _training(trials: pd.DataFrame, trainings: Trainings) -> str:
     if any(trainings.rungs.values()):
         note = (
             "The short list, trained alone from what it inherited (at 0 steps): after each rung "
-            "the most accurate go on. Accuracies are of the search split."
+            "those that stand first go on, by accuracy or, where that is too close to tell, by "
+            "loss. Who wins a final climbs what it has left. Accuracies are of the search split."
         )
         parts.append(_plot(rungs_figure(trainings, trials), "rungs") + _note(note))
     return _section("Training", "".join(parts)) if parts else ""

@@ -38,7 +38,7 @@ from nas.runs.memory import check_run
 from nas.runs.reuse import TrainedSupernet
 from nas.runs.run import Run
 from nas.search.samplers import AUTO, BEST
-from nas.search.settings import DEFAULT_TRYOUT, FINALISTS, TryoutSettings
+from nas.search.settings import DEFAULT_TRYOUT, FINALISTS
 from nas.training.distillation import check_places
 from nas.training.given_teacher import GivenTeacher, given_teacher, named
 from nas.training.strategies import DEFAULT_STRATEGY
@@ -231,13 +231,12 @@ def configure_training(
         # A final takes half of a run's training at most: the rungs have as many steps as the
         # supernet. What begins with pretrained weights is not made to be trained from fresh ones.
         long_enough = FINALISTS * DEFAULT_TRYOUT.final_steps <= 2 * steps
-        finalists = min(FINALISTS, short_list) if long_enough and pretrained is None else 0
+        compared = short_list > 1 and long_enough and pretrained is None
+        finalists = min(FINALISTS, short_list) if compared else 0
+    if finalists == 1:
+        raise InputError("`finalists` 1: nobody would be compared with it; give 0, or 2 or more")
     if finalists > short_list:
         raise InputError(f"`finalists` {finalists} are more than the short list has: {short_list}")
-    tryout = TryoutSettings(
-        first_rung=max(1, round(FIRST_RUNG * steps)),
-        lr=DEFAULT_TRYOUT.lr * math.sqrt(batch_size / BATCH),
-    )
     config = checked_config(
         **limit_fields(limited),
         latency_ms=limits_ms,
@@ -260,9 +259,10 @@ def configure_training(
         trials=trials,
         short_list=short_list,
         finalists=finalists,
-        tryout=tryout.model_copy(
-            update={"final_steps": min(tryout.final_steps, tryout.milestones[-1])}
-        ),
+        tryout={
+            "first_rung": max(1, round(FIRST_RUNG * steps)),
+            "lr": DEFAULT_TRYOUT.lr * math.sqrt(batch_size / BATCH),
+        },
         search_images=effort.search_images if search_images is None else search_images,
         threads=threads,
         **named(given),

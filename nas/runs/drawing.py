@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from nas.report.trainings import Trainings
 from nas.runs.folder import RunFolder
 from nas.runs.one_retraining import retrained_networks
 from nas.search.study import load_study, records, with_genes
-from nas.search.trials import trials_table
+from nas.search.trials import from_scratch, trials_table, tried_alone
 from nas.search.tryout import accuracies_by_rung
 from nas.training.curve import read_curve
 from nas.utilities.errors import InputError
@@ -35,7 +36,7 @@ def draw(folder: RunFolder) -> tuple[pd.DataFrame, RunSummary]:
         raise InputError(f"{folder.path}: the search has not finished; run its command again")
     with folder.locked_for_drawing():
         summary = RunSummary.load(folder.summary)
-        return write_pages(folder, folder.path, summary, kept_trainings(folder)), summary
+        return write_pages(folder, folder.path, summary, kept_trainings(folder))
 
 
 def write_pages(
@@ -45,8 +46,10 @@ def write_pages(
     trainings: Trainings,
     *,
     under_way: str = "",
-) -> pd.DataFrame:
-    """Write the tables and pages of what a run has found into a folder, and give the trials.
+) -> tuple[pd.DataFrame, RunSummary]:
+    """Write the tables and pages of what a run has found into a folder.
+
+    Gives the trials, and the summary with what is known by now of the short list.
 
     Args:
         folder: Of the run.
@@ -60,6 +63,11 @@ def write_pages(
     """
     study = load_study(folder.journal)
     known = records(study)
+    summary = replace(
+        summary,
+        short_list=tried_alone(known.values()),
+        finalists=from_scratch(known.values()),
+    )
     trials = with_genes(trials_table(known, summary.objectives), study)
     write_report(
         target,
@@ -78,7 +86,7 @@ def write_pages(
         space=folder.config.space,
         trainings=trainings,
     )
-    return trials
+    return trials, summary
 
 
 def kept_trainings(folder: RunFolder) -> Trainings:

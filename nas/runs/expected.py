@@ -72,9 +72,12 @@ def expected_time(job: Job) -> str:
         loaded, (SUPERNET * stepping + taught) / job.execution.train_workers + beside
     )
     searching = config.trials * EVALUATION * passing * len(job.labels) / len(labels) / workers
-    steps = planned_steps(config.tryout, min(config.short_list, config.trials))
-    steps += planned_steps(config.tryout.final, config.finalists)
-    trying = steps * max(loaded, TRYOUT * stepping + taught + beside) / workers if steps else 0.0
+    rungs, listed = config.tryout.milestones, min(config.short_list, config.trials)
+    steps = planned_steps(config.tryout, listed, workers=workers)
+    if config.finalists:  # the first of whom may have come to the first rung alone
+        steps += planned_steps(config.tryout.final, config.finalists, workers=workers)
+        steps += rungs[-1] - rungs[0]
+    trying = steps * max(loaded, TRYOUT * stepping + taught + beside) if steps else 0.0
     parts = {"training": training, "search": searching, "short list": trying}
     told = ", ".join(f"{name} {format_seconds(seconds)}" for name, seconds in parts.items())
     return f"expected time: {format_seconds(sum(parts.values()))} ({told})"

@@ -156,6 +156,8 @@ class TrainedSupernet:
         if "teacher" in given:
             fields.append("token_labels")
         known = {field: getattr(self.config, field) for field in fields}
+        if self.config.init:  # as in a run that begins with pretrained weights itself
+            known["finalists"] = 0
         return known | given | {"data": data_again(self.config, given.get("data"))}
 
     def configured(self, config: RunConfig, given: Collection[str]) -> RunConfig:

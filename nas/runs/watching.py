@@ -12,8 +12,6 @@ from nas.report.pages import RELOAD_SECONDS, write_progress
 from nas.report.run_summary import RunSummary
 from nas.runs.drawing import kept_trainings, write_pages
 from nas.runs.folder import RunFolder
-from nas.search.study import load_study, records
-from nas.search.trials import from_scratch, tried_alone
 
 LAST_LINES = 20
 """Of the log, which are shown while there are no trials."""
@@ -55,12 +53,7 @@ def _draw(folder: RunFolder) -> None:
         page = Path(apart) / "report.html"
         begun = folder.journal.exists() and folder.journal.stat().st_size > 0
         if begun and folder.summary_so_far.exists():
-            known = records(load_study(folder.journal)).values()
-            summary = dataclasses.replace(
-                RunSummary.load(folder.summary_so_far),
-                short_list=tried_alone(known),
-                finalists=from_scratch(known),
-            )
+            summary = RunSummary.load(folder.summary_so_far)
             trainings = dataclasses.replace(kept_trainings(folder), retrained=())
             write_pages(folder, page.parent, summary, trainings, under_way=told)
         else:

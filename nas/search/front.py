@@ -42,7 +42,10 @@ def judged(trials: pd.DataFrame) -> pd.DataFrame:
     if len(tried):
         rows = tried.assign(accuracy=tried["tried"])
     if len(tried) and rows["tried_loss"].notna().all():
-        final, others = rows[rows["scratch"].notna()], rows[rows["scratch"].isna()]
+        compared = rows["scratch"].notna()
+        if compared.sum() == 1:  # the trainings of the others failed
+            compared &= False
+        final, others = rows[compared], rows[~compared]
         places = _standings(final, SCRATCH_COLUMNS)
         behind = _standings(others, TRIED_COLUMNS)
         places |= {index: len(places) + place for index, place in behind.items()}

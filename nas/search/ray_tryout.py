@@ -55,7 +55,8 @@ def climb_on_ray(
             on_tried(candidate, done)
     if not climbing:
         return
-    _, resources = cluster.start(Demand(count=workers, threads=threads, device=tryout.device))
+    at_once = min(workers, len(climbing))
+    _, resources = cluster.start(Demand(count=at_once, threads=threads, device=tryout.device))
     if resources.num_gpus:
         tryout = replace(tryout, device="cuda")  # a worker sees its own GPU alone
 
@@ -72,7 +73,7 @@ def climb_on_ray(
         _climb,
         {"tryout": tryout, "candidates": climbing, "rung": rung},
         count=len(climbing),
-        workers=workers,
+        workers=at_once,
         resources=resources,
         cluster=cluster,
         stop=stop,

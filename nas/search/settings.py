@@ -42,8 +42,8 @@ class TryoutSettings(BaseModel):
             so many times as many steps.
         rungs: How many rungs there are.
         final_steps: Training steps of the final, in which the first of the list begin with fresh
-            weights. What 800 in batches of 16 tell is in docs/research.md; a run has no more of
-            them than of the last rung.
+            weights; as many as the last rung has, if these are fewer. What 800 in batches of 16
+            tell is in docs/research.md.
         lr: Peak learning rate; a run has it in proportion to the root of its batches, and this for
             batches of 64.
         drop_path: Stochastic depth of the last block.
@@ -66,7 +66,8 @@ class TryoutSettings(BaseModel):
     @property
     def final(self) -> "TryoutSettings":
         """Those of the final: a single rung."""
-        return self.model_copy(update={"first_rung": self.final_steps, "rungs": 1})
+        steps = min(self.final_steps, self.milestones[-1])
+        return self.model_copy(update={"first_rung": steps, "rungs": 1})
 
 
 FINALISTS = 4

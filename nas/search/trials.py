@@ -49,7 +49,7 @@ LAST_COLUMNS = (
 
 `source` is one of `UNNAMED_SOURCES`, smallest, largest, middle or a published design's name;
 `violation` says which limit was exceeded and by how much;
-`failure` why there is no accuracy, or none of training alone, in one line.
+`failure` why there is no accuracy, or none of a training alone, in one line.
 """
 
 
@@ -153,9 +153,10 @@ class Record:
 
     @property
     def failure(self) -> str:
-        """Why its evaluation, or its training alone, failed; in one line, empty if neither did."""
-        alone = [tried.error for tried in (self.tried, self.scratch) if tried and tried.error]
-        error = self.error or next(iter(alone), "")
+        """Why its evaluation, or a training alone, failed; in one line, empty if none did."""
+        error = self.error or (self.tried.error if self.tried else "")
+        if not error and self.scratch and self.scratch.error:
+            error = f"from fresh weights: {self.scratch.error}"
         return error.strip().rpartition("\n")[-1]
 
 

@@ -155,6 +155,9 @@ class Tryout:
             return done
         path, steps = self._path(architecture), self.settings.milestones[rung]
         known, state = self._known(architecture), self._state(architecture, rung)
+        before = self.settings.milestones[rung - 1] if rung else 0
+        if before and str(before) not in known.identity["fits"]:
+            raise unusable(path, f"it lacks the rung of {before} steps")
         network = Network(
             architecture,
             num_classes=self.data.num_classes,
@@ -182,7 +185,7 @@ class Tryout:
                 on_batch=alive.touch,
             )
         except Diverged as error:
-            logger.warning("%s left the short list: %s", architecture.hash, error)
+            logger.warning("training %s alone failed: %s", architecture.hash, error)
             state.unlink(missing_ok=True)
             return Tried(steps=known.step, error=str(error))
         finally:
@@ -209,6 +212,12 @@ class Tryout:
             return None
         self._state(architecture, rung).unlink(missing_ok=True)
         return self._tried(known, steps)
+
+    def tidy(self) -> None:
+        """Remove what trainings have left that will not go on."""
+        for pattern in (".*.state.safetensors", ".*.alive"):
+            for file in self.folder.glob(pattern):
+                file.unlink(missing_ok=True)
 
     def reached(self, architecture: Architecture) -> Tried:
         """The last rung that a candidate came to the end of, in whatever process: its weights'.
@@ -374,10 +383,13 @@ def finalists(reached: Mapping[str, Tried], count: int) -> list[str]:
     return first if len(first) > 1 else []
 
 
-def planned_steps(settings: TryoutSettings, candidates: int) -> int:
-    """Training steps of a tryout of so many candidates in which none fails."""
+def planned_steps(settings: TryoutSettings, candidates: int, *, workers: int = 1) -> int:
+    """Training steps of a tryout of so many candidates in which none fails.
+
+    Where several workers share each rung, it is those of the one that has the most.
+    """
     steps, before = 0, 0
     for milestone in settings.milestones:
-        steps += candidates * (milestone - before)
+        steps += math.ceil(candidates / workers) * (milestone - before)
         candidates, before = math.ceil(candidates / settings.reduction), milestone
     return steps

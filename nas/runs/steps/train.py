@@ -95,7 +95,7 @@ def _bytes_written(job: Job, weights: int) -> int:
     # is whole. Exported networks are the listed ones at most.
     state = 2 * (3 * _FLOAT)
     listed, finalists = job.config.short_list, job.config.finalists
-    networks = (listed * (state + 2 * _FLOAT) + finalists * (state + _FLOAT)) * network
+    networks = (listed * (state + 2 * _FLOAT) + finalists * _FLOAT) * network
     return max(0, (state + _FLOAT) * weights + networks - there)
 
 

@@ -1,7 +1,10 @@
 """The fourth step of a run: training the short list alone before anything is chosen."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+
+import optuna
 
 from nas.runs.job import Job
 from nas.search.front import best, judged
@@ -54,35 +57,43 @@ def tryout(job: Job, store: Store) -> None:
     plan = tryout_of(job)
     if tried_out(study, hashes, config.finalists) and all(map(plan.has_begun, architectures)):
         job.console.print("short list: tried already")
-        return
-    for architecture in architectures:
-        plan.enter(architecture, store)
-    failed = _train(job, plan, architectures, told="alone", keep=partial(keep_tried, study))
-    # What went further on the list of fewer trials has weights, and an accuracy, of then.
-    reached = {a.hash: plan.reached(a) for a in architectures if a.hash not in failed}
-    for name, tried in reached.items():
-        keep_tried(study, name, tried)
-    first = finalists(reached, config.finalists)
-    if first:
-        final, fresh = plan.final, FreshWeights(job.data.num_classes, seed=config.seed)
+    else:
+        for architecture in architectures:
+            plan.enter(architecture, store)
+        failed = _train(job, plan, architectures, told="alone", keep=partial(keep_tried, study))
+        # What went further on the list of fewer trials has weights, and an accuracy, of then.
+        reached = {a.hash: plan.reached(a) for a in architectures if a.hash not in failed}
+        for name, tried in reached.items():
+            keep_tried(study, name, tried)
+        first = finalists(reached, config.finalists)
         those = [architecture for architecture in architectures if architecture.hash in first]
-        for architecture in those:
-            final.enter(architecture, fresh)
-        _train(
-            job,
-            final,
-            those,
-            told="from scratch",
-            keep=partial(keep_scratch, study),
-        )
-        # What is exported as the best has then learned for as long as any.
-        known = records(study)
-        objectives = job.constrained.objectives
-        row = best(judged(trials_table(known, objectives)), objectives)
-        winner = Architecture.model_validate(known[row["number"]].architecture)
-        if plan.reached(winner).steps < config.tryout.milestones[-1]:
-            _train(job, plan, [winner], told="alone", keep=partial(keep_tried, study))
-    finish_tryout(study, hashes, config.finalists)
+        if those:
+            final, fresh = plan.final, FreshWeights(job.data.num_classes, seed=config.seed)
+            for architecture in those:
+                final.enter(architecture, fresh)
+            keep = partial(keep_scratch, study)
+            _train(job, final, those, told="from scratch", keep=keep)
+            final.tidy()
+        plan.tidy()
+        finish_tryout(study, hashes, config.finalists)
+    _let_the_winner_climb(job, plan, study, store)
+
+
+def _let_the_winner_climb(job: Job, plan: Tryout, study: optuna.Study, store: Store) -> None:
+    """What is exported as the best has learned for as long as any, also if a final has chosen it.
+
+    If its training fails there, it stays where it was.
+    """
+    known, objectives = records(study), job.constrained.objectives
+    row = best(judged(trials_table(known, objectives)), objectives)
+    if math.isnan(row["scratch"]):
+        return
+    winner = Architecture.model_validate(known[row["number"]].architecture)
+    plan.enter(winner, store)
+    if plan.reached(winner).steps < plan.settings.milestones[-1]:
+        _train(job, plan, [winner], told="alone", keep=partial(keep_tried, study))
+        keep_tried(study, winner.hash, plan.reached(winner))
+        plan.tidy()
 
 
 def _train(

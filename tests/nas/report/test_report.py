@@ -1035,6 +1035,9 @@ def test_those_that_were_in_the_final_stand_first_by_what_fresh_weights_gave() -
     standing = dict(zip(chosen["number"], chosen["standing"], strict=True))
     assert standing == {2: 1, 1: 2, 0: 3, 3: 4, 4: 5}
     assert list(chosen.sort_values("number")["accuracy"]) == [0.98, 0.96, 0.95, 0.97, 0.90]
+    # Where the others have failed nothing was compared: the most accurate stands first.
+    left = judged(table(rows[1], rows[3], rows[4], limited=()))
+    assert best(left, BY_MACS)["number"] == 3
 
 
 def test_tables_pages_and_cards_say_what_the_final_gave(

@@ -159,7 +159,7 @@ def test_what_is_not_asked_for_is_small_batches_of_digits_and_a_rate_that_suits_
     few = configure(budget="200MFLOPs", space="nano").config
     assert (few.batch_size, few.lr) == (16, pytest.approx(3e-4))
     assert few.tryout.first_rung == round(few.steps / 30)
-    assert (few.short_list, few.finalists, few.tryout.final_steps) == (10, 4, 800)
+    assert (few.short_list, few.finalists, few.tryout.final.milestones) == (10, 4, (800,))
     more = configure(budget="200MFLOPs", space="nano", batch_size=64, trials=5).config
     assert more.lr == pytest.approx(6e-4)
     assert more.steps < few.steps
@@ -173,6 +173,7 @@ def test_what_is_not_asked_for_is_small_batches_of_digits_and_a_rate_that_suits_
         ({"steps": 1599}, 0, 477),
         ({"steps": 3200}, 4, 800),
         ({"steps": 3200, "short_list": 3}, 3, 800),
+        ({"steps": 3200, "short_list": 1}, 0, 800),
         ({"steps": 3200, "short_list": 0}, 0, 800),
         ({"steps": 3200, "finalists": 0}, 0, 800),
         ({"steps": 90, "finalists": 2}, 2, 27),
@@ -182,12 +183,14 @@ def test_a_run_that_is_long_enough_has_a_final(
     asked: dict[str, int], finalists: int, steps: int
 ) -> None:
     config = configure(budget="200MFLOPs", space="nano", **asked).config
-    assert (config.finalists, config.tryout.final_steps) == (finalists, steps)
+    assert (config.finalists, config.tryout.final.milestones) == (finalists, (steps,))
 
 
 def test_more_finalists_than_the_short_list_has_are_refused() -> None:
     with pytest.raises(InputError, match="`finalists` 4 are more than the short list has: 3"):
         configure(budget="200MFLOPs", space="nano", short_list=3, finalists=4)
+    with pytest.raises(InputError, match="`finalists` 1: nobody would be compared with it"):
+        configure(budget="200MFLOPs", space="nano", finalists=1)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -299,3 +300,13 @@ def test_weights_that_a_teacher_taught_want_the_same_teacher_for_the_short_list(
     other = small_config(teacher="resnet50 00112233445566aa", token_labels=True)
     with pytest.raises(InputError, match=r"`teacher` contradicts `supernet`"):
         trained.configured(other, {"budget", "teacher"})
+
+
+def test_what_began_with_pretrained_weights_has_no_final_with_them_either_unless_asked(
+    eight: Path,
+) -> None:
+    trained = TrainedSupernet.of(eight)
+    begun = replace(trained, config=trained.config.model_copy(update={"init": "0" * 16}))
+    assert begun.asked({})["finalists"] == 0
+    assert begun.asked({"finalists": 3})["finalists"] == 3
+    assert "finalists" not in trained.asked({})

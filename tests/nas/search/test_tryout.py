@@ -90,6 +90,15 @@ def test_half_of_each_rung_climbs_the_next(
     told, steps = run(prepared(tmp_path, digits, store, candidates), candidates)
     assert [[tried.steps for _, tried in told].count(rung) for rung in (2, 4, 8)] == [4, 2, 1]
     assert steps == planned_steps(SETTINGS, 4) == 4 * 2 + 2 * 2 + 1 * 4
+    assert planned_steps(SETTINGS, 4, workers=3) == 2 * 2 + 1 * 2 + 1 * 4
+
+
+def test_a_rung_is_not_climbed_without_the_one_before(
+    tmp_path: Path, digits: Data, store: Store, candidates: list[Architecture]
+) -> None:
+    tryout = prepared(tmp_path, digits, store, candidates)
+    with pytest.raises(InputError, match="it lacks the rung of 2 steps"):
+        tryout.climb(candidates[0], 1, stop=StopRequest(), on_step=lambda steps: None)
 
 
 def test_who_goes_on_is_the_most_accurate_and_where_that_is_too_close_the_smallest_loss(
