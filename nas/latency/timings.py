@@ -1,5 +1,6 @@
 """What a profile has timed so far, kept so that one that was stopped goes on."""
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,22 +16,27 @@ class Timings:
     """Answers what was timed before, and has timed what was not.
 
     Args:
-        file: Where timings are kept, a line of JSON each; None keeps them for this process alone.
-            A line that was cut off is timed again.
+        table: The file that they are for. Timings are kept beside it, a line of JSON each, by every
+            profile in a file of its own; None keeps them for this process alone. A line that was
+            cut off is timed again.
     """
 
-    def __init__(self, file: Path | None = None) -> None:
-        self._file = file
+    def __init__(self, table: Path | None = None) -> None:
+        self._table = table
+        self._file: Path | None = None
         self._known: dict[str, Timing] = {}
 
     def begin(self, identity: Mapping[str, Any]) -> None:
-        """Take up the timings of the same profile; those of another are dropped.
+        """Take up the timings of the same profile.
 
         Args:
             identity: What the timings depend on, as JSON holds it.
         """
-        if self._file is None:
+        if self._table is None:
             return
+        text = json.dumps(identity, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:6]
+        self._file = self._table.with_name(f".{self._table.name}.{digest}.timings")
         rows = _rows(self._file) if self._file.exists() else []
         if not rows or rows[0] != {"of": dict(identity)}:
             rows = [{"of": dict(identity)}]

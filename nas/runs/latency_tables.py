@@ -119,7 +119,7 @@ def _measured(
     console: Console,
 ) -> LatencyTable:
     """Measure a table and write its file; what was timed before a stop is kept beside it."""
-    timings = Timings(file.with_name(f".{file.name}.timings") if file else None)
+    timings = Timings(file)
     unstable = 0
     with LiveLine(console, title, total=100) as line:
 

@@ -248,19 +248,22 @@ def test_a_profile_that_was_stopped_times_nothing_twice(
     stops_after = 2 if among == "segments" else len(whole.segmented) + 3
     first = Bench(monkeypatch, stops_after=stops_after)
     with pytest.raises(Interrupted):
-        first.profile(timings=Timings(tmp_path / "timings"))
-    with (tmp_path / "timings").open("a") as file:
+        first.profile(timings=Timings(tmp_path / "table.json"))
+    (kept,) = tmp_path.iterdir()
+    with kept.open("a") as file:
         file.write('{"key": "half a li')  # as of a killed process
+    other = Bench(monkeypatch)
+    of_other = Timings(tmp_path / "table.json")
+    other.profile(timings=of_other, seed=1)
+    assert other.segmented  # these are of no use to another profile, which leaves them
+    of_other.forget()
     second = Bench(monkeypatch)
-    timings = Timings(tmp_path / "timings")
+    timings = Timings(tmp_path / "table.json")
     assert second.profile(timings=timings) == table
     assert first.segmented + second.segmented == whole.segmented
     assert first.whole + second.whole == whole.whole
-    other = Bench(monkeypatch)
-    other.profile(timings=Timings(tmp_path / "timings"), seed=1)
-    assert other.segmented  # another profile's are of no use to it
     timings.forget()
-    assert not (tmp_path / "timings").exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_profile_that_goes_on_tells_times_at_the_speed_that_it_began_with(
@@ -276,7 +279,7 @@ def test_a_profile_that_goes_on_tells_times_at_the_speed_that_it_began_with(
     monkeypatch.setattr(ReferenceMeter, "__init__", half_as_fast)
     meters = []
     for _ in range(2):
-        timings = Timings(tmp_path / "timings")
+        timings = Timings(tmp_path / "table.json")
         timings.begin({"seed": 0})
         meters.append(_meter(NANO.scaled(0.5), AT_64, timings))
     assert [meter.milliseconds for meter in meters] == [8.0, 8.0]
