@@ -64,15 +64,21 @@ class RunFolder:
         return folder
 
     @property
-    def finished(self) -> bool:
-        """Whether the process that worked in it last came to the end of its run.
+    def searched(self) -> bool:
+        """Whether the process that worked in it last has searched, and draws the report itself.
 
-        Each writes the configuration when it begins and the summary when it has searched; the
-        summary so far it removes last.
+        Each writes the configuration when it begins and the summary when it has searched.
         """
         begun = self.config_file.stat().st_mtime
-        searched = self.summary.exists() and self.summary.stat().st_mtime >= begun
-        return searched and not self.summary_so_far.exists()
+        return self.summary.exists() and self.summary.stat().st_mtime >= begun
+
+    @property
+    def finished(self) -> bool:
+        """Whether that process came to the end of its run.
+
+        The summary so far it removes last.
+        """
+        return self.searched and not self.summary_so_far.exists()
 
     def latency_table(self, device: str) -> Path:
         """Where the latency table of a device is kept."""

@@ -60,5 +60,5 @@ def _draw(folder: RunFolder) -> None:
             lines = folder.log.read_text(encoding="utf-8", errors="replace").splitlines()
             title = f"Architecture search: {folder.path.name}"
             write_progress(page, title, told, lines[-LAST_LINES:])
-        if not folder.finished:
+        if not folder.searched:
             os.replace(page, folder.path / page.name)

@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_runs import SMALL, Fork, Outcome, command
@@ -102,6 +103,23 @@ def test_before_the_first_trial_the_page_shows_the_end_of_the_log(
         folder.summary_so_far.rename(folder.summary)
 
     assert watch(finish).status == 0
+
+
+def test_a_page_that_is_drawn_while_the_run_comes_to_its_end_does_not_take_the_place_of_its_own(
+    folder: RunFolder,
+    watch: Callable[[Callable[[], None]], Outcome],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    draw = nas.runs.watching.write_pages
+
+    def draw_too_late(*given: Any, **named: Any) -> None:
+        draw(*given, **named)
+        shutil.copy(folder.summary_so_far, folder.summary)
+        (folder.path / "report.html").write_text("the run's own")
+
+    monkeypatch.setattr(nas.runs.watching, "write_pages", draw_too_late)
+    assert watch(folder.summary_so_far.unlink).status == 0
+    assert report(folder) == "the run's own"
 
 
 def test_ctrl_c_ends_the_watching(
