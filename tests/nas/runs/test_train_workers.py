@@ -122,6 +122,7 @@ def arguments(tmp_path: Path) -> tuple[str | Path, ...]:
     return ("-c", COMMAND, tmp_path, "search", *SMALL, *flags, "--train-workers")
 
 
+@pytest.mark.exhaustive
 def test_a_process_that_dies_is_restarted_from_the_last_state(
     arguments: tuple[str | Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
