@@ -113,9 +113,8 @@ def final(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     data = data_of(options.data, options.size)
     images, labels = materialise(data.search, limit=600, seed=0)
-    settings = TryoutSettings(
-        lr=DEFAULT_TRYOUT.lr / 2, final_steps=options.steps
-    )  # of batches of 16
+    # The rate is that of a run with batches of 16.
+    settings = TryoutSettings(lr=DEFAULT_TRYOUT.lr / 2, final_steps=options.steps)
     plan = Tryout(
         folder=options.work,
         settings=settings,
