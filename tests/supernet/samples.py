@@ -118,8 +118,31 @@ def one_per_choice(space: SearchSpace) -> list[Architecture]:
     but so that every choice has an effect and every kind of attention lends, borrows and owns its
     map: as wide as can be, three blocks deep where possible, maps shared by two.
     """
-    variants = [_stage_variants(space, f"stage{i + 1}.") for i in range(len(space.stages))]
-    architectures = [
+    variants = [_stage_variants(space, i) for i in range(len(space.stages))]
+    architectures = _together(space, variants)
+    for index in range(len(variants)):
+        reached = {one.stages[index] for one in architectures}
+        assert len(reached) == len(space.layout) * len(_distinct(space, variants[index], index))
+    return architectures
+
+
+def few_per_choice(space: SearchSpace) -> list[Architecture]:
+    """The same choices in half as many architectures, of whose stages several genes differ."""
+    return _together(space, [_merged(space, i) for i in range(len(space.stages))])
+
+
+per_choice = pytest.mark.parametrize(
+    "per_choice",
+    [few_per_choice, pytest.param(one_per_choice, marks=pytest.mark.exhaustive)],
+    ids=["few", "one"],
+    scope="module",
+)
+"""A test of every choice of every gene; with `--exhaustive` also of each by itself."""
+
+
+def _together(space: SearchSpace, variants: list[list[dict[str, Value]]]) -> list[Architecture]:
+    """Architectures that have all those stages."""
+    return [
         space.decode(
             {
                 "layout": layout,
@@ -129,10 +152,38 @@ def one_per_choice(space: SearchSpace) -> list[Architecture]:
         for layout in space.layout
         for i in range(max(map(len, variants)))
     ]
-    for index in range(len(variants)):
-        reached = {one.stages[index] for one in architectures}
-        assert len(reached) == len(space.layout) * len(_distinct(space, variants[index], index))
-    return architectures
+
+
+BLOCKS, ATTENTION = {"depth", "sharing"}, {"mixer", "aggregation", "local_ratio"}
+
+
+def _merged(space: SearchSpace, index: int) -> list[dict[str, Value]]:
+    """The variants of a stage, as many in one as do not hide each other.
+
+    Attentions that are changed still lend and borrow, and so does that of the first.
+    """
+    centre, *others = _stage_variants(space, index)
+    merged = [centre]
+    for other in others:
+        for i, stage in enumerate(merged):
+            both = stage | _changes(centre, other)
+            genes = {gene.partition(".")[2] for gene in _changes(centre, both)}
+            kinds = bool(genes & BLOCKS) + bool(genes & ATTENTION)
+            without = [both | {gene: centre[gene]} for gene in _changes(centre, both)]
+            if (
+                _changes(centre, stage).keys().isdisjoint(_changes(centre, other))
+                and kinds <= min(i, 1)
+                and len(_distinct(space, [both, *without], index)) == 1 + len(without)
+            ):
+                merged[i] = both
+                break
+        else:
+            merged.append(other)
+    return merged
+
+
+def _changes(centre: dict[str, Value], stage: dict[str, Value]) -> dict[str, Value]:
+    return {gene: choice for gene, choice in stage.items() if choice != centre[gene]}
 
 
 def _distinct(space: SearchSpace, variants: list[dict[str, Value]], index: int) -> set[Stage]:
@@ -141,8 +192,9 @@ def _distinct(space: SearchSpace, variants: list[dict[str, Value]], index: int) 
     return {space.decode({**rest, **genes}).stages[index] for genes in variants}
 
 
-def _stage_variants(space: SearchSpace, prefix: str) -> list[dict[str, Value]]:
+def _stage_variants(space: SearchSpace, index: int) -> list[dict[str, Value]]:
     """The genes of one stage at the centre, and with each other choice of each gene."""
+    prefix = f"stage{index + 1}."
     genes = {gene: choices for gene, choices in space.genes.items() if gene.startswith(prefix)}
     depth, sharing = prefix + "depth", prefix + "sharing"
     centre = {gene: space.genotype(space.scaled(0.5))[gene] for gene in genes}

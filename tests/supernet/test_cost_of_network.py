@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from samples import (
     SMALL_PSVIT,
     TINY,
     UNUSUAL,
-    one_per_choice,
+    per_choice,
 )
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -46,8 +47,11 @@ from supernet.network import skeleton
 pytestmark = pytest.mark.sampled(2)
 
 Size = tuple[int, int]
+PerChoice = Callable[[SearchSpace], list[Architecture]]
 SIZES = {"224": (224, 224), "64": (64, 64), "odd": (45, 61)}
 CLASSES = 10
+RUN = 1_000_000_000
+"""A network of more multiply-adds is not run to be counted, but simulated."""
 
 
 def spaces(*chosen: SearchSpace) -> pytest.MarkDecorator:
@@ -78,7 +82,8 @@ def designs(*chosen: PublishedDesign) -> pytest.MarkDecorator:
 
 def build(architecture: Architecture, size: Size) -> tuple[Network, torch.Tensor]:
     """A network and an image to count on; small ones run faster than they are simulated."""
-    device = "meta" if max(size) > 64 else "cpu"
+    macs = total_cost(architecture, image_size=size, num_classes=CLASSES).macs
+    device = "meta" if macs > RUN else "cpu"
     network = skeleton(architecture, num_classes=CLASSES).to_empty(device=device)
     return network.eval(), torch.zeros(1, 3, *size, device=device)
 
@@ -107,20 +112,22 @@ def assert_fvcore_counts_the_same_activations(architecture: Architecture, size: 
 
 @pytest.mark.slow
 @spaces(MINIATURE, NANO, SMALL_PSVIT, UNUSUAL, BASE, PSVIT)
+@per_choice
 @pytest.mark.sampled(2)
 def test_costs_equal_the_count_of_the_running_network_for_every_choice_of_every_gene(
-    space: SearchSpace,
+    space: SearchSpace, per_choice: PerChoice
 ) -> None:
-    for architecture in one_per_choice(space):
+    for architecture in per_choice(space):
         assert_torch_counts_the_same(architecture, SIZES["224"])
 
 
 @pytest.mark.slow
 @spaces(MINIATURE, NANO, SMALL_PSVIT, UNUSUAL, PSVIT)
+@per_choice
 def test_costs_equal_the_count_for_every_choice_of_every_gene_at_an_odd_size(
-    space: SearchSpace,
+    space: SearchSpace, per_choice: PerChoice
 ) -> None:
-    for architecture in one_per_choice(space):
+    for architecture in per_choice(space):
         assert_torch_counts_the_same(architecture, SIZES["odd"])
 
 
@@ -137,19 +144,25 @@ def test_costs_equal_the_count_of_the_running_network_for_random_architectures(
 
 @pytest.mark.slow
 @spaces(MINIATURE, NANO, SMALL_PSVIT, UNUSUAL, PSVIT)
+@per_choice
 @pytest.mark.sampled(2)
-def test_macs_equal_fvcores_count_for_every_choice_of_every_gene(space: SearchSpace) -> None:
+def test_macs_equal_fvcores_count_for_every_choice_of_every_gene(
+    space: SearchSpace, per_choice: PerChoice
+) -> None:
     sizes = itertools.cycle([(64, 64), (45, 61)])
-    for architecture, size in zip(one_per_choice(space), sizes, strict=False):
+    for architecture, size in zip(per_choice(space), sizes, strict=False):
         assert_fvcore_counts_the_same_macs(architecture, size, grad=False)
 
 
 @pytest.mark.slow
 @spaces(NANO, SMALL_PSVIT, UNUSUAL, PSVIT)
+@per_choice
 @pytest.mark.sampled(2)
-def test_activations_equal_fvcores_count_for_every_choice_of_every_gene(space: SearchSpace) -> None:
+def test_activations_equal_fvcores_count_for_every_choice_of_every_gene(
+    space: SearchSpace, per_choice: PerChoice
+) -> None:
     sizes = itertools.cycle([(45, 61), (64, 64)])
-    for architecture, size in zip(one_per_choice(space), sizes, strict=False):
+    for architecture, size in zip(per_choice(space), sizes, strict=False):
         assert_fvcore_counts_the_same_activations(architecture, size)
 
 
@@ -198,9 +211,12 @@ def test_attention_maps_count_only_where_they_are_lent(depth: int) -> None:
 
 @pytest.mark.slow
 @spaces(MINIATURE, SMALL_PSVIT, UNUSUAL, PSVIT)
+@per_choice
 @pytest.mark.sampled(2)
-def test_each_part_costs_what_its_modules_are_counted_to(space: SearchSpace) -> None:
-    for architecture in one_per_choice(space):
+def test_each_part_costs_what_its_modules_are_counted_to(
+    space: SearchSpace, per_choice: PerChoice
+) -> None:
+    for architecture in per_choice(space):
         assert_parts_are_counted_the_same(architecture)
 
 
