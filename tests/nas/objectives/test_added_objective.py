@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from small_runs import NANO, SMALL, command, constrained_nano
+from small_runs import NANO, SMALL, Outcome, command, constrained_nano
 
 from nas.objectives.objective import CLOSED_FORM, Objective
 from nas.report.figures import pareto_figure
@@ -28,12 +28,23 @@ ENERGIES = sorted(energy_of(architecture) for architecture in NANO.enumerate())
 LIMIT = ENERGIES[100]
 
 
+@pytest.fixture(scope="module")
+def finished() -> dict[str, Outcome]:
+    """What the run printed, once one has been made."""
+    return {}
+
+
 @pytest.fixture
-def run(energy: Objective, tmp_path: Path) -> tuple[Path, str]:
-    """A run with a limit on the added objective, and what it printed."""
-    outcome = command(*RUN, "--energy", f"{LIMIT}mJ", "--out", tmp_path / "run")
+def run(
+    energy: Objective, finished: dict[str, Outcome], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, str]:
+    """A run with a limit on the added objective, and what it printed; made once."""
+    folder = tmp_path_factory.getbasetemp() / "run with energy"
+    if not finished:
+        finished["run"] = command(*RUN, "--energy", f"{LIMIT}mJ", "--out", folder)
+    outcome = finished["run"]
     assert outcome.status == 0, outcome.err
-    return tmp_path / "run", " ".join(outcome.out.split())
+    return folder, " ".join(outcome.out.split())
 
 
 @pytest.mark.slow
