@@ -3,8 +3,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from small_runs import SMALL, command
+from small_runs import SMALL, command, without_figures
 
+import nas.data.digits
+import nas.latency.measure
 from nas.objectives.objective import CLOSED_FORM, Objective
 
 
@@ -15,6 +17,27 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     outcome = command("search", *SMALL, "--steps", "4", "--trials", "6", "--out", folder)
     assert outcome.status == 0, outcome.err
     return folder
+
+
+@pytest.fixture
+def undrawn() -> Iterator[None]:
+    """Pages without figures, for tests that do not look at these."""
+    with without_figures():
+        yield
+
+
+@pytest.fixture
+def few_test_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small test split of the embedded data; to draw all takes longer than a short training."""
+    monkeypatch.setattr(nas.data.digits, "TEST_CANVASES", 100)
+
+
+@pytest.fixture
+def short_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latencies that are measured in no time, and are no more to be relied on."""
+    monkeypatch.setattr(nas.latency.measure, "WARM_UP_SECONDS", 0.0)
+    monkeypatch.setattr(nas.latency.measure, "MEASURED_SECONDS", 0.0)
+    monkeypatch.setattr(nas.latency.measure, "MOST_ROUNDS", 1)
 
 
 @pytest.fixture

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Any, NamedTuple
+from unittest import mock
 
 import pandas as pd
 import pytest
@@ -39,6 +40,29 @@ SMALL = (
     *("--search-images", "40", "--workers", "0", "--seed", "2", "--short-list", "0"),
 )
 """The flags of runs that take seconds; steps, trials and the folder are to be added."""
+
+
+FIGURES = (
+    "pareto_figure",
+    "hypervolume_figure",
+    "prediction_figure",
+    "macs_latency_figure",
+    "supernet_figure",
+    "rungs_figure",
+    "retrained_figure",
+    "confusion_figure",
+    "_plot",
+)
+"""What draws the pages of a run, in `nas.report.pages`."""
+
+
+@contextmanager
+def without_figures() -> Iterator[None]:
+    """Leave the figures out of the pages: to draw them takes a third of a small run."""
+    with ExitStack() as patched:
+        for name in FIGURES:
+            patched.enter_context(mock.patch(f"nas.report.pages.{name}", lambda *_, **__: ""))
+        yield
 
 
 class Outcome(NamedTuple):
@@ -79,8 +103,20 @@ def _environment() -> dict[str, str]:
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
-    ["nas.runs.start", "nas.runs.retraining", "nas.search.surrogate", "sklearn.datasets"]
+    [
+        *("nas.runs.start", "nas.runs.retraining", "nas.search.surrogate", "sklearn.datasets"),
+        *("plotly.graph_objects", "plotly.subplots"),  # which are imported where pages are drawn
+    ]
 )
+
+
+ON_FEW_IMAGES = """
+import sys, nas.data.digits
+from nas.cli import main
+nas.data.digits.TEST_CANVASES = 100
+sys.exit(main())
+"""
+"""`nas` for `Fork("-c", ...)`; drawing the whole test split takes longer than a short training."""
 
 
 class Fork:

@@ -84,6 +84,7 @@ def test_a_search_and_a_retraining_refuse_in_one_line_and_leave_nothing(
     assert not (small_run / "taught").exists()
 
 
+@pytest.mark.usefixtures("undrawn", "few_test_images")
 @pytest.mark.slow
 def test_a_run_with_a_teacher_goes_on_with_it_alone_and_all_its_trainings_ask_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -94,6 +94,7 @@ def test_the_store_of_a_task_begins_with_the_network(tmp_path: Path) -> None:
     assert all(torch.equal(views[name], tensor) for name, tensor in given.state_dict().items())
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_a_run_begins_with_what_another_exported(small_run: Path, tmp_path: Path) -> None:
     given, run = small_run / "best", tmp_path / "run"

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from small_runs import Fork, command, finish, scalars, start, wait_for
+from small_runs import ON_FEW_IMAGES, Fork, command, finish, scalars, start, wait_for
 
 import nas
 import nas.data.digits
@@ -34,6 +34,8 @@ from nas.utilities.errors import Diverged, InputError
 from nas.utilities.interrupt import Interrupted, StopRequest
 from search_space import SearchSpace
 from supernet import Network, load_exported
+
+pytestmark = pytest.mark.usefixtures("undrawn", "few_test_images")
 
 SHORT = Recipe(
     start="scratch",
@@ -359,12 +361,12 @@ def test_several_at_a_time_by_ray_give_what_they_give_one_after_the_other(
 
 @pytest.mark.slow
 def test_two_commands_retrain_a_run_at_the_same_time_under_two_names(run: RunFolder) -> None:
-    few = ("-m", "nas", "retrain", run.path, "--batch-size", "8", "--train-size", "32")
-    long = Fork(*few, "--steps", "100000", "--name", "long")
+    few = ("retrain", run.path, "--batch-size", "8", "--train-size", "32")
+    long = Fork("-c", ON_FEW_IMAGES, *few, "--steps", "100000", "--name", "long")
     try:
         wait_for("front/1 from scratch 1/", long.stdout)
-        short = command(*few[2:], "--steps", "1", "--name", "short")
-        again = command(*few[2:], "--steps", "100000", "--name", "long")
+        short = command(*few, "--steps", "1", "--name", "short")
+        again = command(*few, "--steps", "100000", "--name", "long")
     finally:
         long.send_signal(signal.SIGTERM)
         stopped = long.finish()

@@ -4,9 +4,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small_runs import SMALL, Outcome, command
+from small_runs import SMALL, Outcome, command, without_figures
 
 ON_IMAGES = (*SMALL, "--steps", "2", "--trials", "2", "--loader-workers", "0")
+
+
+pytestmark = pytest.mark.usefixtures("undrawn", "few_test_images")
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +22,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(12):
             pixels = generator.integers(0, 255, (32, 32, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(place / "bugs" / name / f"{number}.png")
-    done = search(place / "bugs", place / "run")
+    with without_figures():
+        done = search(place / "bugs", place / "run")
     assert done.status == 0, done.err
     return place
 

@@ -12,6 +12,7 @@ from nas.runs.folder import RunFolder
 WRITING = ("search", *SMALL, "--short-list", "3", "--steps", "9", "--tensorboard")
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_tensorboard_sees_the_training_the_search_and_the_short_list_also_of_a_run_that_goes_on(
     tmp_path: Path,
