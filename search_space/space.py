@@ -222,7 +222,8 @@ class SearchSpace(Spec):
         Raises:
             ArchitectureError: If a gene is missing or has a value that is not among its choices.
         """
-        for gene, choices in self.genes.items():
+        known = self.genes
+        for gene, choices in known.items():
             if gene not in genotype:
                 raise ArchitectureError(f"gene {gene} has no value")
             if genotype[gene] not in choices:
@@ -236,7 +237,7 @@ class SearchSpace(Spec):
                 f"gene layout={layout!r} is not in space {self.name!r}; legal: "
                 f"{', '.join(self.layout)}"
             )
-        if unknown := genotype.keys() - self.genes.keys() - {"layout"}:
+        if unknown := genotype.keys() - known.keys() - {"layout"}:
             raise ArchitectureError(f"gene {sorted(unknown)[0]} is none of space {self.name!r}")
         return self.assembled(
             encoding.stage(
@@ -341,6 +342,7 @@ class SearchSpace(Spec):
         genes = {gene: choices for gene, choices in self.genes.items() if len(choices) > 1}
         if self.count() == 1:
             raise ArchitectureError(f"space {self.name!r} holds a single architecture")
+        unchanged = architecture.canonical()
         while True:  # ends: some single gene changes the canonical form, and is drawn in time
             forced = rng.choice(list(genes))
             child = dict(parent)
@@ -348,7 +350,7 @@ class SearchSpace(Spec):
                 if gene == forced or rng.random() < 1 / len(genes):
                     child[gene] = rng.choice(choices)
             mutant = self.decode(child)
-            if mutant.hash != architecture.hash:
+            if mutant != unchanged:
                 return mutant
 
     def suggest(self, trial: Trial) -> Architecture:
