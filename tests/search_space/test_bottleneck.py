@@ -33,7 +33,14 @@ def test_both_ends_are_those_of_all_of_nano(image_size: int | tuple[int, int]) -
 
 
 @pytest.mark.slow
-@presets
+@pytest.mark.parametrize(
+    "space",
+    [
+        pytest.param(space, marks=pytest.mark.exhaustive if name == "base" else ())
+        for name, space in PRESETS.items()
+    ],
+    ids=PRESETS.keys(),
+)
 def test_the_greatest_is_that_of_the_largest_part_of_the_space(space: SearchSpace) -> None:
     parts = itertools.chain.from_iterable(map(cost_table, covering_architectures(space)))
     largest = max(part.cost.peak for part in parts)

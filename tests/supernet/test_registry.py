@@ -75,6 +75,7 @@ assert all(timm.list_models(design.timm_name) == [design.timm_name] for design i
 
 @pytest.mark.slow
 @pytest.mark.parametrize("design", DESIGNS, ids=lambda design: design.name)
+@pytest.mark.sampled(2)
 def test_published_designs_are_timm_models(design: PublishedDesign) -> None:
     with torch.device("meta"):
         model = timm.create_model(
@@ -90,6 +91,7 @@ def test_published_designs_are_timm_models(design: PublishedDesign) -> None:
 
 
 @pytest.mark.parametrize("design", DESIGNS, ids=lambda design: design.name)
+@pytest.mark.sampled(2)
 def test_positions_are_not_decayed_and_offsets_train_slowly(design: PublishedDesign) -> None:
     with torch.device("meta"):
         model = timm.create_model(design.timm_name)

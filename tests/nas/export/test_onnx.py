@@ -33,6 +33,7 @@ def test_every_kind_of_block_gives_the_outputs_of_torch_at_an_odd_size(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sides", [(9, 9), (13, 10), (7, 5)])
+@pytest.mark.sampled(2)
 def test_adaptive_pooling_of_any_sides_has_a_form_in_onnx(
     sides: tuple[int, int], tmp_path: Path
 ) -> None:
