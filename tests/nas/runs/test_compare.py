@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from small_runs import command
+from small_runs import command, without_figures
 
 import nas
 from nas.report.comparison import Comparable
@@ -21,7 +21,8 @@ def looser(small_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("compare") / "looser"
     flags = ("--supernet", small_run, "--budget", "300MFLOPs", "--sampler", "random")
     size = ("--search-images", "40", "--workers", "0", "--trials", "9", "--short-list", "2")
-    outcome = command("search", *flags, *size, "--out", out)
+    with without_figures():
+        outcome = command("search", *flags, *size, "--out", out)
     assert outcome.status == 0, outcome.err
     return out
 

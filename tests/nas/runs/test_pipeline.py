@@ -139,6 +139,7 @@ def test_the_same_command_again_does_nothing_twice(copy: Path) -> None:
     assert len(after["study.journal"].splitlines()) - len(before["study.journal"].splitlines()) <= 1
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_summary_says_both_sizes_the_best_and_what_to_type_next(copy: Path) -> None:
     outcome = command(*SMALL_RUN, "--out", copy)
     text = " ".join(outcome.out.split())
@@ -173,6 +174,7 @@ def test_a_run_that_died_while_it_exported_is_brought_to_its_end(copy: Path) -> 
         assert after[name] == before[name]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_read_is_refused_by_name(copy: Path) -> None:
     checkpoint = copy / "supernet" / "checkpoint.safetensors"
@@ -186,6 +188,7 @@ def test_a_checkpoint_that_cannot_be_read_is_refused_by_name(copy: Path) -> None
     assert command(*SMALL_RUN, "--out", copy).status == 0
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_states_of_training_that_were_left_beside_the_checkpoint_are_removed(copy: Path) -> None:
     # A process that is killed between the two leaves all.
     folder = RunFolder(copy)
@@ -196,6 +199,7 @@ def test_states_of_training_that_were_left_beside_the_checkpoint_are_removed(cop
     assert left == {folder.checkpoint.name, folder.curve.name}
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_the_same_configuration_gives_the_same_results(small_run: Path, tmp_path: Path) -> None:
     assert command(*SMALL_RUN, "--out", tmp_path / "again").status == 0
@@ -209,6 +213,7 @@ def test_the_same_configuration_gives_the_same_results(small_run: Path, tmp_path
     pd.testing.assert_frame_equal(*tables)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_a_run_in_which_every_evaluation_failed_says_so_and_names_no_best(
     copy: Path, monkeypatch: pytest.MonkeyPatch
@@ -229,6 +234,7 @@ def test_a_run_in_which_every_evaluation_failed_says_so_and_names_no_best(
     assert not (out / "best").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_that_was_killed_while_its_last_scores_were_told_tells_them_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,6 +273,7 @@ def test_no_more_workers_are_started_than_a_batch_has_work_for(
     assert started == [2, 3]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_leaves_logging_as_it_found_it(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = logging.getLogger("nas")
     monkeypatch.setattr(ours, "propagate", True)
@@ -315,13 +322,14 @@ class Clock:
         return measure
 
 
+@pytest.mark.usefixtures("undrawn", "short_measurements")
 @pytest.mark.slow
 def test_a_run_with_a_latency_measures_a_table_and_the_front_and_measures_nothing_again(
     tmp_path: Path,
 ) -> None:
     def quick_profile(space: object, conditions: object, effort: object, **rest: Any) -> Any:
         return profile(
-            space, conditions, ProfilingEffort(sightings=1, fitted=3, held_out=5), **rest
+            space, conditions, ProfilingEffort(sightings=1, fitted=2, held_out=1), **rest
         )
 
     out = tmp_path / "run"
@@ -354,6 +362,7 @@ def test_a_run_with_a_latency_measures_a_table_and_the_front_and_measures_nothin
     pd.testing.assert_frame_equal(pd.read_csv(out / "trials.csv"), trials)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_with_a_table_that_was_given_nothing_is_measured_for_a_device_that_is_not_here(
     tmp_path: Path,
@@ -377,6 +386,7 @@ def test_with_a_table_that_was_given_nothing_is_measured_for_a_device_that_is_no
     assert "The device is not here" in (tmp_path / "run" / "report.html").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_with_a_table_that_was_given_the_front_is_measured_where_the_device_is_here(
     tmp_path: Path,
@@ -397,6 +407,7 @@ def test_with_a_table_that_was_given_the_front_is_measured_where_the_device_is_h
         assert (timed.batch_size, timed.dtype, timed.runtime) == (2, "bfloat16", "eager")
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_what_is_measured_to_be_too_slow_is_not_exported_and_the_run_says_so(
     tmp_path: Path,
@@ -416,6 +427,7 @@ def test_what_is_measured_to_be_too_slow_is_not_exported_and_the_run_says_so(
     assert slow["hash"] not in exported
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_if_all_are_measured_to_be_too_slow_the_run_ends_without_a_best(
     tmp_path: Path,
@@ -450,6 +462,7 @@ def test_a_latency_out_of_reach_is_refused_and_leaves_no_folder_behind(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_a_table_that_was_not_finished_is_measured_by_the_same_command_again(
     tmp_path: Path,
@@ -505,6 +518,7 @@ def test_a_memory_is_a_hard_limit_and_an_objective_of_a_run(tmp_path: Path) -> N
     assert "memory at 64 px (MB)" in report
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_a_memory_that_does_not_bind_is_told_and_keeps_nothing_out(tmp_path: Path) -> None:
     outcome = command(*AT_64, "--memory", "64MB", "--out", tmp_path / "run")
@@ -526,6 +540,7 @@ def test_a_memory_out_of_reach_is_refused_before_anything_is_made(tmp_path: Path
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_memory_and_a_measured_latency_are_objectives_together(tmp_path: Path) -> None:
     given = fake_table("cpu", image_size=64, margin=0.05)
@@ -547,7 +562,7 @@ def test_memory_and_a_measured_latency_are_objectives_together(tmp_path: Path) -
 # --- Ctrl-C and SIGKILL --------------------------------------------------------------------------
 
 
-LONG = (ROOT / "run_search.py", *SMALL, "--steps", "40", "--trials", "24")
+LONG = (ROOT / "run_search.py", *SMALL, "--steps", "20", "--trials", "16")
 
 
 def stopped(process: Fork, line: str, sent: signal.Signals) -> str:
@@ -590,7 +605,7 @@ def test_a_run_that_is_stopped_in_training_and_in_search_comes_to_the_same_end(
     after = records(load_study(folder.journal))
     assert [record.hash for record in after.values()][: len(before)] == before
     evaluated = [record.hash for record in after.values() if record.state == "evaluated"]
-    assert len(evaluated) == len(set(evaluated)) == 24
+    assert len(evaluated) == len(set(evaluated)) == 16
     assert folder.best.exists()
     assert not [name for name in files(folder.path) if "/." in name or ".tmp" in name]
 
@@ -612,6 +627,7 @@ TRYING = ("search", *SMALL, "--short-list", "3", "--steps", "9", "--trials", "6"
 """The command of a run that trains three alone: for a step, then one of them for three and nine."""
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_what_was_trained_alone_is_ranked_and_exported_with_those_weights(tmp_path: Path) -> None:
     outcome = command(*TRYING, "--out", tmp_path / "run")
@@ -645,6 +661,7 @@ def test_what_was_trained_alone_is_ranked_and_exported_with_those_weights(tmp_pa
     assert pd.read_csv(folder.path / "trials.csv").equals(trials)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_what_is_too_slow_leaves_the_short_list_before_it_is_trained(tmp_path: Path) -> None:
     methods = LatencyMethods(profile=table_by_formula, meter=Clock(990.0, 20.0))
@@ -659,6 +676,7 @@ def test_what_is_too_slow_leaves_the_short_list_before_it_is_trained(tmp_path: P
     assert (tried["latency_cpu_measured_ms"] == 20.0).all()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_where_all_of_the_short_list_fails_what_is_exported_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
