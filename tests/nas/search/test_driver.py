@@ -2,8 +2,9 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import optuna
@@ -91,6 +92,7 @@ def hashes(workers: FakeWorkers) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("capacity", [1, 3])
+@pytest.mark.sampled(3)
 def test_every_architecture_that_is_submitted_is_feasible_and_new(
     memory_path: Path, sampler: SamplerName, capacity: int
 ) -> None:
@@ -513,10 +515,18 @@ def test_beside_a_memory_all_of_the_front_is_measured_that_memory_is_part_of(
     assert all(record.values.keys() >= {"memory", "latency_phone_ms"} for record in known)
 
 
+@pytest.fixture(scope="module")
+def journal_of_a_search(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """What a search that is over has written, in which nothing was measured yet."""
+    folder = tmp_path_factory.mktemp("searched")
+    search(folder, LOOSE, FakeWorkers(), trials=40)
+    return (folder / "study.journal").read_bytes()
+
+
 @pytest.fixture
-def searched(memory_path: Path) -> Path:
-    """The folder of a search that is over, in which nothing was measured yet."""
-    search(memory_path, LOOSE, FakeWorkers(), trials=40)
+def searched(journal_of_a_search: bytes, memory_path: Path) -> Path:
+    """The folder of that search, which may be changed."""
+    (memory_path / "study.journal").write_bytes(journal_of_a_search)
     return memory_path
 
 
@@ -844,17 +854,25 @@ def spread(
     return [(number, replace(record, seconds=0.0)) for number, record in known.items()]
 
 
+@cache
+def searched_alone(sampler: SamplerName) -> tuple[list[tuple[int, Record]], bytes]:
+    """The records of a search in this process alone, one evaluation at a time; its journal."""
+    with TemporaryDirectory() as folder:
+        found = spread(Path(folder), InProcess(FakeSetup()), sampler)
+        return found, (Path(folder) / "study.journal").read_bytes()
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_all_records_are_the_same_whoever_evaluates_and_in_whatever_order(
     memory_path: Path, sampler: SamplerName
 ) -> None:
-    alone = spread(memory_path / "alone", InProcess(FakeSetup()), sampler)
+    alone, _ = searched_alone(sampler)
     found = Counter(record.state for _, record in alone)
     assert found["evaluated"] == 12
     assert found["failed"] > 1
     if sampler != "surrogate":  # which proposes nothing twice, and nothing over a limit
         assert min(found["duplicate"], found["infeasible"]) > 0
-    for capacity in (1, 2, 5):
+    for capacity in (2, 5):
         workers = Scrambled(capacity)
         assert spread(memory_path / str(capacity), workers, sampler) == alone
         assert workers.most_under_way == min(capacity, LITTLE.batch)
@@ -865,7 +883,7 @@ def test_all_records_are_the_same_whoever_evaluates_and_in_whatever_order(
 def test_a_search_that_was_killed_among_the_scores_of_a_batch_ends_like_one_that_was_not(
     memory_path: Path, sampler: SamplerName
 ) -> None:
-    alone = spread(memory_path / "alone", InProcess(FakeSetup()), sampler)
+    alone, _ = searched_alone(sampler)
     for survives in (0, 3, 7):
         path = memory_path / str(survives)
         with pytest.raises(Killed):
@@ -880,8 +898,7 @@ def test_a_search_that_was_killed_among_the_scores_of_a_batch_ends_like_one_that
 def test_a_search_can_be_killed_at_any_byte_of_its_journal_and_ends_like_one_that_was_not(
     memory_path: Path, sampler: SamplerName
 ) -> None:
-    alone = spread(memory_path / "alone", Scrambled(3), sampler)
-    journal = (memory_path / "alone" / "study.journal").read_bytes()
+    alone, journal = searched_alone(sampler)
     rng = random.Random(0)
     for cut in rng.sample(range(len(journal)), 3):
         path = memory_path / str(cut)
