@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from small_runs import SMALL, Outcome, command, constrained_nano, small_config
+from small_runs import SMALL, Outcome, command, constrained_nano, small_config, without_figures
 
 from nas import open_run
 from nas.runs.configure import configure
@@ -20,6 +20,8 @@ from nas.runs.reuse import TRAINED_WITH, Origin, TrainedSupernet
 from nas.search.front import best, judged
 from nas.search.trials import SCRATCH_COLUMNS, TRIED_COLUMNS
 from nas.utilities.errors import InputError
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 FLAGS = ("search", *SMALL, "--steps", "4")
 """Of the fixture `eight`, but for trials, short list and folder; of flags that come twice the last
@@ -30,7 +32,8 @@ counts."""
 def eight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run of eight trials, a batch; not to be changed."""
     folder = tmp_path_factory.mktemp("reuse") / "eight"
-    outcome = command(*FLAGS, "--trials", "8", "--short-list", "2", "--out", folder)
+    with without_figures():
+        outcome = command(*FLAGS, "--trials", "8", "--short-list", "2", "--out", folder)
     assert outcome.status == 0, outcome.err
     return folder
 
@@ -109,7 +112,8 @@ def ask(supernet: Path, out: Path, *more: str | Path) -> Outcome:
 def asked(eight: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run with the supernet of `eight`; not to be changed."""
     folder = tmp_path_factory.mktemp("asked") / "run"
-    outcome = ask(eight, folder)
+    with without_figures():
+        outcome = ask(eight, folder)
     assert outcome.status == 0, outcome.err
     return folder
 
