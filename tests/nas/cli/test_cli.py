@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from small_runs import NANO, ROOT, SMALL, Outcome, command, fake_table, finish, small_config, start
+from small_runs import NANO, ROOT, SMALL, Fork, Outcome, command, fake_table, small_config
 
 import nas.cli.designs
 import nas.export.onnx
@@ -39,6 +39,8 @@ from search_space import (
 )
 from search_space.cost import CostRow
 from supernet import ExportedNetwork, Network, save_exported
+
+pytestmark = pytest.mark.usefixtures("undrawn", "few_test_images", "short_measurements")
 
 # --- describe, sample, designs -------------------------------------------------------------------
 
@@ -248,15 +250,15 @@ def test_help_says_what_a_flop_is(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.slow
 def test_run_search_is_the_search_and_its_status_is_the_process_s(tmp_path: Path) -> None:
-    done = finish(start(ROOT / "run_search.py", "--help"))
+    done = Fork(ROOT / "run_search.py", "--help").finish()
     assert done.status == 0
     assert "nas search" in done.out
     assert "multiply-add" in " ".join(done.out.split())
-    done = finish(start(ROOT / "run_search.py", "--budget", "much", "--out", tmp_path / "run"))
+    done = Fork(ROOT / "run_search.py", "--budget", "much", "--out", tmp_path / "run").finish()
     assert done.status == 2
     assert done.err.startswith("error: --budget 'much'")
     assert len(done.err.splitlines()) == 1
-    done = finish(start("-m", "nas", "describe", tmp_path / "none.json"))
+    done = Fork("-m", "nas", "describe", tmp_path / "none.json").finish()
     assert (done.status, len(done.err.splitlines())) == (2, 1)
 
 
