@@ -198,7 +198,7 @@ def step(network: Network, batch: Tensor, labels: Tensor) -> Tensor:
 
 @pytest.mark.slow
 @distinct_networks
-@pytest.mark.sampled(14)
+@pytest.mark.sampled(8)
 def test_a_training_step_compiles_as_one_graph(name: str) -> None:
     network = build(name, architectures=SHORT).train()
     labels = torch.tensor([1, 2])

@@ -562,7 +562,7 @@ def test_memory_and_a_measured_latency_are_objectives_together(tmp_path: Path) -
 # --- Ctrl-C and SIGKILL --------------------------------------------------------------------------
 
 
-LONG = (ROOT / "run_search.py", *SMALL, "--steps", "20", "--trials", "16")
+LONG = (ROOT / "run_search.py", *SMALL, "--steps", "40", "--trials", "24")
 
 
 def stopped(process: Fork, line: str, sent: signal.Signals) -> str:
@@ -605,7 +605,7 @@ def test_a_run_that_is_stopped_in_training_and_in_search_comes_to_the_same_end(
     after = records(load_study(folder.journal))
     assert [record.hash for record in after.values()][: len(before)] == before
     evaluated = [record.hash for record in after.values() if record.state == "evaluated"]
-    assert len(evaluated) == len(set(evaluated)) == 16
+    assert len(evaluated) == len(set(evaluated)) == 24
     assert folder.best.exists()
     assert not [name for name in files(folder.path) if "/." in name or ".tmp" in name]
 
