@@ -153,6 +153,7 @@ FIGURES = (
     "macs_latency_figure",
     "_plot",
 )
+"""What takes long in `nas.report.pages`; the other figures are of files that may be damaged."""
 
 
 def _blank(samples: Samples, **_: Any) -> tuple[Tensor, Tensor]:

@@ -42,26 +42,15 @@ SMALL = (
 """The flags of runs that take seconds; steps, trials and the folder are to be added."""
 
 
-FIGURES = (
-    "pareto_figure",
-    "hypervolume_figure",
-    "prediction_figure",
-    "macs_latency_figure",
-    "supernet_figure",
-    "rungs_figure",
-    "retrained_figure",
-    "confusion_figure",
-    "_plot",
-)
-"""What draws the pages of a run, in `nas.report.pages`."""
-
-
 @contextmanager
 def without_figures() -> Iterator[None]:
     """Leave the figures out of the pages: to draw them takes a third of a small run."""
+    from nas.report import pages
+
+    drawing = [name for name in vars(pages) if name.endswith("_figure") or name == "_plot"]
     with ExitStack() as patched:
-        for name in FIGURES:
-            patched.enter_context(mock.patch(f"nas.report.pages.{name}", lambda *_, **__: ""))
+        for name in drawing:
+            patched.enter_context(mock.patch.object(pages, name, lambda *_, **__: ""))
         yield
 
 

@@ -28,7 +28,7 @@ def test_a_space_has_every_segment_of_its_members_and_no_other(space: SearchSpac
     everything = space_segments(space, image_size=64)
     rng = random.Random(0)
     found: set[Segment] = set()
-    for _ in range(100):
+    for _ in range(300):
         found |= set(segments(space.sample(rng), image_size=64))
     assert found <= everything
     if space.count() < 1000:
