@@ -1,5 +1,6 @@
 """Small networks that together have every kind of block."""
 
+import pytest
 import torch
 
 from search_space import DESIGNS, Architecture
@@ -19,6 +20,30 @@ SHORTENED = {
     if design.timm_name in _NAMES
 }
 """Designs with every kind of block: first and last stage, with as few as show what they do."""
+
+_FIRST, _LAST = SHORTENED["shunted_t"].stages
+MIXED = SHORTENED["lw_plg_vit_a"].model_copy(
+    update={
+        "stages": (
+            SHORTENED["lw_plg_vit_a"].stages[-1],
+            _FIRST.model_copy(update={"pooling": _LAST.pooling}),
+            _LAST,
+        )
+    }
+)
+"""Blocks of two of them in one network, which is then exported or compiled once."""
+
+ALL_IN_TURN = pytest.mark.parametrize(
+    "architecture",
+    [
+        pytest.param(MIXED, id="mixed"),
+        *(
+            pytest.param(one, id=name, marks=pytest.mark.exhaustive)
+            for name, one in SHORTENED.items()
+        ),
+    ],
+)
+"""A test of the mixed network, and with `--exhaustive` of each design."""
 
 
 def random_network(architecture: Architecture) -> Network:

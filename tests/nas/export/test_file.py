@@ -31,6 +31,8 @@ ABOUT = ExportedNetwork(
     std=(0.2, 0.2, 0.2),
     class_names=tuple("abcde"),
 )
+SMALLEST = NANO.scaled(0.0)
+ONE_STAGE = SMALLEST.model_copy(update={"stages": SMALLEST.stages[:1]})
 PIXELS = torch.randint(
     0, 256, (3, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(3)
 )
@@ -39,7 +41,7 @@ PIXELS = torch.randint(
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported")
-    save_exported(folder, random_network(NANO.scaled(0.0)), ABOUT)
+    save_exported(folder, random_network(ONE_STAGE), ABOUT)
     return folder
 
 

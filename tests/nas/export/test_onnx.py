@@ -2,12 +2,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from shortened import SHORTENED, random_network
+from shortened import ALL_IN_TURN, random_network
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nas.export.onnx import INPUT, OUTPUT, export_onnx, onnx_session
 from nas.utilities.errors import InputError
+from search_space import Architecture
 from supernet.blocks.global_attention import adaptive_max_pool
 
 
@@ -20,12 +21,11 @@ def difference(path: Path, network: nn.Module, images: Tensor) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SHORTENED)
-@pytest.mark.sampled(6)
+@ALL_IN_TURN
 def test_every_kind_of_block_gives_the_outputs_of_torch_at_an_odd_size(
-    name: str, tmp_path: Path
+    architecture: Architecture, tmp_path: Path
 ) -> None:
-    network, path = random_network(SHORTENED[name]), tmp_path / "model.onnx"
+    network, path = random_network(architecture), tmp_path / "model.onnx"
     images = torch.randn(2, 3, 97, 97, generator=torch.Generator().manual_seed(1))
     export_onnx(network, images, path, any_batch=False, tidy=False)
     assert difference(path, network, images) < 1e-4

@@ -4,7 +4,7 @@ from typing import Any
 import onnxruntime
 import pytest
 import torch
-from shortened import SHORTENED, random_network
+from shortened import ALL_IN_TURN, random_network
 from torch import Tensor, nn
 
 import nas.export.onnx
@@ -12,6 +12,7 @@ from nas.latency.conditions import LatencyConditions
 from nas.latency.measure import measure_latency
 from nas.latency.runtimes import check_runtime, prepare
 from nas.utilities.errors import InputError
+from search_space import Architecture
 
 
 def conditions(runtime: str, **changes: object) -> LatencyConditions:
@@ -107,10 +108,9 @@ def test_a_network_that_cannot_be_compiled_is_refused_with_the_reason_in_one_lin
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SHORTENED)
-@pytest.mark.sampled(6)
-def test_the_compiler_can_follow_every_kind_of_block(name: str) -> None:
-    network = random_network(SHORTENED[name])
+@ALL_IN_TURN
+def test_the_compiler_can_follow_every_kind_of_block(architecture: Architecture) -> None:
+    network = random_network(architecture)
     torch.compiler.reset()
     compiled = torch.compile(network, backend="aot_eager", fullgraph=True, dynamic=False)
     images = torch.randn(1, 3, 97, 97, generator=torch.Generator().manual_seed(1))
