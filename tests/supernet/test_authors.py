@@ -18,6 +18,7 @@ from torch import Tensor
 from search_space import DESIGNS
 from supernet import Network
 from supernet.authors import checkpoint_filter_fn, converted, read_checkpoint
+from supernet.network import skeleton
 
 BY_NAME = {design.name: design for design in DESIGNS}
 
@@ -50,9 +51,28 @@ def moments(tensors: Iterable[Tensor]) -> Tensor:
     return torch.stack(each).sum(dim=0)
 
 
-@pytest.mark.parametrize("name", SCORES)
-def test_a_checkpoint_gives_what_the_authors_code_gives(name: str, tmp_path: Path) -> None:
-    file = save(tmp_path / "weights.pth", {"model": filled(checkpoint(name)), "epoch": 299})
+def shapes_alone(name: str) -> dict[str, Tensor]:
+    """The tensors of a checkpoint without their numbers."""
+    with torch.device("meta"):
+        return {key: torch.empty(shape) for key, shape in checkpoint(name)}
+
+
+@pytest.fixture(scope="module", params=SCORES)
+def name(request: pytest.FixtureRequest) -> str:
+    """A design, one of each layout."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def state(name: str) -> dict[str, Tensor]:
+    """A checkpoint of it; not to be changed."""
+    return filled(checkpoint(name))
+
+
+def test_a_checkpoint_gives_what_the_authors_code_gives(
+    name: str, state: dict[str, Tensor], tmp_path: Path
+) -> None:
+    file = save(tmp_path / "weights.pth", {"model": state, "epoch": 299})
     with torch.no_grad():
         scores = model_of(name, checkpoint_path=str(file))(image(224))
     torch.testing.assert_close(scores[0, :4], torch.tensor(SCORES[name]), rtol=0, atol=1e-4)
@@ -60,16 +80,14 @@ def test_a_checkpoint_gives_what_the_authors_code_gives(name: str, tmp_path: Pat
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_tensor_of_ours_has_its_place_in_a_checkpoint(name: str) -> None:
-    with torch.device("meta"):
-        state = {key: torch.empty(shape) for key, shape in checkpoint(name)}
-        ours = Network(BY_NAME[name].architecture).state_dict()
-    weights = converted(state, BY_NAME[name])
+    ours = skeleton(BY_NAME[name].architecture, num_classes=1000).state_dict()
+    weights = converted(shapes_alone(name), BY_NAME[name])
     assert {key: t.shape for key, t in weights.items()} == {key: t.shape for key, t in ours.items()}
 
 
-@pytest.mark.parametrize("name", SCORES)
-def test_every_number_of_a_checkpoint_has_one_place_in_ours(name: str) -> None:
-    state = filled(checkpoint(name))
+def test_every_number_of_a_checkpoint_has_one_place_in_ours(
+    name: str, state: dict[str, Tensor]
+) -> None:
     computed = {"relative_position_index", "attn_mask"}
     theirs = [t for key, t in state.items() if key.rpartition(".")[2] not in computed]
     ours = converted(state, BY_NAME[name]).values()
@@ -132,7 +150,7 @@ def test_the_checkpoint_of_another_design_is_refused_by_name(
     design: str, file_of: str, told: str
 ) -> None:
     with pytest.raises(ValueError, match=f"^not the weights of {told}$"):
-        converted(filled(checkpoint(file_of)), BY_NAME[design])
+        converted(shapes_alone(file_of), BY_NAME[design])
 
 
 def test_a_distilled_deit_is_another_design() -> None:
@@ -215,9 +233,8 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", [(), (0,), (3, 7), (192, 1)])
 @pytest.mark.parametrize("name", ["head.bias", "pos_embed", "blocks.0.attn.qkv.weight"])
 def test_a_tensor_of_a_wrong_shape_is_named(name: str, shape: tuple[int, ...]) -> None:
-    with torch.device("meta"):
-        state = {key: torch.empty(each) for key, each in checkpoint("DeiT-Ti")}
-        state[name] = torch.empty(shape)
+    state = shapes_alone("DeiT-Ti")
+    state[name] = torch.empty(shape, device="meta")
     with pytest.raises(ValueError, match=r"^not the weights of DeiT-Ti: .* has the shape"):
         converted(state, BY_NAME["DeiT-Ti"])
 
