@@ -2,6 +2,7 @@
 
 import json
 import random
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from search_space import (
 )
 from search_space.cost import cost_table
 from search_space.segments import Segment, fastest, part_names, segments, space_segments
+
+space_segments = cache(space_segments)
 
 SPACES = pytest.mark.parametrize("space", PRESETS.values(), ids=PRESETS.keys())
 SMALL = pytest.mark.parametrize("space", [PRESETS["nano"], PRESETS["psvit"]], ids=["nano", "psvit"])
