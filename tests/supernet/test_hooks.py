@@ -32,6 +32,16 @@ SHORT = {
 }
 """First and last stages, with as few blocks as have every role: what compiles takes long."""
 
+SHUNTED = SHORT["Shunted-T"].stages
+SHORT["mixed"] = SHORT["PLG-ViT-T"].model_copy(
+    update={
+        "stages": (
+            SHORT["PLG-ViT-T"].stages[-1],
+            SHUNTED[0].model_copy(update={"pooling": SHUNTED[1].pooling}),
+        )
+    }
+)
+
 SIZE = 64
 DROP_PATHS = ("drop_path1", "drop_path2")
 
@@ -197,8 +207,13 @@ def step(network: Network, batch: Tensor, labels: Tensor) -> Tensor:
 
 
 @pytest.mark.slow
-@distinct_networks
-@pytest.mark.sampled(8)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mixed",
+        *(pytest.param(n, marks=pytest.mark.exhaustive) for n in NETWORKS if n not in LARGER),
+    ],
+)
 def test_a_training_step_compiles_as_one_graph(name: str) -> None:
     network = build(name, architectures=SHORT).train()
     labels = torch.tensor([1, 2])
