@@ -28,14 +28,14 @@ SMALL = pytest.mark.parametrize("space", [PRESETS["nano"], PRESETS["psvit"]], id
 @pytest.mark.slow
 @SPACES
 def test_a_space_has_every_segment_of_its_members_and_no_other(space: SearchSpace) -> None:
-    everything = space_segments(space, image_size=64)
+    everything = space_segments(space)
     rng = random.Random(0)
     found: set[Segment] = set()
     for _ in range(300):
-        found |= set(segments(space.sample(rng), image_size=64))
+        found |= set(segments(space.sample(rng)))
     assert found <= everything
     if space.count() < 1000:
-        assert {s for a in space.enumerate() for s in segments(a, image_size=64)} == everything
+        assert {s for a in space.enumerate() for s in segments(a)} == everything
 
 
 def test_a_label_tells_what_the_latency_depends_on() -> None:

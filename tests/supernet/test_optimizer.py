@@ -68,7 +68,7 @@ def test_steps_of_one_architecture_alone_are_those_of_torchs_adamw(
     alone = store.extract(architecture)
     theirs = reference(alone)
     ours = StoreAdamW(store, weight_decay=0.05, clip_norm=clip_norm)
-    for step, lr in enumerate([1e-2, 5e-3, 1e-3, 1e-2, 1e-3]):
+    for step, lr in enumerate([1e-2, 1e-3, 5e-3]):
         subnet = store.subnet(architecture)
         backward(subnet, seed=step)
         for mine, other in zip(subnet.parameters(), alone.parameters(), strict=True):
