@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 import pytest
@@ -111,7 +112,8 @@ def larger_exhaustive(names: Iterable[str]) -> list[Any]:
     return [pytest.param(name, marks=marks if name in LARGER else ()) for name in names]
 
 
-def one_per_choice(space: SearchSpace) -> list[Architecture]:
+@cache
+def one_per_choice(space: SearchSpace) -> tuple[Architecture, ...]:
     """Architectures that together have every choice of every gene.
 
     In each, every stage differs in one gene from one centre. The centre is the middle of the space,
@@ -126,7 +128,8 @@ def one_per_choice(space: SearchSpace) -> list[Architecture]:
     return architectures
 
 
-def few_per_choice(space: SearchSpace) -> list[Architecture]:
+@cache
+def few_per_choice(space: SearchSpace) -> tuple[Architecture, ...]:
     """The same choices in half as many architectures, of whose stages several genes differ."""
     return _together(space, [_merged(space, i) for i in range(len(space.stages))])
 
@@ -140,9 +143,11 @@ per_choice = pytest.mark.parametrize(
 """A test of every choice of every gene; with `--exhaustive` also of each by itself."""
 
 
-def _together(space: SearchSpace, variants: list[list[dict[str, Value]]]) -> list[Architecture]:
+def _together(
+    space: SearchSpace, variants: list[list[dict[str, Value]]]
+) -> tuple[Architecture, ...]:
     """Architectures that have all those stages."""
-    return [
+    return tuple(
         space.decode(
             {
                 "layout": layout,
@@ -151,7 +156,7 @@ def _together(space: SearchSpace, variants: list[list[dict[str, Value]]]) -> lis
         )
         for layout in space.layout
         for i in range(max(map(len, variants)))
-    ]
+    )
 
 
 BLOCKS, ATTENTION = {"depth", "sharing"}, {"mixer", "aggregation", "local_ratio"}
@@ -197,7 +202,8 @@ def _stage_variants(space: SearchSpace, index: int) -> list[dict[str, Value]]:
     prefix = f"stage{index + 1}."
     genes = {gene: choices for gene, choices in space.genes.items() if gene.startswith(prefix)}
     depth, sharing = prefix + "depth", prefix + "sharing"
-    centre = {gene: space.genotype(space.scaled(0.5))[gene] for gene in genes}
+    middle = space.genotype(space.scaled(0.5))
+    centre = {gene: middle[gene] for gene in genes}
     centre[prefix + "width"] = genes[prefix + "width"][-1]
     centre[depth], centre[sharing] = _at_least(3, genes[depth]), _at_least(2, genes[sharing])
     centre[prefix + "mixer"] = "local_global"

@@ -28,7 +28,7 @@ from supernet import ExportedNetwork, Network, Store, count_shared_weights, save
 from supernet.network import skeleton
 from supernet.store import CACHED_SUBNETS
 
-PerChoice = Callable[[SearchSpace], list[Architecture]]
+PerChoice = Callable[[SearchSpace], tuple[Architecture, ...]]
 SPACES = {space.name: space for space in (NANO, MINIATURE, UNUSUAL, SMALL_PSVIT)}
 SIZES = {"32": (32, 32), "64": (64, 64), "odd": (45, 61)}
 TASK = ExportedNetwork(

@@ -2,6 +2,7 @@
 
 import math
 import random
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from nas.training.teacher import Teacher, trained_teacher
 from nas.utilities.errors import InputError
 from nas.utilities.interrupt import Interrupted, StopRequest
 from search_space import PRESETS, SearchSpace
-from supernet import Network, Store
+from supernet import Store
+from supernet.network import skeleton
 
 PLAN = TeacherPlan(steps=6, rate=2.0)
 SETTINGS = SupernetTraining(
@@ -94,6 +96,12 @@ def uninterrupted(
 # What it gives.
 
 
+@cache
+def teacher_of(space: SearchSpace) -> Teacher:
+    """One in evaluation; not to be changed."""
+    return Teacher(space, num_classes=7).eval()
+
+
 @pytest.mark.parametrize("side", [64, 50, 51])
 @pytest.mark.parametrize("space", PRESETS.values(), ids=PRESETS.keys())
 def test_its_maps_have_the_sizes_of_the_subnets_maps_and_the_largest_widths(
@@ -103,9 +111,10 @@ def test_its_maps_have_the_sizes_of_the_subnets_maps_and_the_largest_widths(
     rng = random.Random(0)
     members = [member for member in (space.sample(rng) for _ in range(8)) if _is_on_a_map(member)]
     with torch.no_grad():
-        scores, maps = Teacher(space, num_classes=7).eval()(images)
+        scores, maps = teacher_of(space)(images)
         for member in members[:3]:
-            x = (network := Network(member, num_classes=7).eval()).stem(images)
+            network = skeleton(member, num_classes=7).to_empty(device="cpu").eval()
+            x = network.stem(images)
             for stage, map_ in zip(network.stages, maps, strict=True):
                 x = stage(x)
                 assert map_.shape[:3] == x.shape[:3]
