@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 from torch import nn
 
@@ -20,29 +19,18 @@ class ParameterSetting:
     lr_scale: float = 1.0
 
 
-@runtime_checkable
-class HasSettings(Protocol):
-    """A module some of whose parameters don't train by the rule.
-
-    Attributes:
-        own_settings: How these train, by their names in the module.
-    """
-
-    own_settings: Mapping[str, ParameterSetting]
-
-
 def parameter_settings(module: nn.Module) -> dict[str, ParameterSetting]:
     """How each parameter of a module and of those within trains, by its full name.
 
     The rule is that matrices and kernels are decayed, and vectors (norms, biases, the class token)
-    are not. A module says what is different in `own_settings`.
+    are not. A module says what is different in `own_settings`, by the names in the module.
 
     Raises:
         KeyError: If a module has settings for a parameter that it lacks.
     """
     settings: dict[str, ParameterSetting] = {}
     for place, part in module.named_modules():
-        own = part.own_settings if isinstance(part, HasSettings) else {}
+        own: Mapping[str, ParameterSetting] = getattr(part, "own_settings", {})
         parameters = dict(part.named_parameters(recurse=False))
         if unknown := own.keys() - parameters.keys():
             raise KeyError(f"{type(part).__name__} has settings for {sorted(unknown)[0]!r}")
