@@ -101,7 +101,9 @@ def test_the_number_of_threads_is_put_back() -> None:
 
 
 @pytest.mark.slow
-def test_a_larger_network_takes_longer() -> None:
+def test_a_larger_network_takes_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nas.latency.measure, "WARM_UP_SECONDS", 0.1)
+    monkeypatch.setattr(nas.latency.measure, "MEASURED_SECONDS", 0.2)
     small, large = (
         measure_latency(Network(NANO.scaled(scale)), conditions(image_size=size))
         for scale, size in ((0.0, 64), (1.0, 256))

@@ -121,13 +121,29 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.fixture(scope="module", params=[SHORT, FULL, AVERAGED], ids=["light", "full", "averaged"])
+def recipe(request: pytest.FixtureRequest) -> Recipe:
+    return Recipe.model_validate(request.param)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(
+    recipe: Recipe, digits: Data, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Tensor], list[tuple[int, float]], list[Point]]:
+    """What `train` gives; not to be changed."""
+    return train(tmp_path_factory.mktemp("straight"), digits, recipe)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", [SHORT, FULL, AVERAGED], ids=["light", "full", "averaged"])
 @pytest.mark.parametrize("after", [1, 3, SHORT.steps])
 def test_a_resumed_training_equals_an_uninterrupted_one(
-    tmp_path: Path, digits: Data, recipe: Recipe, after: int
+    tmp_path: Path,
+    digits: Data,
+    recipe: Recipe,
+    uninterrupted: tuple[dict[str, Tensor], list[tuple[int, float]], list[Point]],
+    after: int,
 ) -> None:
-    straight, shown, curve = train(tmp_path / "straight", digits, recipe)
+    straight, shown, curve = uninterrupted
     with pytest.raises(Interrupted):
         train(tmp_path / "stopped", digits, recipe, stop_after=after)
     resumed, rest, whole = train(tmp_path / "stopped", digits, recipe)

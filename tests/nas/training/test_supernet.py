@@ -842,7 +842,7 @@ class Greys(Samples):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategy", "steps", "lr"),
-    [("blockwise", 80, 1.5e-3), ("single-path", 160, 7e-4), ("sandwich", 60, 7e-4)],
+    [("blockwise", 48, 2.5e-3), ("single-path", 160, 7e-4), ("sandwich", 60, 7e-4)],
 )
 @pytest.mark.sampled(3)
 def test_the_loss_falls_and_the_watched_subnets_learn(
