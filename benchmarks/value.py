@@ -4,15 +4,16 @@ Each one's choice is trained alone by the recipe of `retrain`, with three seeds,
 test split; a random architecture under the budget is the median of a truth set (`fidelity.py`).
 
     python -m benchmarks.value ours results/RUN --out results/reference/value/tiny-300M.csv
+    python -m benchmarks.value listed results/RUN --seeds 1 --out ...
     python -m benchmarks.value asha --space tiny --budget 300MFLOPs --seconds 435 --out ...
     python -m benchmarks.value given --space tiny --budget 300MFLOPs --out ...
     python -m benchmarks.value table --truth results/reference/fidelity/tiny-300M.csv --out ...
 
-`ours` takes the best of a finished run. `asha` is what who has Ray and Optuna writes without us:
-Optuna proposes architectures of the same space, Ray Tune trains two at a time (`--cpus`) from
-nothing, each on a thread of its own, and stops the worse ones early (ASHA), for as many seconds of
-the clock as our command took on as many cores. It has the recipe of our tryout, in the same small
-batches.
+`ours` takes the best of a finished run, `listed` all of its short list. `asha` is what who has Ray
+and Optuna writes without us: Optuna proposes architectures of the same space, Ray Tune trains two
+at a time (`--cpus`) from nothing, each on a thread of its own, and stops the worse ones early
+(ASHA), for as many seconds of the clock as our command took on as many cores. It has the recipe of
+our tryout, in the same small batches.
 `given` are the largest default and the published designs within the budget. Lists are worked off
 as `benchmarks/alone.py` says: rows that are there are not made again.
 """
@@ -157,6 +158,13 @@ def given(options: argparse.Namespace) -> Iterator[tuple[str, Architecture]]:
             yield design.name, design.architecture
 
 
+def listed(run: nas.Run) -> Iterator[Architecture]:
+    """The short list of a run, in the order in which it was evaluated."""
+    space, trials = run.config.space, run.trials
+    for _, genes in trials.loc[trials["tried"].notna(), list(space.genes)].iterrows():
+        yield space.decode(genes.to_dict())
+
+
 def table(options: argparse.Namespace) -> None:
     """Print each choice's mean over seeds, and how many of the truth set it beats."""
     truth = Truth.load(options.truth, steps=options.steps)
@@ -184,8 +192,8 @@ def train(options: argparse.Namespace, name: str, architecture: Architecture) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("who", choices=("ours", "asha", "given", "table"))
-    parser.add_argument("run", type=Path, nargs="?", help="of `ours`: a finished run")
+    parser.add_argument("who", choices=("ours", "listed", "asha", "given", "table"))
+    parser.add_argument("run", type=Path, nargs="?", help="of `ours` and `listed`: a finished run")
     parser.add_argument("--space", choices=PRESETS, default="tiny")
     parser.add_argument("--budget", default="300MFLOPs")
     parser.add_argument("--seconds", type=float, help="of `asha`")
@@ -200,6 +208,9 @@ def main() -> None:
     match options.who:
         case "ours":
             train(options, f"ours, {options.run.name}", nas.open_run(options.run).architecture())
+        case "listed":
+            for architecture in listed(nas.open_run(options.run)):
+                train(options, f"listed, {options.run.name}", architecture)
         case "asha":
             chosen = options.out.with_name(f"{options.out.stem}-asha-{options.seed}.json")
             if not chosen.exists():

@@ -22,7 +22,7 @@ from nas.cli.arguments import (
     whole,
 )
 from nas.search.samplers import AUTO, BEST, SAMPLERS
-from nas.search.settings import DEFAULT_SEARCH, DEFAULT_TRYOUT, FINALISTS
+from nas.search.settings import DEFAULT_SEARCH, DEFAULT_TRYOUT, FEWEST_FINALISTS
 from nas.training.strategies import DEFAULT_STRATEGY, STRATEGIES
 from nas.utilities.bounds import LARGEST, MOST_TRIALS
 from search_space import PRESETS
@@ -141,8 +141,9 @@ def add(commands: Commands) -> None:
         metavar="K",
         help="the K first of the short list are trained from fresh weights, too, for "
         f"{DEFAULT_TRYOUT.final_steps} steps at most, and ranked by that; 0 for none. By default "
-        f"{FINALISTS} in runs of {FINALISTS * DEFAULT_TRYOUT.final_steps // 2:,} steps or more, "
-        "but none with --init",
+        "as many as take half of all training steps: "
+        f"{FEWEST_FINALISTS} with --steps {FEWEST_FINALISTS * DEFAULT_TRYOUT.final_steps // 2}, "
+        "more in longer runs, none in shorter ones and with --init",
     )
     effort.add_argument(
         "--sampler",

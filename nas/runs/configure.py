@@ -38,7 +38,7 @@ from nas.runs.memory import check_run
 from nas.runs.reuse import TrainedSupernet
 from nas.runs.run import Run
 from nas.search.samplers import AUTO, BEST
-from nas.search.settings import DEFAULT_TRYOUT, FINALISTS
+from nas.search.settings import DEFAULT_TRYOUT, FEWEST_FINALISTS
 from nas.training.distillation import check_places
 from nas.training.given_teacher import GivenTeacher, given_teacher, named
 from nas.training.strategies import DEFAULT_STRATEGY
@@ -230,9 +230,9 @@ def configure_training(
     if finalists is None:
         # A final takes half of a run's training at most: the rungs have as many steps as the
         # supernet. What begins with pretrained weights is not made to be trained from fresh ones.
-        long_enough = FINALISTS * DEFAULT_TRYOUT.final_steps <= 2 * steps
-        compared = short_list > 1 and long_enough and pretrained is None
-        finalists = min(FINALISTS, short_list) if compared else 0
+        room = 2 * steps // DEFAULT_TRYOUT.final_steps
+        compared = short_list > 1 and room >= FEWEST_FINALISTS and pretrained is None
+        finalists = min(room, short_list) if compared else 0
     if finalists == 1:
         raise InputError("`finalists` 1: nobody would be compared with it; give 0, or 2 or more")
     if finalists > short_list:

@@ -70,9 +70,9 @@ class TryoutSettings(BaseModel):
         return self.model_copy(update={"first_rung": steps, "rungs": 1})
 
 
-FINALISTS = 4
-"""Architectures in the final where a run is long enough for one: of the default list as many as
-come to the second rung."""
+FEWEST_FINALISTS = 4
+"""Architectures in the smallest final that a run has by itself: of the default list as many as come
+to the second rung."""
 
 DEFAULT_TRYOUT = TryoutSettings()
 """The settings of a tryout for which no others are given."""

@@ -159,7 +159,7 @@ def test_what_is_not_asked_for_is_small_batches_of_digits_and_a_rate_that_suits_
     few = configure(budget="200MFLOPs", space="nano").config
     assert (few.batch_size, few.lr) == (16, pytest.approx(3e-4))
     assert few.tryout.first_rung == round(few.steps / 30)
-    assert (few.short_list, few.finalists, few.tryout.final.milestones) == (10, 4, (800,))
+    assert (few.short_list, few.finalists, few.tryout.final.milestones) == (10, 7, (800,))
     more = configure(budget="200MFLOPs", space="nano", batch_size=64, trials=5).config
     assert more.lr == pytest.approx(6e-4)
     assert more.steps < few.steps
@@ -171,7 +171,11 @@ def test_what_is_not_asked_for_is_small_batches_of_digits_and_a_rate_that_suits_
     [
         ({"steps": 1600}, 4, 477),
         ({"steps": 1599}, 0, 477),
-        ({"steps": 3200}, 4, 800),
+        ({"steps": 1999}, 4, 603),
+        ({"steps": 2676}, 6, 800),
+        ({"steps": 4000}, 10, 800),
+        ({"steps": 9000}, 10, 800),
+        ({"steps": 9000, "short_list": 14}, 14, 800),
         ({"steps": 3200, "short_list": 3}, 3, 800),
         ({"steps": 3200, "short_list": 1}, 0, 800),
         ({"steps": 3200, "short_list": 0}, 0, 800),
@@ -179,7 +183,7 @@ def test_what_is_not_asked_for_is_small_batches_of_digits_and_a_rate_that_suits_
         ({"steps": 90, "finalists": 2}, 2, 27),
     ],
 )
-def test_a_run_that_is_long_enough_has_a_final(
+def test_a_final_takes_half_of_a_long_run_at_most(
     asked: dict[str, int], finalists: int, steps: int
 ) -> None:
     config = configure(budget="200MFLOPs", space="nano", **asked).config
