@@ -25,13 +25,13 @@ _FIRST, _LAST = SHORTENED["shunted_t"].stages
 MIXED = SHORTENED["lw_plg_vit_a"].model_copy(
     update={
         "stages": (
-            SHORTENED["lw_plg_vit_a"].stages[-1],
+            *SHORTENED["lw_plg_vit_a"].stages,
             _FIRST.model_copy(update={"pooling": _LAST.pooling}),
             _LAST,
         )
     }
 )
-"""Blocks of two of them in one network, which is then exported or compiled once."""
+"""The blocks of two of them in one network, which is then exported or compiled once."""
 
 ALL_IN_TURN = pytest.mark.parametrize(
     "architecture",

@@ -12,7 +12,6 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
-from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -260,17 +259,12 @@ def fake_table(
             **{"device": device, "image_size": image_size, "threads": 1} | conditions
         ),
         segments={
-            label: random.Random(f"{device} {label}").uniform(0.2, 2.0)
-            for label in _labels(space, image_size)
+            segment.label: random.Random(f"{device} {segment.label}").uniform(0.2, 2.0)
+            for segment in space_segments(space, image_size=image_size)
         },
         networks=tuple(shown),
         **fields or {},
     )
-
-
-@cache
-def _labels(space: SearchSpace, image_size: int) -> list[str]:
-    return [segment.label for segment in space_segments(space, image_size=image_size)]
 
 
 def _timed(margin: float, number: int) -> dict[str, Any]:

@@ -19,7 +19,8 @@ from search_space import (
 from search_space.cost import cost_table
 from search_space.segments import Segment, fastest, part_names, segments, space_segments
 
-space_segments = cache(space_segments)
+segments_of = cache(space_segments)
+"""Those of a space, listed once for several tests."""
 
 SPACES = pytest.mark.parametrize("space", PRESETS.values(), ids=PRESETS.keys())
 SMALL = pytest.mark.parametrize("space", [PRESETS["nano"], PRESETS["psvit"]], ids=["nano", "psvit"])
@@ -28,7 +29,7 @@ SMALL = pytest.mark.parametrize("space", [PRESETS["nano"], PRESETS["psvit"]], id
 @pytest.mark.slow
 @SPACES
 def test_a_space_has_every_segment_of_its_members_and_no_other(space: SearchSpace) -> None:
-    everything = space_segments(space)
+    everything = segments_of(space)
     rng = random.Random(0)
     found: set[Segment] = set()
     for _ in range(300):
@@ -86,7 +87,7 @@ def test_the_fastest_has_the_smallest_sum_of_all(space: SearchSpace) -> None:
 def test_the_published_table_lacks_no_segment_of_base_but_of_mixers_that_joined_it_later() -> None:
     table = Path(__file__).parents[2] / "results/reference/latency/latency-base-cpu.json"
     labels = set(json.loads(table.read_text())["segments"])
-    found = {segment.label for segment in space_segments(PRESETS["base"])}
+    found = {segment.label for segment in segments_of(PRESETS["base"])}
     assert labels <= found
     assert all("depthwise" in label or "channels split" in label for label in found - labels)
 

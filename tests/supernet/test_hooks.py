@@ -38,6 +38,7 @@ SHORT["mixed"] = SHORT["PLG-ViT-T"].model_copy(
         "stages": (
             SHORT["PLG-ViT-T"].stages[-1],
             SHUNTED[0].model_copy(update={"pooling": SHUNTED[1].pooling}),
+            SHUNTED[1],
         )
     }
 )

@@ -872,7 +872,7 @@ def test_all_records_are_the_same_whoever_evaluates_and_in_whatever_order(
     assert found["failed"] > 1
     if sampler != "surrogate":  # which proposes nothing twice, and nothing over a limit
         assert min(found["duplicate"], found["infeasible"]) > 0
-    for capacity in (2, 5):
+    for capacity in (1, 2, 5):
         workers = Scrambled(capacity)
         assert spread(memory_path / str(capacity), workers, sampler) == alone
         assert workers.most_under_way == min(capacity, LITTLE.batch)
