@@ -61,6 +61,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", default="digits")
     parser.add_argument("--size", type=int, default=64, help="pixels of the images")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--part", default="0/1", help="this part of so many, such as 0/2")
 
 
@@ -116,7 +117,7 @@ def recipe(training: Training, options: argparse.Namespace) -> Recipe:
         augment="light",
         image_size=options.size,
         seed=training.seed,
-        device="cpu",
+        device=options.device,
     )
 
 
@@ -132,7 +133,7 @@ def _row(training: Training, table: Path, options: argparse.Namespace) -> Mappin
     how = recipe(training, options)
     network = Network(
         training.architecture, num_classes=data.num_classes, drop_path_rate=how.drop_path
-    )
+    ).to(how.device)
     name = "-".join((table.stem, *training.key))
     state = table.parent / f".{name}.safetensors"
     start = time.monotonic()

@@ -3,8 +3,10 @@ r"""By what the last candidates of a short list should be told apart: accuracy, 
 `climb` lets architectures of a truth set climb all rungs of a short list, from the weights that
 they inherit from a run's supernet; it can be killed and goes on. `choose` draws short lists of
 them, halves each by one rule and another, and says what training alone makes of what was chosen.
-`final` trains networks whose accuracies alone are known from fresh weights, as the final of a short
-list does; `agree` says how well that ranks them.
+`final` trains networks from fresh weights, as the final of a short list does: those of a table of
+networks trained alone, or the whole short list of a run. `inherited` evaluates those of a table
+with a run's supernet, on as many images as the run does and on all; `rungs` reads what a run's
+short list had after each of its rungs. `agree` says how well such rows rank what is known alone.
 
     nice python -m benchmarks.short_list climb results/RUN \
         --truth results/reference/fidelity/tiny-300M.csv --out results/reference/ties/tiny.csv
@@ -12,6 +14,9 @@ list does; `agree` says how well that ranks them.
         --truth results/reference/fidelity/tiny-300M.csv
     nice python -m benchmarks.short_list final results/reference/value/tiny-300M.csv ... \
         --out results/reference/ties/final.csv --work FOLDER
+    nice python -m benchmarks.short_list final --run results/RUN --out ... --work FOLDER
+    python -m benchmarks.short_list inherited results/RUN results/reference/value/....csv --out ...
+    python -m benchmarks.short_list rungs results/RUN --out ...
     python -m benchmarks.short_list agree results/reference/ties/final.csv \
         --truth results/reference/value/tiny-300M.csv ...
 """
@@ -20,21 +25,26 @@ import argparse
 import math
 import random
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import torch
 from scipy.stats import kendalltau
 
+import nas
 from benchmarks.alone import add_row, data_of, rows_of
 from benchmarks.fidelity import Truth
+from benchmarks.value import listed
 from nas.data import materialise
+from nas.runs.config import RunConfig
 from nas.runs.folder import RunFolder
 from nas.runs.run import trained_store
 from nas.search.settings import DEFAULT_TRYOUT, TryoutSettings
 from nas.search.tryout import FreshWeights, Tryout
 from nas.training.accuracy import SubnetEvaluator, fit
+from nas.training.alone import SCRATCH
 from nas.utilities.interrupt import StopRequest
 from nas.utilities.units import accuracy_error
 from search_space import Architecture
@@ -43,25 +53,19 @@ from supernet import Network
 COLUMNS = ("hash", "inherited", "steps", "images", "accuracy", "loss")
 """Of the CSV: accuracy and loss on so many images of the search split after so many steps."""
 
-FINAL_COLUMNS = ("hash", "steps", "images", "accuracy", "loss")
-"""Likewise of a table of finals."""
+FIT_COLUMNS = ("hash", "steps", "images", "accuracy", "loss")
+"""Likewise of other tables: the steps are those of training alone."""
 
 LISTS = 4000
 SIZE = 10
 
 
-def climb(options: argparse.Namespace) -> None:
-    """Make the rows that the table lacks."""
-    torch.set_num_threads(options.threads)
-    folder, out = RunFolder(options.run), options.out
-    config = folder.config
-    data, store = data_of(config.data, config.proxy_size), trained_store(folder, device="cpu")
-    images, labels = materialise(data.search, limit=None, seed=config.seed)
-    norm = {"mean": data.mean, "std": data.std}
-    few = config.search_images
-    evaluator = SubnetEvaluator(store, images, labels, **norm, threads=options.threads)
-    plan = Tryout(
-        folder=options.work,
+def plan_of(config: RunConfig, folder: Path, *, limit: int | None) -> Tryout:
+    """A tryout like that of a run, in another folder, on so many images of the search split."""
+    data = data_of(config.data, config.proxy_size)
+    images, labels = materialise(data.search, limit=limit, seed=config.seed)
+    return Tryout(
+        folder=folder,
         settings=config.tryout,
         data=data,
         images=images,
@@ -71,6 +75,18 @@ def climb(options: argparse.Namespace) -> None:
         seed=config.seed,
         device="cpu",
     )
+
+
+def climb(options: argparse.Namespace) -> None:
+    """Make the rows that the table lacks."""
+    torch.set_num_threads(options.threads)
+    folder, out = RunFolder(options.run), options.out
+    config, store = folder.config, trained_store(folder, device="cpu")
+    plan = plan_of(config, options.work, limit=None)
+    data, images, labels = plan.data, plan.images, plan.labels
+    norm = {"mean": data.mean, "std": data.std}
+    few = config.search_images
+    evaluator = SubnetEvaluator(store, images, labels, **norm, threads=options.threads)
     out.parent.mkdir(parents=True, exist_ok=True)
     options.work.mkdir(parents=True, exist_ok=True)
     architectures = Truth.load(options.truth, steps=540).architectures
@@ -98,62 +114,121 @@ def climb(options: argparse.Namespace) -> None:
             print(f"{architecture.summary}: {tried}", flush=True)
 
 
-def known_alone(tables: Sequence[Path]) -> pd.DataFrame:
-    """Networks that were trained alone for 540 steps, by hash: `architecture`, and `alone` in %."""
+def known_alone(tables: Sequence[Path], *, seeds: int = 1) -> pd.DataFrame:
+    """Networks that were trained alone for 540 steps, by hash: `architecture`, and `alone` in %.
+
+    Args:
+        tables: Of `benchmarks/alone.py`.
+        seeds: So many at least has each; `alone` is their mean.
+    """
     rows = pd.concat([pd.read_csv(table) for table in tables])
-    rows = rows[rows["steps"] == 540]
-    by_hash = rows.groupby("hash", sort=False)
-    return pd.DataFrame(
+    by_hash = rows[rows["steps"] == 540].groupby("hash", sort=False)
+    known = pd.DataFrame(
         {"architecture": by_hash["architecture"].first(), "alone": 100 * by_hash["test"].mean()}
     )
+    return known[by_hash.size() >= seeds]
+
+
+def architectures_of(tables: Sequence[Path]) -> list[Architecture]:
+    """Those of tables of networks that were trained alone."""
+    return [Architecture.from_json(text) for text in known_alone(tables)["architecture"]]
+
+
+def add_fit(table: Path, name: str, steps: int, images: int, accuracy: float, loss: float) -> None:
+    """Write a row of `FIT_COLUMNS`."""
+    values = (name, steps, images, accuracy, loss)
+    add_row(table, FIT_COLUMNS, dict(zip(FIT_COLUMNS, values, strict=True)))
 
 
 def final(options: argparse.Namespace) -> None:
     """Make the rows that the table lacks."""
     torch.set_num_threads(options.threads)
-    data = data_of(options.data, options.size)
-    images, labels = materialise(data.search, limit=600, seed=0)
-    # The rate is that of a run with batches of 16.
-    settings = TryoutSettings(lr=DEFAULT_TRYOUT.lr / 2, final_steps=options.steps)
-    plan = Tryout(
-        folder=options.work,
-        settings=settings,
-        data=data,
-        images=images,
-        labels=labels,
-        image_size=options.size,
-        batch_size=16,
-        seed=0,
-        device="cpu",
-    ).final
+    architectures: Iterable[Architecture]
+    if options.run:
+        run = nas.open_run(options.run)
+        architectures, config = listed(run), run.config
+        plan = plan_of(config, options.work, limit=options.images)
+    else:
+        architectures = architectures_of(options.tables)
+        data = data_of(options.data, options.size)
+        images, labels = materialise(data.search, limit=options.images, seed=0)
+        plan = Tryout(
+            folder=options.work,
+            # The rate is that of a run with batches of 16.
+            settings=TryoutSettings(lr=DEFAULT_TRYOUT.lr / 2),
+            data=data,
+            images=images,
+            labels=labels,
+            image_size=options.size,
+            batch_size=16,
+            seed=0,
+            device="cpu",
+        )
+    rungs = {"first_rung": options.steps, "rungs": options.rungs}
+    plan = replace(plan, start=SCRATCH, settings=plan.settings.model_copy(update=rungs))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.work.mkdir(parents=True, exist_ok=True)
-    for name, text in known_alone(options.tables)["architecture"].items():
-        done = {(row["hash"], row["steps"]) for row in rows_of(options.out)}
-        if (name, str(options.steps)) in done or (options.only and name not in options.only):
+    for architecture in architectures:
+        if options.only and architecture.hash not in options.only:
             continue
-        architecture = Architecture.from_json(text)
-        plan.enter(architecture, FreshWeights(data.num_classes, seed=0))
-        tried = plan.climb(architecture, 0, stop=StopRequest(), on_step=lambda step: None)
-        values = (name, tried.steps, tried.images, tried.accuracy, tried.loss)
-        add_row(options.out, FINAL_COLUMNS, dict(zip(FINAL_COLUMNS, values, strict=True)))
-        print(f"{architecture.summary}: {tried}", flush=True)
+        for rung, steps in enumerate(plan.settings.milestones):
+            done = {(row["hash"], row["steps"]) for row in rows_of(options.out)}
+            if (architecture.hash, str(steps)) in done:
+                continue
+            plan.enter(architecture, FreshWeights(plan.data.num_classes, seed=plan.seed))
+            tried = plan.climb(architecture, rung, stop=StopRequest(), on_step=lambda step: None)
+            known = (tried.steps, tried.images, tried.accuracy, tried.loss)
+            add_fit(options.out, architecture.hash, *known)
+            print(f"{architecture.summary}: {tried}", flush=True)
+
+
+def inherited(options: argparse.Namespace) -> None:
+    """Make the rows that the table lacks."""
+    torch.set_num_threads(options.threads)
+    folder = RunFolder(options.run)
+    config, store = folder.config, trained_store(folder, device="cpu")
+    data = data_of(config.data, config.proxy_size)
+    images, labels = materialise(data.search, limit=None, seed=config.seed)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    for architecture in architectures_of(options.tables):
+        for count in (config.search_images, len(labels)):
+            done = {(row["hash"], row["images"]) for row in rows_of(options.out)}
+            if (architecture.hash, str(count)) in done:
+                continue
+            network = store.subnet(architecture)
+            found = fit(network, images[:count], labels[:count], mean=data.mean, std=data.std)
+            add_fit(options.out, architecture.hash, 0, count, found.accuracy, found.loss)
+
+
+def rungs(options: argparse.Namespace) -> None:
+    """Write down what the files of a run's short list tell."""
+    run = nas.open_run(options.run)
+    plan = plan_of(run.config, run.folder.tried, limit=run.config.search_images)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    for architecture in listed(run):
+        for rung in range(plan.settings.rungs):
+            tried = plan.done(architecture, rung)
+            if tried is not None:
+                known = (tried.steps, tried.images, tried.accuracy, tried.loss)
+                add_fit(options.out, architecture.hash, *known)
 
 
 def agree(options: argparse.Namespace) -> None:
-    """Print how well finals rank what training alone gives."""
-    alone = known_alone(options.truth)["alone"]
+    """Print how well rows rank what training alone gives."""
+    alone = known_alone(options.truth, seeds=options.seeds)["alone"]
     table = pd.read_csv(options.table)
-    for steps, rows in table.groupby("steps"):
+    for (steps, images), rows in table[table["hash"].isin(alone.index)].groupby(
+        ["steps", "images"]
+    ):
         known = rows["hash"].map(alone)
         print(
-            f"{steps} steps from fresh weights, {len(rows)} networks of {known.min():.1f} to "
+            f"{steps} steps, {images} images, {len(rows)} networks of {known.min():.1f} to "
             f"{known.max():.1f} % alone: tau-b by accuracy "
             f"{kendalltau(rows['accuracy'], known).statistic:.2f}, by loss "
             f"{kendalltau(-rows['loss'], known).statistic:.2f}"
         )
         for _, row in rows.assign(alone=known).sort_values("alone", ascending=False).iterrows():
-            gave = f"final {100 * row['accuracy']:.1f} %, loss {row['loss']:.3f}"
+            gave = f"here {100 * row['accuracy']:.1f} %, loss {row['loss']:.3f}"
             print(f"  {row['hash']}  alone {row['alone']:.1f} %, {gave}")
 
 
@@ -238,7 +313,10 @@ def main() -> None:
     choosing.add_argument("--truth", type=Path, required=True)
     choosing.set_defaults(action=choose)
     finalists = commands.add_parser("final", help="train networks as in the final")
-    finalists.add_argument("tables", type=Path, nargs="+")
+    finalists.add_argument("tables", type=Path, nargs="*", help="of networks trained alone")
+    finalists.add_argument("--run", type=Path, help="its short list, data and seed instead")
+    finalists.add_argument("--rungs", type=int, default=1, help="each of three times the steps")
+    finalists.add_argument("--images", type=int, default=600, help="of the search split")
     finalists.add_argument("--only", nargs="+", help="those of these hashes alone")
     finalists.add_argument("--steps", type=int, default=DEFAULT_TRYOUT.final_steps)
     finalists.add_argument("--out", type=Path, required=True)
@@ -247,9 +325,20 @@ def main() -> None:
     finalists.add_argument("--size", type=int, default=64)
     finalists.add_argument("--threads", type=int, default=1)
     finalists.set_defaults(action=final)
-    agreeing = commands.add_parser("agree", help="hold finals against what training alone gives")
+    inheriting = commands.add_parser("inherited", help="evaluate networks with a run's supernet")
+    inheriting.add_argument("run", type=Path)
+    inheriting.add_argument("tables", type=Path, nargs="+", help="of networks trained alone")
+    inheriting.add_argument("--out", type=Path, required=True)
+    inheriting.add_argument("--threads", type=int, default=1)
+    inheriting.set_defaults(action=inherited)
+    reading = commands.add_parser("rungs", help="read what a short list had after its rungs")
+    reading.add_argument("run", type=Path)
+    reading.add_argument("--out", type=Path, required=True)
+    reading.set_defaults(action=rungs)
+    agreeing = commands.add_parser("agree", help="hold rows against what training alone gives")
     agreeing.add_argument("table", type=Path)
     agreeing.add_argument("--truth", type=Path, nargs="+", required=True)
+    agreeing.add_argument("--seeds", type=int, default=1, help="that each network has alone")
     agreeing.set_defaults(action=agree)
     options = parser.parse_args()
     options.action(options)
