@@ -35,6 +35,9 @@ from search_space import DESIGNS, PRESETS, Architecture
 
 SAMPLERS: tuple[SamplerName, ...] = ("surrogate", "nsga2", "tpe", "random")
 
+LITTLE = SearchSettings(batch=4, patience=8)
+"""Settings under which a short search has several batches, and the driver steps in."""
+
 FEW = {"macs": sorted(constrained_nano().cost(a).macs for a in NANO.enumerate())[7]}
 """Limits that eight architectures of nano meet."""
 
@@ -133,7 +136,8 @@ def test_records_say_what_was_found(memory_path: Path) -> None:
 @pytest.mark.parametrize("capacity", [1, 4])
 def test_duplicates_are_answered_from_the_cache(memory_path: Path, capacity: int) -> None:
     workers = FakeWorkers(capacity)
-    decided, _ = search(memory_path, constrained_nano(**FEW), workers, trials=6)
+    constrained = constrained_nano(**FEW)
+    decided, _ = search(memory_path, constrained, workers, trials=6, settings=LITTLE)
     duplicates = [record for record in decided if record.state == "duplicate"]
     assert duplicates
     for record in duplicates:
@@ -177,7 +181,9 @@ def test_proposals_of_what_is_under_way_wait_for_its_score(memory_path: Path) ->
         study.sampler = Repeating(genotype)
 
     workers = FakeWorkers(capacity=8)
-    decided, _ = search(memory_path, constrained_nano(), workers, trials=8, change=repeat)
+    decided, _ = search(
+        memory_path, constrained_nano(), workers, trials=8, change=repeat, settings=LITTLE
+    )
     assert len(set(hashes(workers))) == len(hashes(workers)) == 8
     same = [record for record in decided if record.hash == NANO.scaled(0.5).hash]
     assert [record.state for record in same].count("evaluated") == 1
@@ -200,7 +206,7 @@ def test_a_failed_evaluation_is_recorded_and_the_search_goes_on(memory_path: Pat
     constrained = constrained_nano(**FEW)
     failing = frozenset([constrained.largest().hash, *sorted(feasible(constrained))[:2]])
     workers = FakeWorkers(capacity=2, failing=failing)
-    decided, ended = search(memory_path, constrained, workers, trials=5)
+    decided, ended = search(memory_path, constrained, workers, trials=5, settings=LITTLE)
     assert ended == ""
     assert len(evaluated(decided)) == 5
     assert len(set(hashes(workers))) == len(hashes(workers))  # a failure is not tried for ever
@@ -279,7 +285,9 @@ def test_the_search_ends_when_all_that_is_feasible_was_evaluated(
 ) -> None:
     constrained = constrained_nano(**FEW)
     workers = FakeWorkers(capacity)
-    decided, ended = search(memory_path, constrained, workers, trials=500, sampler="nsga2")
+    decided, ended = search(
+        memory_path, constrained, workers, trials=500, sampler="nsga2", settings=LITTLE
+    )
     assert set(evaluated(decided)) == feasible(constrained)
     assert len(workers.submitted) == len(feasible(constrained)) == 8
     assert ended == "all 8 architectures that meet the limits were evaluated"
@@ -353,7 +361,7 @@ def test_what_is_predicted_over_the_limit_within_the_margin_is_evaluated_where_i
     memory_path: Path,
 ) -> None:
     workers = FakeWorkers(capacity=3)
-    search(memory_path, on_phone(TIGHT, here=True), workers, trials=500)
+    search(memory_path, on_phone(TIGHT, here=True), workers, trials=500, settings=LITTLE)
     within = {name for name, predicted in PREDICTED.items() if predicted <= 1.02 * TIGHT}
     assert any(PREDICTED[name] > TIGHT for name in within)
     assert set(hashes(workers)) == within
@@ -364,7 +372,7 @@ def test_for_a_device_that_is_not_here_predictions_must_stay_below_the_limit_by_
     memory_path: Path,
 ) -> None:
     workers = FakeWorkers(capacity=3)
-    search(memory_path, on_phone(TIGHT, here=False), workers, trials=500)
+    search(memory_path, on_phone(TIGHT, here=False), workers, trials=500, settings=LITTLE)
     surely = {name for name, predicted in PREDICTED.items() if predicted * 1.02 <= TIGHT}
     assert 0 < len(surely) < sum(predicted <= TIGHT for predicted in PREDICTED.values())
     assert set(hashes(workers)) == surely
@@ -389,7 +397,8 @@ def test_two_devices_make_four_objectives_and_each_keeps_its_limit(memory_path: 
     constrained = constrained_nano(
         latency_ms=limits, tables={"phone": PHONE, "tablet": TABLET}, measured=["tablet"]
     )
-    decided, _ = search(memory_path, constrained, FakeWorkers(capacity=2), trials=500)
+    workers = FakeWorkers(capacity=2)
+    decided, _ = search(memory_path, constrained, workers, trials=500, settings=LITTLE)
     within = {name for name in fast if on_tablet[name] <= 1.1 * limits["tablet"]}
     assert set(evaluated(decided)) == within
     assert within < fast
@@ -416,7 +425,7 @@ def test_a_memory_is_an_objective_and_a_hard_limit(memory_path: Path) -> None:
     )
     memory = {a.hash: 4 * constrained.cost(a).peak for a in few.enumerate()}
     workers = FakeWorkers(capacity=3)
-    decided, _ = search(memory_path, constrained, workers, trials=500)
+    decided, _ = search(memory_path, constrained, workers, trials=500, settings=LITTLE)
     within = {name for name, value in memory.items() if value <= limit}
     assert set(hashes(workers)) == within < memory.keys()
     for record in decided:
@@ -506,7 +515,7 @@ def test_beside_a_memory_all_of_the_front_is_measured_that_memory_is_part_of(
     memory_path: Path,
 ) -> None:
     constrained = on_phone(1000.0, here=True, memory=3_000_000)
-    search(memory_path, constrained, FakeWorkers(), trials=30)
+    search(memory_path, constrained, FakeWorkers(), trials=16)
     found = records(reopened(memory_path)).values()
     known = [record for record in found if record.was_evaluated]
     stopwatch = Stopwatch()
@@ -519,7 +528,7 @@ def test_beside_a_memory_all_of_the_front_is_measured_that_memory_is_part_of(
 def journal_of_a_search(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """What a search that is over has written, in which nothing was measured yet."""
     folder = tmp_path_factory.mktemp("searched")
-    search(folder, LOOSE, FakeWorkers(), trials=40)
+    search(folder, LOOSE, FakeWorkers(), trials=24)
     return (folder / "study.journal").read_bytes()
 
 
@@ -593,7 +602,7 @@ def test_a_search_that_goes_on_does_not_evaluate_again_what_was_measured_to_be_t
     before = known_in(searched)
     measure(searched, LOOSE, Stopwatch(before))
     workers = FakeWorkers()
-    decided, ended = search(searched, LOOSE, workers, trials=45)
+    decided, ended = search(searched, LOOSE, workers, trials=29)
     assert ended == ""
     assert not set(hashes(workers)) & before.keys()
     assert len(hashes(workers)) == 5
@@ -611,7 +620,7 @@ def test_a_proposal_of_what_was_measured_is_a_duplicate_and_told_as_predicted(
     def propose_it(study: optuna.Study) -> None:
         study.sampler = again
 
-    decided, _ = search(searched, LOOSE, FakeWorkers(), trials=41, change=propose_it)
+    decided, _ = search(searched, LOOSE, FakeWorkers(), trials=25, change=propose_it)
     repeated = [r for r in decided if r.hash == known.hash and r.state == "duplicate"]
     assert repeated
     assert known_in(searched)[known.hash] == known  # a journal that can be read
@@ -803,9 +812,6 @@ def test_a_stop_leaves_what_is_under_way_to_the_next_process(memory_path: Path) 
 # --- the same however the work is spread ---------------------------------------------------------
 
 
-LITTLE = SearchSettings(batch=4, patience=8)
-"""Settings under which a short search has several batches, and the driver steps in."""
-
 SOME = constrained_nano(macs=sorted(constrained_nano().cost(a).macs for a in NANO.enumerate())[99])
 """Limits that a hundred of 288 architectures meet."""
 
@@ -872,7 +878,7 @@ def test_all_records_are_the_same_whoever_evaluates_and_in_whatever_order(
     assert found["failed"] > 1
     if sampler != "surrogate":  # which proposes nothing twice, and nothing over a limit
         assert min(found["duplicate"], found["infeasible"]) > 0
-    for capacity in (1, 2, 5):
+    for capacity in (2, 5):
         workers = Scrambled(capacity)
         assert spread(memory_path / str(capacity), workers, sampler) == alone
         assert workers.most_under_way == min(capacity, LITTLE.batch)
