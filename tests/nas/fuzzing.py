@@ -140,6 +140,7 @@ def hurried(*, drawing: bool) -> Iterator[None]:
     if not drawing:
         quick |= {f"nas.report.pages.{name}": lambda *_: "" for name in FIGURES}
         quick["nas.runs.retraining.materialise"] = _blank
+        quick["plotly.offline.get_plotlyjs"] = lambda: ""
     with ExitStack() as patched:
         for name, value in quick.items():
             patched.enter_context(mock.patch(name, value))

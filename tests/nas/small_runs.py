@@ -44,13 +44,14 @@ SMALL = (
 
 @contextmanager
 def without_figures() -> Iterator[None]:
-    """Leave the figures out of the pages: to draw them takes a third of a small run."""
+    """Leave the figures out of the pages, and plotly.js: they take a third of a small run."""
     from nas.report import pages
 
     drawing = [name for name in vars(pages) if name.endswith("_figure") or name == "_plot"]
     with ExitStack() as patched:
         for name in drawing:
             patched.enter_context(mock.patch.object(pages, name, lambda *_, **__: ""))
+        patched.enter_context(mock.patch("plotly.offline.get_plotlyjs", lambda: ""))
         yield
 
 

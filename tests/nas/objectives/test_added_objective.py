@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from small_runs import NANO, SMALL, Outcome, command, constrained_nano
+from small_runs import NANO, SMALL, Outcome, command, constrained_nano, without_figures
 
 from nas.objectives.objective import CLOSED_FORM, Objective
 from nas.report.figures import pareto_figure
@@ -15,7 +15,7 @@ from nas.search.study import load_study
 from nas.search.trials import trial_columns
 from search_space import Architecture, total_cost
 
-RUN = ("search", *SMALL, "--steps", "2", "--trials", "12", "--sampler", "random")
+RUN = ("search", *SMALL, "--steps", "1", "--trials", "12", "--sampler", "random")
 """A run whose sampler does not know the limits, so that they keep something out."""
 
 
@@ -41,7 +41,8 @@ def run(
     """A run with a limit on the added objective, and what it printed; made once."""
     folder = tmp_path_factory.getbasetemp() / "run with energy"
     if not finished:
-        finished["run"] = command(*RUN, "--energy", f"{LIMIT}mJ", "--out", folder)
+        with without_figures():
+            finished["run"] = command(*RUN, "--energy", f"{LIMIT}mJ", "--out", folder)
     outcome = finished["run"]
     assert outcome.status == 0, outcome.err
     return folder, " ".join(outcome.out.split())
@@ -95,6 +96,7 @@ def test_its_figure_has_a_panel_for_it(run: tuple[Path, str]) -> None:
     assert all("mJ of energy" in text for text in told)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_a_run_is_taken_up_and_drawn_anew_where_the_entry_is_there_and_refused_elsewhere(
     run: tuple[Path, str], monkeypatch: pytest.MonkeyPatch

@@ -69,6 +69,7 @@ def unknown_entry(lines: list[bytes], at: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", [garbage, other_json, unknown_entry])
 @pytest.mark.parametrize("place", [0.5, 1.0], ids=["in the middle", "at the end"])
+@pytest.mark.sampled(2)
 def test_a_damaged_line_is_named_and_cutting_before_it_goes_on(
     run: Path, damage: Callable[[list[bytes], int], None], place: float
 ) -> None:
@@ -238,9 +239,9 @@ def test_a_kept_latency_table_of_something_else_is_refused(
 
 @pytest.mark.slow
 def test_a_damaged_file_of_the_tryout_is_named_and_made_again_where_it_is_deleted(
-    tmp_path: Path,
+    small_run: Path, tmp_path: Path
 ) -> None:
-    flags = (*SMALL[:-1], "1", "--steps", "2", "--trials", "2", "--out", tmp_path / "run")
+    flags = (*SMALL[:-1], "1", "--supernet", small_run, "--trials", "2", "--out", tmp_path / "run")
     assert command("search", *flags).status == 0
     (path,) = (tmp_path / "run" / "tried").glob("*.safetensors")
     whole = load_file(path)

@@ -98,7 +98,7 @@ def test_the_store_of_a_task_begins_with_the_network(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_run_begins_with_what_another_exported(small_run: Path, tmp_path: Path) -> None:
     given, run = small_run / "best", tmp_path / "run"
-    flags = *SMALL, "--strategy", "single-path", "--steps", "1", "--lr", "1e-9", "--trials", "6"
+    flags = *SMALL, "--strategy", "single-path", "--steps", "1", "--lr", "1e-9", "--trials", "2"
     search = "search", *flags, "--out", run
     began = command(*search, "--init", given)
     assert began.status == 0, began.err

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from small_runs import SMALL, command, fake_table
+from small_runs import SMALL, command, fake_table, without_figures
 
 from nas import open_run
 from nas.runs.run import Run
@@ -18,8 +18,9 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("front")
     (place / "phone.json").write_text(fake_table("phone", margin=0.05).to_json())
     phone = ("--latency", "phone=1s", "--latency-table", place / "phone.json")
-    size = ("--steps", "2", "--trials", "8", "--short-list", "3", "--out", place / "run")
-    outcome = command("search", *SMALL, *phone, *size)
+    size = ("--steps", "1", "--trials", "8", "--short-list", "3", "--out", place / "run")
+    with without_figures():
+        outcome = command("search", *SMALL, *phone, *size)
     assert outcome.status == 0, outcome.err
     return place / "run"
 
