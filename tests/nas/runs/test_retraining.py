@@ -14,7 +14,16 @@ import torch
 from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from small_runs import ON_FEW_IMAGES, Fork, command, finish, scalars, start, wait_for
+from small_runs import (
+    ON_FEW_IMAGES,
+    Fork,
+    command,
+    finish,
+    scalars,
+    start,
+    wait_for,
+    without_figures,
+)
 
 import nas
 import nas.data.digits
@@ -179,6 +188,26 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.fixture(scope="module")
+def trained(
+    small_run: Path, tmp_path_factory: pytest.TempPathFactory, data: Data
+) -> tuple[RunFolder, Retrained]:
+    """A run whose best network was retrained without a stop, not to be changed; what came out."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    shutil.copytree(small_run / "front", folder / "front")
+    shutil.copy(small_run / "config.json", folder)
+    with without_figures():
+        (result,) = train(RunFolder(folder), data)
+    return RunFolder(folder), result
+
+
+@pytest.fixture
+def done(trained: tuple[RunFolder, Retrained], tmp_path: Path) -> tuple[RunFolder, Retrained]:
+    """A copy of it, that may be changed."""
+    folder, result = trained
+    return RunFolder(shutil.copytree(folder.path, tmp_path / "done")), result
+
+
 def test_the_most_accurate_of_the_front_are_trained_and_exported(
     run: RunFolder, data: Data
 ) -> None:
@@ -210,16 +239,19 @@ def test_a_front_of_fewer_architectures_is_trained_as_it_is(run: RunFolder, data
     assert [result.rank for result in train(run, data, top=5)] == [1]
 
 
-def test_a_resumed_retraining_equals_an_uninterrupted_one(
-    run: RunFolder, tmp_path: Path, data: Data
+def test_a_resumed_retraining_equals_an_uninterrupted_one_and_leaves_the_whole_curve(
+    run: RunFolder, trained: tuple[RunFolder, Retrained], data: Data
 ) -> None:
-    other = RunFolder(shutil.copytree(run.path, tmp_path / "uninterrupted"))
-    uninterrupted = train(other, data)
+    other, uninterrupted = trained
     interrupt(run, data, after=3)
     assert not (run.retrained("retrain") / "1").exists()
-    assert train(run, data) == uninterrupted
+    assert train(run, data) == [uninterrupted]
     assert same(weights(run), weights(other))
     assert {path.name for path in run.retrained("retrain").iterdir()} == {"1"}
+    rows = table(run, "curve.csv")
+    assert [row["step"] for row in rows] == ["1", "2", "3", "4", "5"]
+    assert all(float(row["loss"]) > 0 for row in rows)
+    assert [float(row["lr"]) for row in rows] == [learning_rate(s, SHORT) for s in range(5)]
 
 
 def test_images_that_are_held_out_are_counted_where_memory_is_looked_at(
@@ -243,17 +275,10 @@ def table(folder: RunFolder, name: str, of: str = "retrain") -> list[dict[str, s
         return list(csv.DictReader(file))
 
 
-def test_a_resumed_retraining_leaves_the_whole_curve(run: RunFolder, data: Data) -> None:
-    interrupt(run, data, after=3)
-    train(run, data)
-    rows = table(run, "curve.csv")
-    assert [row["step"] for row in rows] == ["1", "2", "3", "4", "5"]
-    assert all(float(row["loss"]) > 0 for row in rows)
-    assert [float(row["lr"]) for row in rows] == [learning_rate(s, SHORT) for s in range(5)]
-
-
-def test_tables_tell_how_each_class_of_the_test_split_was_taken(run: RunFolder, data: Data) -> None:
-    (result,) = train(run, data)
+def test_tables_tell_how_each_class_of_the_test_split_was_taken(
+    trained: tuple[RunFolder, Retrained], data: Data
+) -> None:
+    run, result = trained
     network, _ = load_exported(run.retrained("retrain") / "1")
     images, labels = materialise(data.test, limit=None, seed=0)
     predicted, _ = predict(network, images, mean=data.mean, std=data.std)
@@ -270,8 +295,10 @@ def test_tables_tell_how_each_class_of_the_test_split_was_taken(run: RunFolder, 
         assert float(row["accuracy"]) == int(counts[name]) / int(row["images"])
 
 
-def test_the_card_tells_of_the_least_accurate_classes(run: RunFolder, data: Data) -> None:
-    train(run, data)
+def test_the_card_tells_of_the_least_accurate_classes(
+    trained: tuple[RunFolder, Retrained],
+) -> None:
+    run, _ = trained
     card = (run.retrained("retrain") / "1" / "README.md").read_text()
     _, part = card.split("## Least accurate classes")
     rows = [line.split("|")[1:4] for line in part.splitlines() if line.startswith("| ")][2:7]
@@ -433,28 +460,31 @@ def test_what_is_held_out_of_the_train_split_is_not_trained_on(
         train(run, data)
 
 
-def test_what_another_recipe_has_begun_or_done_is_not_replaced(run: RunFolder, data: Data) -> None:
+def test_what_another_recipe_has_begun_or_done_is_not_replaced(
+    run: RunFolder, done: tuple[RunFolder, Retrained], data: Data
+) -> None:
     other = changed(seed=1)
     refused = r"retrain/1: was retrained otherwise \(seed is 0 there, 1 here\); give another `name`"
     interrupt(run, data, after=2)
     with pytest.raises(InputError, match=refused):
         train(run, data, other)
-    done = train(run, data)
+    finished, result = done
+    assert train(run, data) == [result]
     with pytest.raises(InputError, match=refused):
-        train(run, data, other)
-    assert train(run, data, other, name="other") != done
-    assert train(run, data) == done
+        train(finished, data, other)
+    assert train(finished, data, other, name="other") != [result]
+    assert train(finished, data) == [result]
 
 
 def test_a_recipe_of_before_some_of_its_numbers_stood_in_it_had_their_defaults(
-    run: RunFolder, data: Data
+    done: tuple[RunFolder, Retrained], data: Data
 ) -> None:
-    done = train(run, data)
+    run, result = done
     file = run.retrained("retrain") / "1" / "metrics.json"
     metrics = json.loads(file.read_text())
     del metrics["recipe"]["label_smoothing"]
     file.write_text(json.dumps(metrics))
-    assert train(run, not_to_train_on(data)) == done
+    assert train(run, not_to_train_on(data)) == [result]
     with pytest.raises(InputError, match=r"label_smoothing is 0\.1 there, 0\.2 here"):
         train(run, data, changed(label_smoothing=0.2))
 
@@ -598,11 +628,13 @@ def test_tensorboard_that_is_not_installed_is_told_in_one_line(
     assert not run.retrained("retrain").exists()
 
 
-def test_what_is_done_with_the_same_recipe_is_not_done_again(run: RunFolder, data: Data) -> None:
-    first = train(run, data)
+def test_what_is_done_with_the_same_recipe_is_not_done_again(
+    done: tuple[RunFolder, Retrained], data: Data
+) -> None:
+    run, first = done
     target = run.retrained("retrain")
     files = {path: path.stat().st_mtime_ns for path in target.rglob("*")}
-    assert train(run, not_to_train_on(data)) == first
+    assert train(run, not_to_train_on(data)) == [first]
     assert {path: path.stat().st_mtime_ns for path in target.rglob("*")} == files
     with pytest.raises(AssertionError, match="trained again"):
         train(run, not_to_train_on(data), changed(lr=2e-3), name="faster")
@@ -685,9 +717,9 @@ def test_epochs_are_passes_over_the_train_split(
 
 
 def test_nothing_but_json_safetensors_tables_and_the_card_is_left(
-    run: RunFolder, data: Data
+    trained: tuple[RunFolder, Retrained],
 ) -> None:
-    train(run, data)
+    run, _ = trained
     names = {path.name for path in (run.retrained("retrain") / "1").iterdir()}
     assert names == {
         *("README.md", "architecture.json", "architecture.svg", "weights.safetensors"),

@@ -49,17 +49,28 @@ def proposed(run: Path) -> pd.DataFrame:
     return open_run(run).trials.drop(columns=["seconds", *TRIED_COLUMNS, *SCRATCH_COLUMNS])
 
 
+MORE = (*FLAGS, "--trials", "16", "--short-list", "3")
+
+
+@pytest.fixture(scope="module")
+def grown(eight: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+    """A copy of that run with more trials, not to be changed; and what their command printed."""
+    folder = Path(shutil.copytree(eight, tmp_path_factory.mktemp("grown") / "run"))
+    with without_figures():
+        outcome = command(*MORE, "--out", folder)
+    assert outcome.status == 0, outcome.err
+    return folder, outcome
+
+
 @pytest.mark.slow
 def test_more_trials_give_what_a_run_that_was_begun_with_so_many_gives(
-    copy: Path, tmp_path: Path
+    eight: Path, grown: tuple[Path, Outcome], tmp_path: Path
 ) -> None:
-    whole = tmp_path / "whole"
-    assert command(*FLAGS, "--trials", "16", "--short-list", "3", "--out", whole).status == 0
-    stamp = RunFolder(copy).checkpoint.stat().st_mtime_ns
-    outcome = command(*FLAGS, "--trials", "16", "--short-list", "3", "--out", copy)
-    assert outcome.status == 0, outcome.err
+    whole, (copy, outcome) = tmp_path / "whole", grown
+    assert command(*MORE, "--out", whole).status == 0
     assert "supernet: trained already" in outcome.out
-    assert RunFolder(copy).checkpoint.stat().st_mtime_ns == stamp
+    checkpoints = (RunFolder(run).checkpoint for run in (eight, copy))
+    assert len({checkpoint.stat().st_mtime_ns for checkpoint in checkpoints}) == 1
     assert RunFolder(copy).config == RunFolder(whole).config
     pd.testing.assert_frame_equal(proposed(copy), proposed(whole))
     listed = set(open_run(whole).trials.dropna(subset="tried")["hash"])
@@ -67,11 +78,10 @@ def test_more_trials_give_what_a_run_that_was_begun_with_so_many_gives(
 
 
 def test_what_was_tried_before_there_were_more_trials_is_not_tried_again_and_may_still_be_best(
-    copy: Path,
+    eight: Path, grown: tuple[Path, Outcome]
 ) -> None:
-    before = open_run(copy).trials.dropna(subset="tried").set_index("hash")
-    outcome = command(*FLAGS, "--trials", "16", "--short-list", "4", "--out", copy)
-    assert outcome.status == 0, outcome.err
+    before = open_run(eight).trials.dropna(subset="tried").set_index("hash")
+    copy, outcome = grown
     after = open_run(copy).trials.dropna(subset="tried").set_index("hash")
     assert len(after) > len(before) == 2
     kept = after.loc[before.index]
