@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 from small_runs import ROOT
 
 import nas
 from nas import api
 from nas.cli import _parser
+from nas.runs.folder import RunFolder
 from search_space import PRESETS
 
 SMALL: dict[str, Any] = {
@@ -112,10 +114,16 @@ def test_defaults_are_those_of_the_command_line() -> None:
             assert options[name] == (list(default) if default == () else default), name
 
 
-def test_a_search_from_python_is_that_of_the_command_line(small_run: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("undrawn")
+def test_a_search_from_python_is_that_of_the_command_line_and_gives_the_same_results(
+    small_run: Path, tmp_path: Path
+) -> None:
     run = nas.search(**SMALL, out=tmp_path / "run")
     theirs = nas.open_run(small_run)
     assert run.config == theirs.config
+    weights = load_file(RunFolder(run.path).checkpoint)
+    for name, tensor in load_file(RunFolder(small_run).checkpoint).items():
+        assert tensor.equal(weights[name]), name
     pd.testing.assert_frame_equal(
         run.trials.drop(columns="seconds"), theirs.trials.drop(columns="seconds")
     )
@@ -206,10 +214,12 @@ class Shapes:
         return self.pixels[index], index % 2
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_a_run_on_own_datasets_resumes_and_is_retrained_with_the_same_data(tmp_path: Path) -> None:
     shapes = nas.OwnDataset(name="shapes", class_names=("a", "b"), train=Shapes())
-    own = {**SMALL, "data": shapes, "loader_workers": 0, "out": tmp_path / "run"}
+    size = {"steps": 1, "trials": 2, "loader_workers": 0}
+    own = {**SMALL, **size, "data": shapes, "out": tmp_path / "run"}
     first = nas.search(**own)
     trials = first.trials
     pd.testing.assert_frame_equal(nas.search(**own).trials, trials)

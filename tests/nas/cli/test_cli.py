@@ -151,7 +151,7 @@ def test_sample_writes_files_that_describe_reads(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_sample_keeps_to_a_budget(tmp_path: Path) -> None:
     budget = ("--budget", "1.2GFLOPs", "--image-size", "192")
-    sampled = printed("sample", "--space", "base", "-n", "5", *budget, "--json")
+    sampled = printed("sample", "--space", "base", "-n", "2", *budget, "--json")
     for data in sampled:
         cost = total_cost(Architecture.model_validate(data), image_size=192)
         assert cost.macs <= 1_200_000_000
@@ -325,6 +325,13 @@ def space_with_huge_stages(here: Path) -> None:
 
 def space_with_countless_choices(here: Path) -> None:
     space_file(here, depth=list(range(1, 100)), ratio=list(range(1, 60)), sharing=[1, 2])
+
+
+def space_of_one(here: Path) -> None:
+    data = NANO.model_dump(mode="json")
+    for stage in data["stages"]:
+        stage |= {gene: choices[:1] for gene, choices in stage.items() if isinstance(choices, list)}
+    (here / "space.json").write_text(json.dumps(data))
 
 
 def space_without_end(here: Path) -> None:
@@ -677,7 +684,7 @@ BAD_INPUT: list[tuple[Callable[[Path], None], tuple[str, ...], tuple[str, ...]]]
     (nothing, ("sample", "--space", "nano", "--budget", ""), ("--budget", "''")),
     (nothing, ("sample", "--space", "nano", "--memory", "1MB"), ("--memory", "nearest legal")),
     (nothing, ("sample", "--space", "nano", "--params", "many"), ("--params", "'many'")),
-    (nothing, ("sample", "--space", "nano", "-n", "289"), ("-n 289", "288")),
+    (space_of_one, ("sample", "--space", "space.json", "-n", "2"), ("-n 2", "found only 1")),
     (regular_file, ("sample", "--space", "nano", "--out", "file/a"), ("--out", "file/a")),
     # architectures
     (nothing, ("describe", "a.json"), ("a.json", "cannot be read")),
@@ -755,20 +762,30 @@ def test_a_broken_configuration_of_a_run_is_named(small_run: Path, tmp_path: Pat
     assert "config.json: trials" in outcome.err
 
 
-def test_how_the_work_is_spread_is_told_to_the_run_and_not_part_of_its_configuration(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[tuple[RunConfig, Execution]] = []
+Asked = tuple[RunConfig, RunFolder, Execution]
+"""What a search was to be: its configuration, its folder, and how the work is spread."""
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
+    """What searches would be, which are not begun."""
+    known: list[Asked] = []
 
     def run(config: RunConfig, folder: RunFolder, *, execution: Execution, **rest: object) -> None:
-        asked.append((config, execution))
+        known.append((config, folder, execution))
 
     monkeypatch.setattr(nas.runs.start, "run", run)
+    return known
+
+
+def test_how_the_work_is_spread_is_told_to_the_run_and_not_part_of_its_configuration(
+    tmp_path: Path, asked: list[Asked]
+) -> None:
     flags = ("--steps", "1", "--out", tmp_path / "run")
     spread = ("--train-workers", str(4 * CPUS), "--ray-address", "head:6379")
     for more in ((), spread):  # a cluster may have more CPUs than this machine
         command("search", *SMALL, "--batch-size", str(4 * CPUS), *flags, *more)
-    (plain, alone), (config, together) = asked
+    (plain, _, alone), (config, _, together) = asked
     assert plain == config
     assert alone == Execution(workers=0)
     assert together == Execution(workers=0, train_workers=4 * CPUS, ray_address="head:6379")
@@ -782,12 +799,13 @@ def search_in(folder: Path, *arguments: str) -> Outcome:
 
 
 def test_a_folder_that_is_called_like_the_embedded_data_is_not_taken_for_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[Asked]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "digits").mkdir()
     assert search_in(tmp_path, "--out", "run").status == 0
-    assert RunFolder("run").config.data == "digits"
+    ((config, _, _),) = asked
+    assert config.data == "digits"
 
 
 @pytest.mark.slow
@@ -806,28 +824,29 @@ def test_a_folder_of_images_is_remembered_by_its_full_path(
     assert command("retrain", tmp_path / "run", "--steps", "1").status == 0
 
 
-@pytest.mark.slow
-def test_a_space_can_come_from_a_file(tmp_path: Path) -> None:
+def test_a_space_can_come_from_a_file(tmp_path: Path, asked: list[Asked]) -> None:
     few = NANO.model_copy(update={"name": "few", "stages": NANO.stages[:2]})
     file = tmp_path / "few.json"
     file.write_text(few.model_dump_json())
     assert SearchSpace.load(file) == few
     outcome = search_in(tmp_path, "--space", str(file), "--out", str(tmp_path / "run"))
     assert outcome.status == 0, outcome.err
-    assert RunFolder(tmp_path / "run").config.space == few
+    ((config, _, _),) = asked
+    assert config.space == few
 
 
-@pytest.mark.slow
 def test_a_run_is_named_by_what_it_is_about(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[Asked]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert search_in(tmp_path).status == 0
     assert search_in(tmp_path).status == 0
     assert search_in(tmp_path, "--seed", "7").status == 0
-    names = sorted(path.name for path in (tmp_path / "results").iterdir())
-    assert len(names) == 2
-    assert all(name.startswith("digits-nano-0.2GFLOPs-") for name in names)
+    first, again, other = (folder.path for _, folder, _ in asked)
+    assert first == again != other
+    for path in (first, other):
+        assert path.parent.resolve() == tmp_path / "results"
+        assert path.name.startswith("digits-nano-0.2GFLOPs-")
 
 
 def test_a_name_is_that_of_the_run_s_folder_below_results(
@@ -894,19 +913,22 @@ def test_profile_writes_a_table_that_a_search_takes(tmp_path: Path) -> None:
             space, conditions, ProfilingEffort(sightings=1, fitted=2, held_out=1), **rest
         )
 
+    few = NANO.model_copy(update={"name": "few", "stages": NANO.stages[:1]})
+    (tmp_path / "few.json").write_text(few.model_dump_json())
+    space = ("--space", tmp_path / "few.json")
     file = tmp_path / "cpu.json"
     outcome = command(
-        *(*PROFILE, "--image-size", "64", "--batch", "2", "--out", file),
+        *(*PROFILE, *space, "--image-size", "64", "--batch", "2", "--out", file),
         methods=LatencyMethods(profile=quick_profile),
     )
     assert outcome.status == 0, outcome.err
     written = LatencyTable.load(file)
-    written.check_covers(NANO, "cpu.json")
+    written.check_covers(few, "cpu.json")
     assert (written.conditions.image_size, written.conditions.batch_size) == (64, 2)
     text = " ".join(outcome.out.split())
     assert str(written.conditions) in text
     assert f"{len(written.segments)} segments: {file}" in text
-    other = (*PROFILE, "--image-size", "64", "--batch", "4", "--out", file)
+    other = (*PROFILE, *space, "--image-size", "64", "--batch", "4", "--out", file)
     refused = command(*other, methods=LatencyMethods(profile=never))
     assert refused.status == 2
     assert f"--out {file}: is of other conditions (" in refused.err
@@ -914,7 +936,7 @@ def test_profile_writes_a_table_that_a_search_takes(tmp_path: Path) -> None:
     assert LatencyTable.load(file) == written
     flags = ("--image-size", "64", "--latency-batch", "2", "--device", "cpu")
     limit = ("--latency", "15ms", "--latency-table", file)
-    assert configured(*SMALL, *flags, *limit).tables == {"cpu": written}
+    assert configured(*SMALL, *space, *flags, *limit).tables == {"cpu": written}
 
 
 def never(*args: object, **rest: object) -> LatencyTable:
