@@ -201,20 +201,6 @@ def test_states_of_training_that_were_left_beside_the_checkpoint_are_removed(cop
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
-def test_the_same_configuration_gives_the_same_results(small_run: Path, tmp_path: Path) -> None:
-    assert command(*SMALL_RUN, "--out", tmp_path / "again").status == 0
-    again = load_file(RunFolder(tmp_path / "again").checkpoint)
-    for name, tensor in load_file(RunFolder(small_run).checkpoint).items():
-        assert tensor.equal(again[name]), name
-    tables = [
-        pd.read_csv(folder / "trials.csv").drop(columns="seconds")
-        for folder in (small_run, tmp_path / "again")
-    ]
-    pd.testing.assert_frame_equal(*tables)
-
-
-@pytest.mark.usefixtures("undrawn")
-@pytest.mark.slow
 def test_a_run_in_which_every_evaluation_failed_says_so_and_names_no_best(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,7 +271,13 @@ def test_a_run_leaves_logging_as_it_found_it(copy: Path, monkeypatch: pytest.Mon
 
 # --- latency -------------------------------------------------------------------------------------
 
-AT_64 = ("search", *SMALL, "--steps", "2", "--trials", "3", "--image-size", "64", "--device", "cpu")
+AT_64 = ("search", *SMALL, "--trials", "3", "--image-size", "64", "--device", "cpu")
+
+
+@pytest.fixture
+def at_64(small_run: Path) -> tuple[str | Path, ...]:
+    """The command of a run that searches the supernet of another for images of 64 px."""
+    return (*AT_64, "--supernet", small_run)
 
 
 def never(*args: object, **rest: object) -> None:
@@ -332,18 +324,21 @@ def test_a_run_with_a_latency_measures_a_table_and_the_front_and_measures_nothin
             space, conditions, ProfilingEffort(sightings=1, fitted=2, held_out=1), **rest
         )
 
+    few = NANO.model_copy(update={"name": "few", "stages": NANO.stages[:2]})
+    (tmp_path / "few.json").write_text(few.model_dump_json())
     out = tmp_path / "run"
-    command_line = (*AT_64, "--latency", "10s", "--out", out)
+    flags = ("--space", tmp_path / "few.json", "--steps", "1", "--latency", "10s")
+    command_line = (*AT_64, *flags, "--out", out)
     outcome = command(*command_line, methods=LatencyMethods(profile=quick_profile))
     assert outcome.status == 0, outcome.err
     kept = (out / "latency" / "cpu.json").read_bytes()
     table = LatencyTable.load(out / "latency" / "cpu.json")
-    table.check_covers(NANO, "cpu.json")
+    table.check_covers(few, "cpu.json")
     assert (table.conditions.device, table.conditions.image_size) == ("cpu", 64)
 
     trials = pd.read_csv(out / "trials.csv")
     assert (trials["state"] == "evaluated").sum() == 3
-    predicted = {a.hash: table.predict(a) for a in NANO.enumerate()}
+    predicted = {a.hash: table.predict(a) for a in few.enumerate()}
     for _, trial in trials.iterrows():
         assert trial["latency_cpu_predicted_ms"] == pytest.approx(predicted[trial["hash"]])
     front = pd.read_csv(out / "pareto.csv")
@@ -365,12 +360,13 @@ def test_a_run_with_a_latency_measures_a_table_and_the_front_and_measures_nothin
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_with_a_table_that_was_given_nothing_is_measured_for_a_device_that_is_not_here(
+    at_64: tuple[str | Path, ...],
     tmp_path: Path,
 ) -> None:
     given = fake_table("phone", image_size=64, margin=0.05)
     (tmp_path / "phone.json").write_text(given.to_json())
     flags = ("--latency", "phone=1s", "--latency-table", tmp_path / "phone.json")
-    outcome = command(*AT_64, *flags, "--out", tmp_path / "run", methods=NEVER)
+    outcome = command(*at_64, *flags, "--out", tmp_path / "run", methods=NEVER)
     assert outcome.status == 0, outcome.err
     assert LatencyTable.load(tmp_path / "run" / "latency" / "phone.json") == given
     trials = pd.read_csv(tmp_path / "run" / "trials.csv")
@@ -389,6 +385,7 @@ def test_with_a_table_that_was_given_nothing_is_measured_for_a_device_that_is_no
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_with_a_table_that_was_given_the_front_is_measured_where_the_device_is_here(
+    at_64: tuple[str | Path, ...],
     tmp_path: Path,
 ) -> None:
     clock = Clock(77.5)
@@ -397,7 +394,7 @@ def test_with_a_table_that_was_given_the_front_is_measured_where_the_device_is_h
     (tmp_path / "cpu.json").write_text(given.to_json())
     flags = ("--latency", "1s", "--latency-table", tmp_path / "cpu.json")
     conditions = ("--latency-batch", "2", "--latency-dtype", "bfloat16")
-    outcome = command(*AT_64, *flags, *conditions, "--out", tmp_path / "run", methods=methods)
+    outcome = command(*at_64, *flags, *conditions, "--out", tmp_path / "run", methods=methods)
     assert outcome.status == 0, outcome.err
     front = pd.read_csv(tmp_path / "run" / "pareto.csv")
     assert (front["latency_cpu_measured_ms"] == 77.5).all()
@@ -410,10 +407,11 @@ def test_with_a_table_that_was_given_the_front_is_measured_where_the_device_is_h
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_what_is_measured_to_be_too_slow_is_not_exported_and_the_run_says_so(
+    at_64: tuple[str | Path, ...],
     tmp_path: Path,
 ) -> None:
     methods = LatencyMethods(profile=table_by_formula, meter=Clock(990.0, 20.0))
-    outcome = command(*AT_64, "--latency", "900ms", "--out", tmp_path / "run", methods=methods)
+    outcome = command(*at_64, "--latency", "900ms", "--out", tmp_path / "run", methods=methods)
     assert outcome.status == 0, outcome.err
     text = " ".join(outcome.out.split())
     assert "measured on cpu: 990 ms, over the limit of 900 ms" in text
@@ -430,10 +428,11 @@ def test_what_is_measured_to_be_too_slow_is_not_exported_and_the_run_says_so(
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_if_all_are_measured_to_be_too_slow_the_run_ends_without_a_best(
+    at_64: tuple[str | Path, ...],
     tmp_path: Path,
 ) -> None:
     methods = LatencyMethods(profile=table_by_formula, meter=Clock(1250.0))
-    outcome = command(*AT_64, "--latency", "1s", "--out", tmp_path / "run", methods=methods)
+    outcome = command(*at_64, "--latency", "1s", "--out", tmp_path / "run", methods=methods)
     assert outcome.status == 1
     assert len(outcome.err.splitlines()) == 1
     assert "slow" in outcome.err
@@ -465,6 +464,7 @@ def test_a_latency_out_of_reach_is_refused_and_leaves_no_folder_behind(
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_a_table_that_was_not_finished_is_measured_by_the_same_command_again(
+    at_64: tuple[str | Path, ...],
     tmp_path: Path,
 ) -> None:
     def interrupted(*args: object, **rest: object) -> None:
@@ -472,17 +472,17 @@ def test_a_table_that_was_not_finished_is_measured_by_the_same_command_again(
 
     out = tmp_path / "run"
     stopped_methods = LatencyMethods(profile=interrupted)
-    outcome = command(*AT_64, "--latency", "1s", "--out", out, methods=stopped_methods)
+    outcome = command(*at_64, "--latency", "1s", "--out", out, methods=stopped_methods)
     assert outcome.status == 130
     assert "To go on" in outcome.out
     assert not (out / "latency" / "cpu.json").exists()
     methods = LatencyMethods(profile=table_by_formula, meter=Clock(20.0))
-    outcome = command(*AT_64, "--latency", "1s", "--out", out, methods=methods)
+    outcome = command(*at_64, "--latency", "1s", "--out", out, methods=methods)
     assert outcome.status == 0, outcome.err
     kept = out / "latency" / "cpu.json"
     chip = LatencyTable.load(kept).conditions.chip
     kept.write_text(kept.read_text().replace(chip, "another chip"))
-    outcome = command(*AT_64, "--latency", "1s", "--out", out, methods=methods)
+    outcome = command(*at_64, "--latency", "1s", "--out", out, methods=methods)
     assert outcome.status == 2
     assert f"{kept}: taken with chip 'another chip', but the run asks for {chip!r}" in outcome.err
 
@@ -494,11 +494,13 @@ MEMORY = {a.hash: 4 * total_cost(a, image_size=64, num_classes=10).peak for a in
 
 
 @pytest.mark.slow
-def test_a_memory_is_a_hard_limit_and_an_objective_of_a_run(tmp_path: Path) -> None:
+def test_a_memory_is_a_hard_limit_and_an_objective_of_a_run(
+    at_64: tuple[str | Path, ...], tmp_path: Path
+) -> None:
     limit = 200_000
     assert min(MEMORY.values()) < limit < max(MEMORY.values())
     flags = ("--trials", "8", "--memory", f"{limit}B", "--out", tmp_path / "run")
-    outcome = command(*AT_64, *flags)
+    outcome = command(*at_64, *flags)
     assert outcome.status == 0, outcome.err
     trials, front = (pd.read_csv(tmp_path / "run" / n) for n in ("trials.csv", "pareto.csv"))
     assert trials.columns.tolist()[4:8] == ["macs", "params", "memory", "tried"]
@@ -520,8 +522,10 @@ def test_a_memory_is_a_hard_limit_and_an_objective_of_a_run(tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
-def test_a_memory_that_does_not_bind_is_told_and_keeps_nothing_out(tmp_path: Path) -> None:
-    outcome = command(*AT_64, "--memory", "64MB", "--out", tmp_path / "run")
+def test_a_memory_that_does_not_bind_is_told_and_keeps_nothing_out(
+    at_64: tuple[str | Path, ...], tmp_path: Path
+) -> None:
+    outcome = command(*at_64, "--memory", "64MB", "--out", tmp_path / "run")
     assert outcome.status == 0, outcome.err
     text = " ".join(outcome.out.split())
     most = f"{max(MEMORY.values()) / 1e3:.3g} kB"
@@ -540,13 +544,15 @@ def test_a_memory_out_of_reach_is_refused_before_anything_is_made(tmp_path: Path
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("undrawn", "short_measurements")
 @pytest.mark.slow
-def test_memory_and_a_measured_latency_are_objectives_together(tmp_path: Path) -> None:
+def test_memory_and_a_measured_latency_are_objectives_together(
+    at_64: tuple[str | Path, ...], tmp_path: Path
+) -> None:
     given = fake_table("cpu", image_size=64, margin=0.05)
     (tmp_path / "cpu.json").write_text(given.to_json())
     flags = ("--latency", "10s", "--latency-table", tmp_path / "cpu.json", "--memory", "1MB")
-    outcome = command(*AT_64, *flags, "--out", tmp_path / "run")
+    outcome = command(*at_64, *flags, "--out", tmp_path / "run")
     assert outcome.status == 0, outcome.err
     study = load_study(tmp_path / "run" / "study.journal")
     assert study.metric_names == ["accuracy", "macs", "memory", "latency_cpu_ms"]
@@ -623,14 +629,17 @@ def test_retraining_that_is_stopped_goes_on_where_it_was(copy: Path) -> None:
     assert "from scratch 1/24" not in done.out
 
 
-TRYING = ("search", *SMALL, "--short-list", "3", "--steps", "9", "--trials", "6")
+TRYING = ("search", *SMALL, "--short-list", "3", "--steps", "4", "--trials", "6")
 """The command of a run that trains three alone: for a step, then one of them for three and nine."""
 
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
-def test_what_was_trained_alone_is_ranked_and_exported_with_those_weights(tmp_path: Path) -> None:
-    outcome = command(*TRYING, "--out", tmp_path / "run")
+def test_what_was_trained_alone_is_ranked_and_exported_with_those_weights(
+    small_run: Path, tmp_path: Path
+) -> None:
+    trying = (*TRYING, "--supernet", small_run, "--out", tmp_path / "run")
+    outcome = command(*trying)
     assert outcome.status == 0, outcome.err
     folder = RunFolder(tmp_path / "run")
     trials = pd.read_csv(folder.path / "trials.csv")
@@ -655,7 +664,7 @@ def test_what_was_trained_alone_is_ranked_and_exported_with_those_weights(tmp_pa
     assert f"trained alone for {run.best['tried_steps']:.0f} steps" in " ".join(card.split())
     assert "alone at 32 px" in outcome.out
 
-    again = command(*TRYING, "--out", folder.path)
+    again = command(*trying)
     assert again.status == 0, again.err
     assert "short list: tried already" in again.out
     assert pd.read_csv(folder.path / "trials.csv").equals(trials)
@@ -663,10 +672,12 @@ def test_what_was_trained_alone_is_ranked_and_exported_with_those_weights(tmp_pa
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
-def test_what_is_too_slow_leaves_the_short_list_before_it_is_trained(tmp_path: Path) -> None:
+def test_what_is_too_slow_leaves_the_short_list_before_it_is_trained(
+    at_64: tuple[str | Path, ...], tmp_path: Path
+) -> None:
     methods = LatencyMethods(profile=table_by_formula, meter=Clock(990.0, 20.0))
-    flags = ("--short-list", "2", "--steps", "9", "--latency", "900ms", "--trials", "4")
-    outcome = command(*AT_64, *flags, "--out", tmp_path / "run", methods=methods)
+    flags = ("--short-list", "2", "--latency", "900ms", "--trials", "4")
+    outcome = command(*at_64, *flags, "--out", tmp_path / "run", methods=methods)
     assert outcome.status == 0, outcome.err
     trials = pd.read_csv(tmp_path / "run" / "trials.csv")
     (slow,) = trials[trials["state"] == "infeasible"].to_dict("records")
@@ -678,7 +689,7 @@ def test_what_is_too_slow_leaves_the_short_list_before_it_is_trained(tmp_path: P
 
 @pytest.mark.usefixtures("undrawn")
 def test_where_all_of_the_short_list_fails_what_is_exported_is_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    at_64: tuple[str | Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def diverges(*_: object, **__: object) -> None:
         raise Diverged("the loss is nan")
@@ -686,8 +697,8 @@ def test_where_all_of_the_short_list_fails_what_is_exported_is_measured(
     monkeypatch.setattr(nas.search.tryout, "train_alone", diverges)
     clock = Clock(20.0)
     methods = LatencyMethods(profile=table_by_formula, meter=clock)
-    flags = ("--short-list", "2", "--steps", "9", "--latency", "900ms", "--trials", "6")
-    outcome = command(*AT_64, *flags, "--out", tmp_path / "run", methods=methods)
+    flags = ("--short-list", "2", "--latency", "900ms", "--trials", "6")
+    outcome = command(*at_64, *flags, "--out", tmp_path / "run", methods=methods)
     assert outcome.status == 0, outcome.err
     run = nas.open_run(tmp_path / "run")
     assert run.trials["tried"].isna().all()
