@@ -445,22 +445,23 @@ def test_a_trial_that_was_being_evaluated_goes_on_as_what_it_was(
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("genes", [0, 1, 5])
 def test_a_trial_that_was_being_proposed_goes_on_to_choose_what_it_would_have_chosen(
-    memory_path: Path, sampler: SamplerName, genes: int
+    memory_path: Path, sampler: SamplerName
 ) -> None:
     whole = reopened(memory_path / "whole", sampler=sampler)
     evaluate(whole, 12)
+    evaluated = (memory_path / "whole" / "study.journal").read_bytes()
     expected = propose(whole)[1]
 
-    study = reopened(memory_path / "cut", sampler=sampler)
-    evaluate(study, 12)
-    trial = study.ask()
-    for gene, choices in list(NANO.genes.items())[:genes]:
-        trial.suggest_categorical(gene, choices)
-    study = reopened(memory_path / "cut", sampler=sampler)
-    (trial,) = undecided(study)
-    assert NANO.suggest(trial) == expected
+    for genes in (0, 1, 5):
+        cut = memory_path / f"cut after {genes}"
+        cut.mkdir()
+        (cut / "study.journal").write_bytes(evaluated)
+        trial = reopened(cut, sampler=sampler).ask()
+        for gene, choices in list(NANO.genes.items())[:genes]:
+            trial.suggest_categorical(gene, choices)
+        (trial,) = undecided(reopened(cut, sampler=sampler))
+        assert NANO.suggest(trial) == expected, genes
 
 
 def test_an_enqueued_proposal_that_was_being_taken_up_goes_on_in_full(memory_path: Path) -> None:
@@ -516,7 +517,7 @@ def test_a_reopened_sampler_proposes_what_it_would_have_proposed(
 
     whole = proposed("whole", 22, seed=3)
     assert proposed("parts", 4, 9, 2, 7, seed=3) == whole
-    assert proposed("other", 22, seed=4) != whole
+    assert proposed("other", 4, seed=4) != whole[:4]
     assert len({str(proposal) for proposal in whole}) > 11
 
 

@@ -84,10 +84,22 @@ def run(tryout: Tryout, candidates: list[Architecture], stop: StopRequest | None
     return told, sum(steps)
 
 
+@pytest.fixture(scope="module")
+def climbed(
+    tmp_path_factory: pytest.TempPathFactory,
+    digits: Data,
+    store: Store,
+    candidates: list[Architecture],
+) -> tuple[Tryout, list[tuple[str, Tried]], int]:
+    """A tryout that is over, not to be changed; what was told of it, and its steps."""
+    tryout = prepared(tmp_path_factory.mktemp("climbed"), digits, store, candidates)
+    return tryout, *run(tryout, candidates)
+
+
 def test_half_of_each_rung_climbs_the_next(
-    tmp_path: Path, digits: Data, store: Store, candidates: list[Architecture]
+    climbed: tuple[Tryout, list[tuple[str, Tried]], int],
 ) -> None:
-    told, steps = run(prepared(tmp_path, digits, store, candidates), candidates)
+    _, told, steps = climbed
     assert [[tried.steps for _, tried in told].count(rung) for rung in (2, 4, 8)] == [4, 2, 1]
     assert steps == planned_steps(SETTINGS, 4) == 4 * 2 + 2 * 2 + 1 * 4
     assert planned_steps(SETTINGS, 4, workers=3) == 2 * 2 + 1 * 2 + 1 * 4
@@ -226,11 +238,15 @@ def test_a_state_that_was_left_at_the_end_of_a_rung_hinders_nobody(
 
 
 def test_what_a_candidate_reached_is_what_its_weights_are_of(
-    tmp_path: Path, digits: Data, store: Store, candidates: list[Architecture]
+    tmp_path: Path,
+    digits: Data,
+    store: Store,
+    candidates: list[Architecture],
+    climbed: tuple[Tryout, list[tuple[str, Tried]], int],
 ) -> None:
-    tryout = prepared(tmp_path, digits, store, candidates)
-    assert tryout.reached(candidates[0]) == Tried(steps=0)
-    told, _ = run(tryout, candidates)
+    entered = prepared(tmp_path, digits, store, candidates[:1])
+    assert entered.reached(candidates[0]) == Tried(steps=0)
+    tryout, told, _ = climbed
     for candidate in candidates:
         reached = tryout.reached(candidate)
         assert reached == [t for h, t in told if h == candidate.hash][-1]
@@ -255,6 +271,7 @@ def test_what_diverges_leaves_the_list_and_is_named(
         train(network, **rest)
 
     monkeypatch.setattr(nas.search.tryout, "train_alone", diverging)
+    candidates = candidates[:2]
     told, _ = run(prepared(tmp_path, digits, store, candidates), candidates)
     ((tried),) = [tried for name, tried in told if name == candidates[1].hash]
     assert tried.accuracy is None
@@ -277,6 +294,7 @@ def test_what_gives_no_numbers_leaves_the_list_and_is_named(
             next(iter(network.head.parameters())).data.fill_(float("inf"))
 
     monkeypatch.setattr(nas.search.tryout, "train_alone", overflowing)
+    candidates = candidates[:2]
     told, _ = run(prepared(tmp_path, digits, store, candidates), candidates)
     ((tried),) = [tried for name, tried in told if name == candidates[1].hash]
     assert tried == Tried(steps=0, error="class scores of the network are infinite or not a number")
