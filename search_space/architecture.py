@@ -145,12 +145,14 @@ class Stage(Spec):
 
     def canonical(self) -> "Stage":
         """The same stage with every choice that has no effect set to one agreed value."""
-        changes: dict[str, Any] = {"mixer": self.mixer.canonical()}
-        if not self.mixer.shares_maps:
+        changes: dict[str, Any] = {}
+        if (mixer := self.mixer.canonical()) is not self.mixer:
+            changes["mixer"] = mixer
+        if self.sharing != 1 and not self.mixer.shares_maps:
             changes["sharing"] = 1
-        if not self.has_conv_norm:
+        if self.conv_norm != "batch" and not self.has_conv_norm:
             changes["conv_norm"] = "batch"
-        return self.model_copy(update=changes)
+        return self.model_copy(update=changes) if changes else self
 
     @property
     def words(self) -> list[Word]:

@@ -343,13 +343,13 @@ class LocalGlobal(LocalGlobalHeads):
 
     def canonical(self) -> MixerSpec:
         """The same mixer without what no head uses; see `MixerSpec.canonical`."""
-        defaults = {name: field.default for name, field in type(self).model_fields.items()}
+        fields = type(self).model_fields
         unused: dict[str, Any] = {}
         if self.global_heads == 0:
-            unused |= {"aggregation": None, "global_split": defaults["global_split"]}
+            unused |= {"aggregation": None, "global_split": fields["global_split"].default}
         if self.local_heads == 0:
-            unused["window"] = defaults["window"]
-        return self.model_copy(update=unused)
+            unused["window"] = fields["window"].default
+        return self.model_copy(update=unused) if unused else self
 
     def cost(self, width: int, role: MapRole, size: Size) -> Cost:
         """Closed-form cost; see `MixerSpec.cost`."""
