@@ -35,7 +35,7 @@ from search_space import DESIGNS, PRESETS, Architecture
 
 SAMPLERS: tuple[SamplerName, ...] = ("surrogate", "nsga2", "tpe", "random")
 
-LITTLE = SearchSettings(batch=4, patience=8)
+LITTLE = SearchSettings(batch=4, patience=4)
 """Settings under which a short search has several batches, and the driver steps in."""
 
 FEW = {"macs": sorted(constrained_nano().cost(a).macs for a in NANO.enumerate())[7]}
@@ -528,7 +528,7 @@ def test_beside_a_memory_all_of_the_front_is_measured_that_memory_is_part_of(
 def journal_of_a_search(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """What a search that is over has written, in which nothing was measured yet."""
     folder = tmp_path_factory.mktemp("searched")
-    search(folder, LOOSE, FakeWorkers(), trials=24)
+    search(folder, LOOSE, FakeWorkers(), trials=16)
     return (folder / "study.journal").read_bytes()
 
 
@@ -602,7 +602,7 @@ def test_a_search_that_goes_on_does_not_evaluate_again_what_was_measured_to_be_t
     before = known_in(searched)
     measure(searched, LOOSE, Stopwatch(before))
     workers = FakeWorkers()
-    decided, ended = search(searched, LOOSE, workers, trials=29)
+    decided, ended = search(searched, LOOSE, workers, trials=21)
     assert ended == ""
     assert not set(hashes(workers)) & before.keys()
     assert len(hashes(workers)) == 5
@@ -620,7 +620,7 @@ def test_a_proposal_of_what_was_measured_is_a_duplicate_and_told_as_predicted(
     def propose_it(study: optuna.Study) -> None:
         study.sampler = again
 
-    decided, _ = search(searched, LOOSE, FakeWorkers(), trials=25, change=propose_it)
+    decided, _ = search(searched, LOOSE, FakeWorkers(), trials=17, change=propose_it)
     repeated = [r for r in decided if r.hash == known.hash and r.state == "duplicate"]
     assert repeated
     assert known_in(searched)[known.hash] == known  # a journal that can be read
@@ -869,8 +869,9 @@ def searched_alone(sampler: SamplerName) -> tuple[list[tuple[int, Record]], byte
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("capacity", [5, pytest.param(2, marks=pytest.mark.exhaustive)])
 def test_all_records_are_the_same_whoever_evaluates_and_in_whatever_order(
-    memory_path: Path, sampler: SamplerName
+    memory_path: Path, sampler: SamplerName, capacity: int
 ) -> None:
     alone, _ = searched_alone(sampler)
     found = Counter(record.state for _, record in alone)
@@ -878,41 +879,38 @@ def test_all_records_are_the_same_whoever_evaluates_and_in_whatever_order(
     assert found["failed"] > 1
     if sampler != "surrogate":  # which proposes nothing twice, and nothing over a limit
         assert min(found["duplicate"], found["infeasible"]) > 0
-    for capacity in (2, 5):
-        workers = Scrambled(capacity)
-        assert spread(memory_path / str(capacity), workers, sampler) == alone
-        assert workers.most_under_way == min(capacity, LITTLE.batch)
+    workers = Scrambled(capacity)
+    assert spread(memory_path, workers, sampler) == alone
+    assert workers.most_under_way == min(capacity, LITTLE.batch)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("survives", [0, 3, 7])
 @pytest.mark.parametrize("sampler", ["surrogate", "nsga2"])
+@pytest.mark.sampled(2)
 def test_a_search_that_was_killed_among_the_scores_of_a_batch_ends_like_one_that_was_not(
-    memory_path: Path, sampler: SamplerName
+    memory_path: Path, sampler: SamplerName, survives: int
 ) -> None:
     alone, _ = searched_alone(sampler)
-    for survives in (0, 3, 7):
-        path = memory_path / str(survives)
-        with pytest.raises(Killed):
-            spread(path, Scrambled(2, survives=survives), sampler)
-        with pytest.raises(Killed):  # and once more
-            spread(path, Scrambled(5, survives=2), sampler)
-        assert spread(path, Scrambled(1), sampler) == alone
+    with pytest.raises(Killed):
+        spread(memory_path, Scrambled(2, survives=survives), sampler)
+    with pytest.raises(Killed):  # and once more
+        spread(memory_path, Scrambled(5, survives=2), sampler)
+    assert spread(memory_path, Scrambled(1), sampler) == alone
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("place", range(3))
 @pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.sampled(2)
 def test_a_search_can_be_killed_at_any_byte_of_its_journal_and_ends_like_one_that_was_not(
-    memory_path: Path, sampler: SamplerName
+    memory_path: Path, sampler: SamplerName, place: int
 ) -> None:
     alone, journal = searched_alone(sampler)
-    rng = random.Random(0)
-    for cut in rng.sample(range(len(journal)), 3):
-        path = memory_path / str(cut)
-        path.mkdir()
-        (path / "study.journal").write_bytes(journal[:cut])
-        workers = Scrambled(2)
-        assert spread(path, workers, sampler) == alone
-        assert not reopened(path).get_trials(states=[TrialState.RUNNING])
+    cut = random.Random(f"{sampler} {place}").randrange(len(journal))
+    (memory_path / "study.journal").write_bytes(journal[:cut])
+    assert spread(memory_path, Scrambled(2), sampler) == alone
+    assert not reopened(memory_path).get_trials(states=[TrialState.RUNNING])
 
 
 def test_a_batch_is_told_when_all_of_it_is_evaluated_and_in_the_order_of_its_trials(

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 from argparse import Namespace
 from collections.abc import Sequence
 from functools import partial
@@ -32,6 +33,7 @@ from search_space import Architecture
 from supernet import Network, Store
 
 SETTINGS = TryoutSettings(first_rung=2, reduction=2, rungs=3)
+SHORT = SETTINGS.model_copy(update={"rungs": 2})
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +110,7 @@ def test_half_of_each_rung_climbs_the_next(
 def test_a_rung_is_not_climbed_without_the_one_before(
     tmp_path: Path, digits: Data, store: Store, candidates: list[Architecture]
 ) -> None:
-    tryout = prepared(tmp_path, digits, store, candidates)
+    tryout = prepared(tmp_path, digits, store, candidates[:1])
     with pytest.raises(InputError, match="it lacks the rung of 2 steps"):
         tryout.climb(candidates[0], 1, stop=StopRequest(), on_step=lambda steps: None)
 
@@ -150,11 +152,15 @@ def test_those_that_stand_first_come_to_the_final_but_nobody_alone() -> None:
 
 
 def test_in_the_final_candidates_begin_with_fresh_weights_in_files_of_their_own(
-    tmp_path: Path, digits: Data, store: Store, candidates: list[Architecture]
+    tmp_path: Path,
+    digits: Data,
+    store: Store,
+    candidates: list[Architecture],
+    climbed: tuple[Tryout, list[tuple[str, Tried]], int],
 ) -> None:
-    changes = {"settings": SETTINGS.model_copy(update={"final_steps": 5})}
-    tryout = prepared(tmp_path, digits, store, candidates, **changes)
-    run(tryout, candidates)
+    folder = Path(shutil.copytree(climbed[0].folder, tmp_path / "over"))
+    changes = {"settings": SETTINGS.model_copy(update={"final_steps": 3})}
+    tryout = prepared(folder, digits, store, candidates, **changes)
     before = {n: t.clone() for n, t in tryout.weights(candidates[0]).items()}
     final = tryout.final
     for candidate in candidates[:2]:
@@ -162,8 +168,8 @@ def test_in_the_final_candidates_begin_with_fresh_weights_in_files_of_their_own(
     drawn = FreshWeights(10, seed=1).extract(candidates[0]).state_dict()
     assert all(torch.equal(t, drawn[n]) for n, t in final.weights(candidates[0]).items())
     told, steps = run(final, candidates[:2])
-    assert steps == 10
-    assert [tried.steps for _, tried in told] == [5, 5]
+    assert steps == 6
+    assert [tried.steps for _, tried in told] == [3, 3]
     assert all(torch.equal(t, before[n]) for n, t in tryout.weights(candidates[0]).items())
     assert tryout.reached(candidates[0]).steps in SETTINGS.milestones
 
@@ -171,7 +177,7 @@ def test_in_the_final_candidates_begin_with_fresh_weights_in_files_of_their_own(
 def test_candidates_begin_with_what_they_inherit(
     tmp_path: Path, digits: Data, store: Store, candidates: list[Architecture]
 ) -> None:
-    tryout = prepared(tmp_path, digits, store, candidates)
+    tryout = prepared(tmp_path, digits, store, candidates[:1])
     before = {n: t.clone() for n, t in tryout.weights(candidates[0]).items()}
     for name, tensor in store.subnet(candidates[0]).state_dict().items():
         assert torch.equal(before[name], tensor)
@@ -183,7 +189,7 @@ def test_a_tryout_that_is_stopped_anywhere_comes_to_the_same_end_and_trains_noth
     tmp_path: Path, digits: Data, store: Store, candidates: list[Architecture]
 ) -> None:
     # Stopped within a rung and at its end, in the first and in the last.
-    candidates, changes = candidates[:2], {"settings": SETTINGS.model_copy(update={"rungs": 2})}
+    candidates, changes = candidates[:2], {"settings": SHORT}
     whole = prepared(tmp_path / "whole", digits, store, candidates, **changes)
     told, planned = run(whole, candidates)
     tryout, trained = prepared(tmp_path / "parts", digits, store, candidates, **changes), 0
@@ -223,7 +229,8 @@ def test_a_state_that_was_left_at_the_end_of_a_rung_hinders_nobody(
     store: Store,
     candidates: list[Architecture],
 ) -> None:
-    tryout = prepared(tmp_path, digits, store, candidates)
+    candidates = candidates[:2]
+    tryout = prepared(tmp_path, digits, store, candidates, settings=SHORT)
     stop = StopRequest()
     stop.requested = True  # after its first step, of two
     with pytest.raises(Interrupted):
@@ -233,7 +240,7 @@ def test_a_state_that_was_left_at_the_end_of_a_rung_hinders_nobody(
     tryout.climb(candidates[0], 0, stop=StopRequest(), on_step=lambda steps: None)
     state.write_bytes(before)  # as if the process had been killed before it removed the state
     told, _ = run(tryout, candidates)
-    assert [tried.steps for _, tried in told].count(8) == 1
+    assert [tried.steps for _, tried in told].count(4) == 1
     assert not list(tmp_path.glob(".*"))
 
 
@@ -272,11 +279,11 @@ def test_what_diverges_leaves_the_list_and_is_named(
 
     monkeypatch.setattr(nas.search.tryout, "train_alone", diverging)
     candidates = candidates[:2]
-    told, _ = run(prepared(tmp_path, digits, store, candidates), candidates)
+    told, _ = run(prepared(tmp_path, digits, store, candidates, settings=SHORT), candidates)
     ((tried),) = [tried for name, tried in told if name == candidates[1].hash]
     assert tried.accuracy is None
     assert "the loss is nan" in tried.error
-    assert [tried.steps for _, tried in told][-1] == 8
+    assert [tried.steps for _, tried in told][-1] == 4
 
 
 def test_what_gives_no_numbers_leaves_the_list_and_is_named(
@@ -295,19 +302,20 @@ def test_what_gives_no_numbers_leaves_the_list_and_is_named(
 
     monkeypatch.setattr(nas.search.tryout, "train_alone", overflowing)
     candidates = candidates[:2]
-    told, _ = run(prepared(tmp_path, digits, store, candidates), candidates)
+    told, _ = run(prepared(tmp_path, digits, store, candidates, settings=SHORT), candidates)
     ((tried),) = [tried for name, tried in told if name == candidates[1].hash]
     assert tried == Tried(steps=0, error="class scores of the network are infinite or not a number")
-    assert [tried.steps for _, tried in told][-1] == 8
+    assert [tried.steps for _, tried in told][-1] == 4
 
 
 def test_a_damaged_file_is_named(
     tmp_path: Path, digits: Data, store: Store, candidates: list[Architecture]
 ) -> None:
+    candidates = candidates[:2]
     tryout = prepared(tmp_path, digits, store, candidates)
-    path = tmp_path / f"{candidates[2].hash}.safetensors"
+    path = tmp_path / f"{candidates[1].hash}.safetensors"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(InputError, match=candidates[2].hash):
+    with pytest.raises(InputError, match=candidates[1].hash):
         run(tryout, candidates)
 
 
