@@ -23,9 +23,11 @@ from small_runs import (
     SMALL,
     FakeWorkers,
     Fork,
+    Outcome,
     command,
     fake_table,
     wait_for,
+    without_figures,
 )
 
 import nas
@@ -55,6 +57,11 @@ from search_space import Architecture, total_cost
 
 SMALL_RUN = ("search", *SMALL, "--steps", "4", "--trials", "6")
 """The command of the fixture `small_run`, but for its folder."""
+
+
+def searching(supernet: Path) -> tuple[str | Path, ...]:
+    """The command of a run that searches the supernet of another; trials and folder are missing."""
+    return ("search", *SMALL, "--supernet", supernet)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -202,14 +209,14 @@ def test_states_of_training_that_were_left_beside_the_checkpoint_are_removed(cop
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_a_run_in_which_every_evaluation_failed_says_so_and_names_no_best(
-    copy: Path, monkeypatch: pytest.MonkeyPatch
+    small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def evaluate(evaluator: SubnetEvaluator, architecture: Architecture) -> Score:
         return Score(error="Traceback (most recent call last):\nRuntimeError: out of memory")
 
     monkeypatch.setattr(nas.search.workers, "evaluate", evaluate)
-    out = copy.parent / "other"
-    outcome = command(*SMALL_RUN[:-1], "1", "--steps", "1", "--out", out)
+    out = tmp_path / "run"
+    outcome = command(*searching(small_run), "--trials", "1", "--out", out)
     assert outcome.status == 1
     assert "out of memory" in outcome.out
     assert outcome.err == (
@@ -222,7 +229,7 @@ def test_a_run_in_which_every_evaluation_failed_says_so_and_names_no_best(
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_run_that_was_killed_while_its_last_scores_were_told_tells_them_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Killed(BaseException):
         """Stands for SIGKILL."""
@@ -230,7 +237,7 @@ def test_a_run_that_was_killed_while_its_last_scores_were_told_tells_them_later(
     def dies(*_: object) -> None:
         raise Killed
 
-    flags = ("search", *SMALL, "--steps", "1", "--trials", "3", "--out", tmp_path / "run")
+    flags = (*searching(small_run), "--trials", "3", "--out", tmp_path / "run")
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(nas.search.driver, "tell", dies)
         command(*flags)
@@ -499,14 +506,14 @@ def test_a_memory_is_a_hard_limit_and_an_objective_of_a_run(
 ) -> None:
     limit = 200_000
     assert min(MEMORY.values()) < limit < max(MEMORY.values())
-    flags = ("--trials", "8", "--memory", f"{limit}B", "--out", tmp_path / "run")
+    flags = ("--trials", "6", "--memory", f"{limit}B", "--out", tmp_path / "run")
     outcome = command(*at_64, *flags)
     assert outcome.status == 0, outcome.err
     trials, front = (pd.read_csv(tmp_path / "run" / n) for n in ("trials.csv", "pareto.csv"))
     assert trials.columns.tolist()[4:8] == ["macs", "params", "memory", "tried"]
     assert trials["memory"].tolist() == [MEMORY[name] for name in trials["hash"]]
     assert (trials["memory"] > limit).tolist() == (trials["state"] == "infeasible").tolist()
-    assert (trials["state"] == "evaluated").sum() == 8
+    assert (trials["state"] == "evaluated").sum() == 6
     assert (front["memory"] <= limit).all()
     assert RunFolder(tmp_path / "run").config.memory == limit
     study = load_study(tmp_path / "run" / "study.journal")
@@ -520,13 +527,28 @@ def test_a_memory_is_a_hard_limit_and_an_objective_of_a_run(
     assert "memory at 64 px (MB)" in report
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.fixture(scope="module")
+def in_memory_and_time(
+    small_run: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Outcome]:
+    """A run under limits on memory and on the latency of this machine; what it printed."""
+    place = tmp_path_factory.mktemp("memory")
+    (place / "cpu.json").write_text(fake_table("cpu", image_size=64, margin=0.05).to_json())
+    limits = ("--latency", "10s", "--latency-table", place / "cpu.json", "--memory", "64MB")
+    methods = LatencyMethods(profile=never, meter=Clock(20.0))
+    with without_figures():
+        outcome = command(
+            *(*AT_64, *limits, "--supernet", small_run, "--out", place / "run"), methods=methods
+        )
+    assert outcome.status == 0, outcome.err
+    return place / "run", outcome
+
+
 @pytest.mark.slow
 def test_a_memory_that_does_not_bind_is_told_and_keeps_nothing_out(
-    at_64: tuple[str | Path, ...], tmp_path: Path
+    in_memory_and_time: tuple[Path, Outcome],
 ) -> None:
-    outcome = command(*at_64, "--memory", "64MB", "--out", tmp_path / "run")
-    assert outcome.status == 0, outcome.err
+    _, outcome = in_memory_and_time
     text = " ".join(outcome.out.split())
     most = f"{max(MEMORY.values()) / 1e3:.3g} kB"
     assert "the limit of 64 MB of memory does not bind: the largest architecture of" in text
@@ -544,24 +566,19 @@ def test_a_memory_out_of_reach_is_refused_before_anything_is_made(tmp_path: Path
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.usefixtures("undrawn", "short_measurements")
 @pytest.mark.slow
 def test_memory_and_a_measured_latency_are_objectives_together(
-    at_64: tuple[str | Path, ...], tmp_path: Path
+    in_memory_and_time: tuple[Path, Outcome],
 ) -> None:
-    given = fake_table("cpu", image_size=64, margin=0.05)
-    (tmp_path / "cpu.json").write_text(given.to_json())
-    flags = ("--latency", "10s", "--latency-table", tmp_path / "cpu.json", "--memory", "1MB")
-    outcome = command(*at_64, *flags, "--out", tmp_path / "run")
-    assert outcome.status == 0, outcome.err
-    study = load_study(tmp_path / "run" / "study.journal")
+    run, outcome = in_memory_and_time
+    study = load_study(run / "study.journal")
     assert study.metric_names == ["accuracy", "macs", "memory", "latency_cpu_ms"]
-    front = pd.read_csv(tmp_path / "run" / "pareto.csv")
+    front = pd.read_csv(run / "pareto.csv")
     assert front["memory"].tolist() == [MEMORY[name] for name in front["hash"]]
-    assert (front["latency_cpu_measured_ms"] > 0).all()
+    assert (front["latency_cpu_measured_ms"] == 20.0).all()
     assert (front["latency_cpu_ms"] == front["latency_cpu_measured_ms"]).all()
-    assert "budget 200 MMACs, 1 MB of memory, 10000 ms on cpu" in " ".join(outcome.out.split())
-    card = (tmp_path / "run" / "best" / "README.md").read_text()
+    assert "budget 200 MMACs, 64 MB of memory, 10000 ms on cpu" in " ".join(outcome.out.split())
+    card = (run / "best" / "README.md").read_text()
     assert card.index("| memory |") < card.index("| latency on cpu |")
 
 
@@ -629,21 +646,19 @@ def test_retraining_that_is_stopped_goes_on_where_it_was(copy: Path) -> None:
     assert "from scratch 1/24" not in done.out
 
 
-TRYING = ("search", *SMALL, "--short-list", "3", "--steps", "4", "--trials", "6")
-"""The command of a run that trains three alone: for a step, then one of them for three and nine."""
-
-
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.slow
 def test_what_was_trained_alone_is_ranked_and_exported_with_those_weights(
     small_run: Path, tmp_path: Path
 ) -> None:
-    trying = (*TRYING, "--supernet", small_run, "--out", tmp_path / "run")
+    sizes = ("--short-list", "3", "--finalists", "0", "--trials", "6")
+    trying = (*searching(small_run), *sizes, "--out", tmp_path / "run")
     outcome = command(*trying)
     assert outcome.status == 0, outcome.err
     folder = RunFolder(tmp_path / "run")
     trials = pd.read_csv(folder.path / "trials.csv")
     tried = trials[trials["state"] == "evaluated"].dropna(subset="tried")
+    # Three are trained alone for a step, then one of them for three and nine.
     assert sorted(tried["tried_steps"]) == [1, 1, 9]
     front = pd.read_csv(folder.path / "pareto.csv")
     assert set(front["hash"]) <= set(tried["hash"])
@@ -676,7 +691,7 @@ def test_what_is_too_slow_leaves_the_short_list_before_it_is_trained(
     at_64: tuple[str | Path, ...], tmp_path: Path
 ) -> None:
     methods = LatencyMethods(profile=table_by_formula, meter=Clock(990.0, 20.0))
-    flags = ("--short-list", "2", "--latency", "900ms", "--trials", "4")
+    flags = ("--short-list", "2", "--finalists", "0", "--latency", "900ms", "--trials", "4")
     outcome = command(*at_64, *flags, "--out", tmp_path / "run", methods=methods)
     assert outcome.status == 0, outcome.err
     trials = pd.read_csv(tmp_path / "run" / "trials.csv")
@@ -697,7 +712,7 @@ def test_where_all_of_the_short_list_fails_what_is_exported_is_measured(
     monkeypatch.setattr(nas.search.tryout, "train_alone", diverges)
     clock = Clock(20.0)
     methods = LatencyMethods(profile=table_by_formula, meter=clock)
-    flags = ("--short-list", "2", "--latency", "900ms", "--trials", "6")
+    flags = ("--short-list", "2", "--latency", "900ms", "--trials", "4")
     outcome = command(*at_64, *flags, "--out", tmp_path / "run", methods=methods)
     assert outcome.status == 0, outcome.err
     run = nas.open_run(tmp_path / "run")
@@ -706,17 +721,20 @@ def test_where_all_of_the_short_list_fails_what_is_exported_is_measured(
     assert "not retrained" in " ".join(outcome.out.split())
 
 
-TRYING_FOUR = (
-    *(ROOT / "run_search.py", *SMALL, "--short-list", "4", "--steps", "36", "--trials", "6"),
-    *("--finalists", "2"),
-)
+@pytest.fixture(scope="module")
+def trying_four(small_run: Path) -> tuple[str | Path, ...]:
+    """The command of a run that trains four alone, and two from scratch."""
+    sizes = ("--short-list", "4", "--trials", "6", "--finalists", "2")
+    return (ROOT / "run_search.py", *searching(small_run)[1:], *sizes)
 
 
 @pytest.fixture(scope="module")
-def killed_in_tryout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def killed_in_tryout(
+    trying_four: tuple[str | Path, ...], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The folder of a run that was killed in its tryout."""
     folder = tmp_path_factory.mktemp("killed") / "run"
-    stopped(Fork(*TRYING_FOUR, "--out", folder), "trying 4 alone ", signal.SIGKILL)
+    stopped(Fork(*trying_four, "--out", folder), "trying 4 alone ", signal.SIGKILL)
     return folder
 
 
@@ -729,10 +747,14 @@ def killed_in_tryout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_a_tryout_that_is_killed_and_stopped_goes_on_where_it_was(
-    killed_in_tryout: Path, tmp_path: Path, before: str, after: str
+    killed_in_tryout: Path,
+    trying_four: tuple[str | Path, ...],
+    tmp_path: Path,
+    before: str,
+    after: str,
 ) -> None:
     folder = RunFolder(shutil.copytree(killed_in_tryout, tmp_path / "run"))
-    arguments = (*TRYING_FOUR, "--out", folder.path, "--workers")
+    arguments = (*trying_four, "--out", folder.path, "--workers")
     stopped(Fork(*arguments, before), "trying 4 alone ", signal.SIGTERM)
     stopped(Fork(*arguments, before), "trying 2 from scratch ", signal.SIGKILL)
     assert not folder.best.exists()
@@ -751,11 +773,11 @@ def test_a_tryout_that_is_killed_and_stopped_goes_on_where_it_was(
     assert not [name for name in files(folder.path) if "/." in name or ".tmp" in name]
     if after != "0":  # the same goes on, and comes to the same, as in this process
         here = shutil.copytree(killed_in_tryout, tmp_path / "here")
-        assert Fork(*TRYING_FOUR, "--out", here, "--workers", "0").finish().status == 0
+        assert Fork(*trying_four, "--out", here, "--workers", "0").finish().status == 0
         columns = ["hash", *TRIED_COLUMNS, *SCRATCH_COLUMNS]
         assert trials[columns].equals(pd.read_csv(here / "trials.csv")[columns])
-        assert "tried already" in Fork(*TRYING_FOUR, "--out", here).finish().out
-        grown = Fork(*TRYING_FOUR, "--finalists", "3", "--out", here, "--workers", "0").finish()
+        assert "tried already" in Fork(*trying_four, "--out", here).finish().out
+        grown = Fork(*trying_four, "--finalists", "3", "--out", here, "--workers", "0").finish()
         assert "trying 3 from scratch" in grown.out
 
 
@@ -767,12 +789,12 @@ def test_a_short_list_longer_than_what_is_evaluated_is_refused(tmp_path: Path) -
 
 
 def test_paths_in_brackets_are_shown_as_they_are_where_there_is_no_sign_but_ascii(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     folder = tmp_path / "runs[" / "b]" / "[/bold]birds[v2]"
-    flags = ("--steps", "2", "--trials", "2", "--out", folder)
-    status, out, err = Fork(ROOT / "run_search.py", *SMALL, *flags).finish()
+    flags = ("--trials", "2", "--out", folder)
+    status, out, err = Fork(ROOT / "run_search.py", *searching(small_run)[1:], *flags).finish()
     assert (status, err) == (0, "")
     assert f"run folder: {folder}" in out.splitlines()
     assert f"report: {folder / 'report.html'}" in out.splitlines()
