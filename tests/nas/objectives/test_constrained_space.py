@@ -159,7 +159,7 @@ def test_samples_meet_the_limits_even_where_one_architecture_does(limits: dict[s
     constrained = constrained_nano(**limits)
     feasible = {a.hash for a in admitted(constrained)}
     rng = random.Random(0)
-    sampled = {constrained.sample(rng).hash for _ in range(10)}
+    sampled = {constrained.sample(rng).hash for _ in range(5)}
     assert sampled <= feasible
     assert len(sampled) > 1 or len(feasible) == 1
 

@@ -9,7 +9,7 @@ from small_runs import SMALL, command, scalars
 import nas.training.tensorboard
 from nas.runs.folder import RunFolder
 
-WRITING = ("search", *SMALL, "--short-list", "3", "--steps", "3", "--tensorboard")
+WRITING = ("search", *SMALL, "--short-list", "2", "--steps", "3", "--tensorboard")
 
 
 @pytest.mark.usefixtures("undrawn")
