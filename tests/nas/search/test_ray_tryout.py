@@ -52,7 +52,13 @@ def test_when_the_head_of_its_cluster_is_lost_a_tryout_ends_with_one_line(
     monkeypatch.setattr(nas.utilities.ray_cluster, "_GONE_AFTER", 2.0)
     folder = f"/tmp/ray-{os.getpid()}"  # Ray's sockets need a short path
     machines = Cluster()
-    head = machines.add_node(num_cpus=1, object_store_memory=80 << 20, temp_dir=folder)
+    head = machines.add_node(
+        num_cpus=1,
+        object_store_memory=80 << 20,
+        temp_dir=folder,
+        include_dashboard=False,
+        include_log_monitor=False,
+    )
 
     def lose_it() -> None:
         while not (tmp_path / "begun").exists():

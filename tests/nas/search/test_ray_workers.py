@@ -69,7 +69,13 @@ def machines() -> Iterator[Any]:
         patch.setenv("RAY_health_check_period_ms", "500")
         folder = f"/tmp/ray-{os.getpid()}"  # Ray's sockets need a short path
         cluster = Cluster()
-        cluster.add_node(num_cpus=1, object_store_memory=80 << 20, temp_dir=folder)
+        cluster.add_node(
+            num_cpus=1,
+            object_store_memory=80 << 20,
+            temp_dir=folder,
+            include_dashboard=False,
+            include_log_monitor=False,
+        )
         # Its processes cannot import this file.
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
         yield cluster
