@@ -902,7 +902,6 @@ def test_a_search_that_was_killed_among_the_scores_of_a_batch_ends_like_one_that
 @pytest.mark.slow
 @pytest.mark.parametrize("place", range(3))
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.sampled(2)
 def test_a_search_can_be_killed_at_any_byte_of_its_journal_and_ends_like_one_that_was_not(
     memory_path: Path, sampler: SamplerName, place: int
 ) -> None:
