@@ -37,14 +37,13 @@ def test_whatever_is_typed_ends_in_a_result_or_in_one_line(template: Path, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [60, pytest.param(120, marks=pytest.mark.exhaustive)])
 def test_whatever_a_file_holds_it_is_read_or_refused_in_one_line(
-    template: Path, tmp_path: Path, count: int
+    template: Path, tmp_path: Path
 ) -> None:
     quick = (case for case in damaged_files(0) if case.command not in LONG)
-    statuses, wrong = problems(islice(quick, count), template, tmp_path)
+    statuses, wrong = problems(islice(quick, 230), template, tmp_path)
     assert not wrong
-    assert min(statuses[0], statuses[2]) > count / 12
+    assert statuses[0] > 20 < statuses[2]
 
 
 @pytest.mark.slow

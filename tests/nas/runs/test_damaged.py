@@ -69,7 +69,6 @@ def unknown_entry(lines: list[bytes], at: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", [garbage, other_json, unknown_entry])
 @pytest.mark.parametrize("place", [0.5, 1.0], ids=["in the middle", "at the end"])
-@pytest.mark.sampled(2)
 def test_a_damaged_line_is_named_and_cutting_before_it_goes_on(
     run: Path, damage: Callable[[list[bytes], int], None], place: float
 ) -> None:

@@ -869,9 +869,8 @@ def searched_alone(sampler: SamplerName) -> tuple[list[tuple[int, Record]], byte
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("capacity", [5, pytest.param(2, marks=pytest.mark.exhaustive)])
 def test_all_records_are_the_same_whoever_evaluates_and_in_whatever_order(
-    memory_path: Path, sampler: SamplerName, capacity: int
+    memory_path: Path, sampler: SamplerName
 ) -> None:
     alone, _ = searched_alone(sampler)
     found = Counter(record.state for _, record in alone)
@@ -879,15 +878,15 @@ def test_all_records_are_the_same_whoever_evaluates_and_in_whatever_order(
     assert found["failed"] > 1
     if sampler != "surrogate":  # which proposes nothing twice, and nothing over a limit
         assert min(found["duplicate"], found["infeasible"]) > 0
-    workers = Scrambled(capacity)
-    assert spread(memory_path, workers, sampler) == alone
-    assert workers.most_under_way == min(capacity, LITTLE.batch)
+    for capacity in (1, 2, 5):
+        workers = Scrambled(capacity)
+        assert spread(memory_path / str(capacity), workers, sampler) == alone
+        assert workers.most_under_way == min(capacity, LITTLE.batch)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("survives", [0, 3, 7])
 @pytest.mark.parametrize("sampler", ["surrogate", "nsga2"])
-@pytest.mark.sampled(2)
 def test_a_search_that_was_killed_among_the_scores_of_a_batch_ends_like_one_that_was_not(
     memory_path: Path, sampler: SamplerName, survives: int
 ) -> None:
