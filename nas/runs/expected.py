@@ -17,11 +17,17 @@ from nas.utilities.seeding import preserved_global_generators
 from nas.utilities.units import format_seconds
 from supernet import Network
 
-SUPERNET, EVALUATION, TRYOUT = 2.0, 0.9, 1.5
-"""Times as long as a pass of the largest subnet in this process: a step of the supernet, the
-teacher's included, by a training step; an evaluation by a forward pass of its images; a step of the
-tryout by a training step. As measured in `tiny` and `base` on two CPU cores, of which a worker has
-one; the smaller networks that are proposed, and Ray's start, are in them."""
+SUPERNET = 2.0
+"""Times as long as a training step of the largest subnet is a step of the supernet, that of its
+teacher included, as measured in `tiny` and `base` on two CPU cores."""
+
+EVALUATION, TRYOUT = 0.5, 0.75
+"""Likewise an evaluation beside a forward pass of its images, and a step of the tryout beside a
+training step: the networks that are proposed are smaller."""
+
+ON_A_WORKER = 2.0
+"""Times as long as here either takes on a worker, of several that share the cores, with its
+start."""
 
 _TIMED = 3  # calls, or fewer
 _SECONDS = 3.0  # in all
@@ -71,13 +77,15 @@ def expected_time(job: Job) -> str:
     training = left * max(
         loaded, (SUPERNET * stepping + taught) / job.execution.train_workers + beside
     )
-    searching = config.trials * EVALUATION * passing * len(job.labels) / len(labels) / workers
+    share = ON_A_WORKER if job.execution.workers else 1.0
+    each = share * EVALUATION * passing * len(job.labels) / len(labels)
+    searching = config.trials * each / workers
     rungs, listed = config.tryout.milestones, min(config.short_list, config.trials)
     steps = planned_steps(config.tryout, listed, workers=workers)
     if config.finalists:  # the first of whom may have come to the first rung alone
         steps += planned_steps(config.tryout.final, config.finalists, workers=workers)
         steps += rungs[-1] - rungs[0]
-    trying = steps * max(loaded, TRYOUT * stepping + taught + beside) if steps else 0.0
+    trying = steps * max(loaded, share * TRYOUT * stepping + taught + beside) if steps else 0.0
     parts = {"training": training, "search": searching, "short list": trying}
     told = ", ".join(f"{name} {format_seconds(seconds)}" for name, seconds in parts.items())
     return f"expected time: {format_seconds(sum(parts.values()))} ({told})"
