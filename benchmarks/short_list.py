@@ -341,6 +341,8 @@ def main() -> None:
     agreeing.add_argument("--seeds", type=int, default=1, help="that each network has alone")
     agreeing.set_defaults(action=agree)
     options = parser.parse_args()
+    if options.action is final and bool(options.run) == bool(options.tables):
+        parser.error("final: give tables of networks trained alone, or --run")
     options.action(options)
 
 

@@ -196,6 +196,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, nargs="?", help="of `ours` and `listed`: a finished run")
     parser.add_argument("--space", choices=PRESETS, default="tiny")
     parser.add_argument("--budget", default="300MFLOPs")
+    parser.add_argument("--only", nargs="+", help="of `listed`: those of these hashes alone")
     parser.add_argument("--seconds", type=float, help="of `asha`")
     parser.add_argument("--seed", type=int, default=0, help="of `asha`")
     parser.add_argument("--cpus", type=int, default=2, help="of `asha`: trainings at a time")
@@ -210,7 +211,8 @@ def main() -> None:
             train(options, f"ours, {options.run.name}", nas.open_run(options.run).architecture())
         case "listed":
             for architecture in listed(nas.open_run(options.run)):
-                train(options, f"listed, {options.run.name}", architecture)
+                if not options.only or architecture.hash in options.only:
+                    train(options, f"listed, {options.run.name}", architecture)
         case "asha":
             chosen = options.out.with_name(f"{options.out.stem}-asha-{options.seed}.json")
             if not chosen.exists():

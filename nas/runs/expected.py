@@ -22,8 +22,8 @@ SUPERNET = 2.0
 teacher included, as measured in `tiny` and `base` on two CPU cores."""
 
 EVALUATION, TRYOUT = 0.5, 0.75
-"""Likewise an evaluation beside a forward pass of its images, and a step of the tryout beside a
-training step: the networks that are proposed are smaller."""
+"""Likewise (results/reference/expected-time.txt) an evaluation beside a forward pass of its images,
+and a step of the tryout beside a training step: the networks that are proposed are smaller."""
 
 ON_A_WORKER = 2.0
 """Times as long as here either takes on a worker, of several that share the cores, with its
