@@ -198,7 +198,7 @@ def inherited(run: Path, architectures: Sequence[Architecture]) -> list[float]:
         std=data.std,
         threads=2,
     )
-    return [evaluator.accuracy(architecture) for architecture in architectures]
+    return [evaluator.fit(architecture).accuracy for architecture in architectures]
 
 
 def head_starts(space: SearchSpace, truth: Truth, score: np.ndarray) -> pd.DataFrame:

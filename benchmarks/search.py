@@ -148,7 +148,7 @@ def make_table(options: argparse.Namespace) -> None:
                     "hash": architecture.hash,
                     "macs": cost.macs,
                     "params": cost.params,
-                    "accuracy": round(evaluator.accuracy(architecture), 5),
+                    "accuracy": round(evaluator.fit(architecture).accuracy, 5),
                     "summary": architecture.summary,
                 }
             )

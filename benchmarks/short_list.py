@@ -94,7 +94,7 @@ def climb(options: argparse.Namespace) -> None:
     for architecture in architectures:
         known = [row for row in rows_of(out) if row["hash"] == architecture.hash]
         inherited[architecture.hash] = (
-            float(known[0]["inherited"]) if known else evaluator.accuracy(architecture)
+            float(known[0]["inherited"]) if known else evaluator.fit(architecture).accuracy
         )
     architectures.sort(key=lambda architecture: -inherited[architecture.hash])
     for rung, steps in enumerate(config.tryout.milestones):

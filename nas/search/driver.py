@@ -202,6 +202,7 @@ class Search:
         return replace(
             self._record(candidate.trial, candidate.architecture, state),
             accuracy=score.accuracy,
+            loss=score.loss,
             seconds=time.monotonic() - candidate.started,
             error=score.error,
         )

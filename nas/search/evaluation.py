@@ -22,12 +22,16 @@ ATTEMPTS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """The outcome of one evaluation: an accuracy from 0 to 1, or else why there is none.
+    """The outcome of one evaluation: how well the subnet fits the images, or else why not known.
 
-    The last line of `error` gives the reason; where something was raised, its traceback precedes.
+    Attributes:
+        accuracy: Share of the images that it classifies right, 0 to 1.
+        loss: Mean cross-entropy with their labels, in nats.
+        error: Its last line gives the reason; where something was raised, its traceback precedes.
     """
 
     accuracy: float | None = None
+    loss: float | None = None
     error: str = ""
 
 
@@ -82,7 +86,7 @@ def evaluate(evaluator: SubnetEvaluator, architecture: Architecture) -> Score:
     error = ""
     for attempt in range(ATTEMPTS):
         try:
-            return Score(accuracy=evaluator.accuracy(architecture))
+            return Score(**evaluator.fit(architecture)._asdict())
         except Interrupted:
             raise
         except Diverged as diverged:

@@ -1,8 +1,8 @@
 """The short list: which architectures of a search are tried by training them alone.
 
-Inherited accuracy proposes; it does not choose. What it prefers may be what the supernet has
-learned first. So a third of the list is the front, spread over cost, and the rest is what else
-scored well and differs from it in its operators.
+What inherited weights give proposes; it does not choose. What they prefer may be what the supernet
+has learned first. So a third of the list is the front, spread over cost, and the rest is what else
+has a high merit (`nas.search.trials.merit_of`) and differs from it in its operators.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def short_list(
     *,
     size: int,
 ) -> list[Record]:
-    """So many evaluated architectures, the most accurate first; all if there are no more.
+    """So many evaluated architectures, that of the highest merit first; all if there are no more.
 
     Args:
         records: Of the search, by number.
@@ -37,10 +37,11 @@ def short_list(
         size: Of the list.
     """
     trials = trials_table(records, objectives)
+    trials["accuracy"] = [records[number].merit for number in trials["number"]]
     rows = evaluated(trials).sort_values(["accuracy", "macs"], ascending=[False, True])
     chosen = _spread(_upper_half(pareto_front(trials, objectives)), ceil(size / 3))
     operators = {int(number): _operators(space, records[int(number)]) for number in rows["number"]}
-    # By score, but first of all what differs from everything chosen in a quarter of its operators.
+    # By merit, but first of all what differs from everything chosen in a quarter of its operators.
     wanted = min(size, len(operators))
     for least in range(max(map(len, operators.values()), default=0) // 4, -1, -1):
         for number, own in operators.items():
@@ -51,9 +52,9 @@ def short_list(
 
 
 def _upper_half(front: pd.DataFrame) -> list[int]:
-    """The trials of a front from the middle of its accuracies upwards, in ascending order of MACs.
+    """The trials of a front from the middle of its merits upwards, in ascending order of MACs.
 
-    The smallest architectures are on every front, however inaccurate they are.
+    The smallest architectures are on every front, however little they merit.
     """
     if front.empty:
         return []

@@ -26,7 +26,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from nas.objectives.constrained_space import ConstrainedSpace
 from nas.search.samplers import SAMPLERS
-from nas.search.trials import MeasuredLatency, Record, Tried
+from nas.search.trials import RECORD, MeasuredLatency, Record, Tried
 from nas.utilities.bounds import Count
 from nas.utilities.errors import InputError
 from nas.utilities.files import replacing
@@ -42,7 +42,7 @@ _TRIED_OUT, _FINALISTS = "short list", "finalists"
 _APART = ("measured", "tried", "scratch")
 """Fields of a record that become known after the trial was decided."""
 
-_RECORD, _SOURCE, _MEASURED, _TRIED = "record", "source", "measured", "tried"
+_SOURCE, _MEASURED, _TRIED = "source", "measured", "tried"
 _SCRATCH = "scratch"
 
 _CREATE_TRIAL = 4
@@ -113,7 +113,7 @@ def keep_record(trial: Trial, record: Record) -> None:
     for name, excess in record.excess.items():
         if name not in trial.constraints:  # else a process that was killed has written it
             trial.set_constraint(name, excess)
-    trial.set_user_attr(_RECORD, {k: v for k, v in asdict(record).items() if k not in _APART})
+    trial.set_user_attr(RECORD, {k: v for k, v in asdict(record).items() if k not in _APART})
 
 
 def tell(study: optuna.Study, number: int, record: Record) -> None:
@@ -136,7 +136,7 @@ def tell(study: optuna.Study, number: int, record: Record) -> None:
 
 def record_of(trial: FrozenTrial) -> Record | None:
     """What is known of a trial; None if it was not decided."""
-    data = trial.user_attrs.get(_RECORD)
+    data = trial.user_attrs.get(RECORD)
     return None if data is None else _record.validate_python(data)
 
 

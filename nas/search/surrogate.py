@@ -1,11 +1,18 @@
-"""A sampler that learns which choices are accurate, and knows what each costs.
+"""A sampler that learns which choices are good, and knows what each costs.
 
-The accuracy of an architecture is not known before it is evaluated, but its costs are: they have
-closed forms. So only accuracy is modelled, by a linear function of the genes with a Gaussian
-posterior (Bayesian ridge regression), which smooths the noise of single evaluations. For every
-proposal one function is drawn from the posterior (Thompson sampling), and of candidates that meet
-the limits the one is proposed that would add most to the hypervolume, were that function the truth.
-So the proposals of a batch, which know the same evaluations, differ; and none is made twice.
+How good an architecture is (its merit, `nas.search.trials.merit_of`) is not known before it is
+evaluated, but its costs are: they have closed forms. So only merit is modelled, by a linear
+function of the genes with a Gaussian posterior (Bayesian ridge regression), which smooths the noise
+of single evaluations. For every proposal one function is drawn from the posterior (Thompson
+sampling), and of candidates that meet the limits one is proposed that would be best, were that
+function the truth. So the proposals of a batch, which know the same evaluations, differ; and none
+is made twice.
+
+Which is best? For every second proposal, the one that would add most to the hypervolume. Inherited
+weights make large architectures look little better than small ones, so that this alone would bring
+small ones above all; trained alone they differ. So for the others a floor is drawn, anywhere from
+the smallest to the largest that was evaluated, and the best is proposed of what has at least so
+many multiply-adds.
 """
 
 from __future__ import annotations
@@ -25,6 +32,7 @@ from nas.objectives.constrained_space import ConstrainedSpace
 from nas.objectives.objective import ACCURACY, Objective
 from nas.search.features import features
 from nas.search.front import hypervolume, losses, non_dominated
+from nas.search.trials import RECORD, merit_of
 from nas.utilities.seeding import derived_seed
 from search_space import Architecture
 
@@ -74,7 +82,9 @@ class SurrogateSampler(BaseSampler):
             if t.number not in self._decoded:
                 self._decoded[t.number] = self._constrained.space.decode(t.params)
         evaluated = {
-            self._decoded[t.number]: t.values[0] for t in trials if t.state == TrialState.COMPLETE
+            self._decoded[t.number]: merit_of(t.values[0], _loss(t))
+            for t in trials
+            if t.state == TrialState.COMPLETE
         }
         known = {self._decoded[t.number] for t in trials}
         rng = random.Random(derived_seed("candidates", self._seed, trial.number))
@@ -82,7 +92,9 @@ class SurrogateSampler(BaseSampler):
         if len(evaluated) < FIRST:
             chosen = next((a for a in drawn if a not in known), drawn[0])
         else:
-            chosen = self._most_promising(evaluated, known, drawn, rng)
+            macs = [self._macs(architecture) for architecture in evaluated]
+            floor = rng.uniform(min(macs), max(macs)) if trial.number % 2 else 0.0
+            chosen = self._most_promising(evaluated, known, drawn, rng, floor=floor)
         return dict(self._constrained.space.genotype(chosen))
 
     def sample_independent(
@@ -102,45 +114,50 @@ class SurrogateSampler(BaseSampler):
         known: Set[Architecture],
         drawn: Sequence[Architecture],
         rng: random.Random,
+        *,
+        floor: float = 0.0,
     ) -> Architecture:
         """Of the candidates, the one that adds most by a function drawn from the posterior.
 
         Args:
-            evaluated: The accuracy of each architecture so far.
+            evaluated: The merit of each architecture so far.
             known: All that were proposed: none of them again.
             drawn: Random architectures, which are candidates beside mutants of the front.
             rng: Draws the mutants and the function.
+            floor: Multiply-adds that what is proposed has at least. If there is one, the candidate
+                is taken that is best by itself, whatever it costs.
         """
-        values = np.array([[accuracy, *self._costs(a)] for a, accuracy in evaluated.items()])
+        dear = {a: merit for a, merit in evaluated.items() if self._macs(a) >= floor}
+        values = np.array([[merit, *self._costs(a)] for a, merit in dear.items()])
         on_front = non_dominated(losses(values, self._objectives))
-        front = [a for a, best in zip(evaluated, on_front, strict=True) if best]
+        front = [a for a, best in zip(dear, on_front, strict=True) if best]
         space = self._constrained.space
         mutants = (space.mutate(rng.choice(front), rng) for _ in range(MUTANTS))
         candidates = [
             a
             for a in dict.fromkeys((*drawn, *mutants))
-            if a not in known and self._constrained.admits(a)
+            if a not in known and self._constrained.admits(a) and self._macs(a) >= floor
         ]
         if not candidates:
-            return drawn[0]
-        accuracies = self._draw([*evaluated], values[:, 0], candidates, rng)
-        promised = np.array(
-            [[y, *self._costs(a)] for a, y in zip(candidates, accuracies, strict=True)]
-        )
+            return self._most_promising(evaluated, known, drawn, rng) if floor else drawn[0]
+        merits = self._draw([*evaluated], np.array([*evaluated.values()]), candidates, rng)
+        if floor:
+            return candidates[int(merits.argmax())]
+        promised = np.array([[y, *self._costs(a)] for a, y in zip(candidates, merits, strict=True)])
         worths = _worths(promised, values[on_front], values, self._objectives)
         return candidates[max(range(len(candidates)), key=worths.__getitem__)]
 
     def _draw(
         self,
         evaluated: Sequence[Architecture],
-        accuracies: NDArray[np.float64],
+        merits: NDArray[np.float64],
         candidates: Sequence[Architecture],
         rng: random.Random,
     ) -> NDArray[np.float64]:
-        """Accuracies of the candidates by one function drawn from the posterior."""
+        """Merits of the candidates by one function drawn from the posterior."""
         features = np.array([self._features(a) for a in evaluated])
-        origin, mean = features.mean(axis=0), accuracies.mean()
-        model = BayesianRidge(fit_intercept=False).fit(features - origin, accuracies - mean)
+        origin, mean = features.mean(axis=0), merits.mean()
+        model = BayesianRidge(fit_intercept=False).fit(features - origin, merits - mean)
         weights = np.random.default_rng(rng.getrandbits(64)).multivariate_normal(
             model.coef_, model.sigma_, method="eigh", check_valid="ignore"
         )
@@ -148,6 +165,9 @@ class SurrogateSampler(BaseSampler):
             np.array([self._features(a) for a in candidates]) - origin
         ) @ weights + mean
         return drawn
+
+    def _macs(self, architecture: Architecture) -> float:
+        return self._constrained.cost(architecture).macs
 
     def _features_of(self, architecture: Architecture) -> list[float]:
         space = self._constrained.space
@@ -160,19 +180,26 @@ class SurrogateSampler(BaseSampler):
         return [costs[o.name] for o in self._objectives if o.name != ACCURACY.name]
 
 
+def _loss(trial: FrozenTrial) -> float | None:
+    """The loss that its record holds, if it has one."""
+    loss: float | None = trial.user_attrs.get(RECORD, {}).get("loss")
+    return loss
+
+
 def _worths(
     promised: NDArray[np.float64],
     front: NDArray[np.float64],
     evaluated: NDArray[np.float64],
     objectives: Sequence[Objective],
 ) -> list[tuple[float, float]]:
-    """What each candidate would add to the hypervolume, and its lead in accuracy over the front.
+    """What each candidate would add to the hypervolume, and its lead in merit over the front.
 
     The hypervolume is what is won over the worst that was evaluated. The lead, over what costs no
     more, decides where nothing is added.
 
     Args:
-        promised: Objectives of the candidates, accuracy first: shape (candidates, objectives).
+        promised: Objectives of the candidates, merit first, in the place of accuracy: shape
+            (candidates, objectives).
         front: Of the best that were evaluated, likewise.
         evaluated: Of all, likewise.
         objectives: The columns.

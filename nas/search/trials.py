@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -24,6 +25,9 @@ UNNAMED_SOURCES = ("sampler", RANDOM_SOURCE)
 STATES = get_args(State)
 """How a decided trial ended."""
 
+RECORD = "record"
+"""The user attribute of a trial of Optuna that holds its `Record`."""
+
 FIRST_COLUMNS = ("number", "hash", "state")
 """Columns of a table of trials before those of the objectives; `state` is one of `STATES`."""
 
@@ -37,6 +41,7 @@ SCRATCH_COLUMNS = ("scratch", "scratch_steps", "scratch_loss")
 one of the first of the short list."""
 
 LAST_COLUMNS = (
+    "loss",
     *TRIED_COLUMNS,
     *SCRATCH_COLUMNS,
     "source",
@@ -47,6 +52,7 @@ LAST_COLUMNS = (
 )
 """Columns behind those of the objectives.
 
+`loss` is the mean cross-entropy with inherited weights, in nats, beside the accuracy;
 `source` is one of `UNNAMED_SOURCES`, smallest, largest, middle or a published design's name;
 `violation` says which limit was exceeded and by how much;
 `failure` why there is no accuracy, or none of a training alone, in one line.
@@ -103,6 +109,7 @@ class Record:
         costs: The value of each closed-form objective, by name.
         source: Who proposed it.
         accuracy: On the search split with inherited weights, 0 to 1.
+        loss: Mean cross-entropy on the same images, in nats.
         predicted: Each latency that has a limit, as predicted, by its objective's name.
         excess: By how much each limit is exceeded, relative to it; not positive where it is met.
         measured: Latencies that were measured, likewise; in the journal they stand apart.
@@ -119,6 +126,7 @@ class Record:
     costs: dict[str, Number]
     source: str
     accuracy: Number | None = None
+    loss: Number | None = None
     predicted: dict[str, Number] = field(default_factory=dict)
     excess: dict[str, Number]
     measured: dict[str, MeasuredLatency] = field(default_factory=dict)
@@ -133,6 +141,11 @@ class Record:
         accuracy = {} if self.accuracy is None else {"accuracy": self.accuracy}
         measured = {name: latency.median_ms for name, latency in self.measured.items()}
         return accuracy | self.costs | self.predicted | measured
+
+    @property
+    def merit(self) -> float | None:
+        """What it is proposed and listed by: see `merit_of`."""
+        return None if self.accuracy is None else merit_of(self.accuracy, self.loss)
 
     @property
     def was_evaluated(self) -> bool:
@@ -158,6 +171,20 @@ class Record:
         if not error and self.scratch and self.scratch.error:
             error = f"from fresh weights: {self.scratch.error}"
         return error.strip().rpartition("\n")[-1]
+
+
+def merit_of(accuracy: float, loss: float | None) -> float:
+    """How good an architecture looks with inherited weights, 0 to 1, the more the better.
+
+    That is the geometric mean of the probabilities that it gives to the right classes. It ranks as
+    the loss does, which tells architectures apart sooner than accuracy: it counts how sure a
+    network is of each image, not only on which side of a boundary the image lies.
+
+    Args:
+        accuracy: Stands in where there is no loss.
+        loss: Mean cross-entropy, in nats.
+    """
+    return accuracy if loss is None else math.exp(-loss)
 
 
 def trial_columns(objectives: Iterable[Objective]) -> list[str]:
@@ -188,6 +215,7 @@ def trials_table(records: Mapping[int, Record], objectives: Sequence[Objective])
             "hash": record.hash,
             "state": record.state,
             **{k: v for o in objectives for k, v in _cells(record, o).items()},
+            "loss": record.loss,
             **_tried_cells(TRIED_COLUMNS, record.tried),
             **_tried_cells(SCRATCH_COLUMNS, record.scratch),
             "source": record.source,
@@ -201,7 +229,7 @@ def trials_table(records: Mapping[int, Record], objectives: Sequence[Objective])
     table = pd.DataFrame(rows, columns=trial_columns(objectives))
     # Closed forms keep their kind: whole numbers stay whole. Of the others, some may be missing.
     others = [column for o in objectives if o.value is None for column in o.columns]
-    others += [*TRIED_COLUMNS, *SCRATCH_COLUMNS]
+    others += ["loss", *TRIED_COLUMNS, *SCRATCH_COLUMNS]
     table[others] = table[others].astype(float)
     return table
 

@@ -142,7 +142,7 @@ def confusion_matrix(labels: Tensor, predicted: Tensor, *, num_classes: int) -> 
 
 
 class SubnetEvaluator:
-    """Accuracy of subnets with the weights that they inherit from the store.
+    """How well subnets fit images with the weights that they inherit from the store.
 
     The score of an architecture depends on the store, the images and the number of threads; not on
     what was evaluated before.
@@ -169,16 +169,16 @@ class SubnetEvaluator:
         self.store, self.images, self.labels = store, images, labels
         self.mean, self.std, self.threads = mean, std, threads
 
-    def accuracy(self, architecture: Architecture) -> float:
-        """Share of the images that the subnet classifies right, 0 to 1.
+    def fit(self, architecture: Architecture) -> Fit:
+        """How well the subnet fits the images.
 
         Raises:
-            Diverged: If its class scores are not finite.
+            Diverged: As `fit`.
         """
         threads = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
-            found = fit(
+            return fit(
                 self.store.subnet(architecture),
                 self.images,
                 self.labels,
@@ -187,4 +187,3 @@ class SubnetEvaluator:
             )
         finally:
             torch.set_num_threads(threads)
-        return found.accuracy

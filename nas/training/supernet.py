@@ -246,7 +246,7 @@ class _Monitor:
 
     def _accuracy(self, subnet: Architecture) -> float:
         try:
-            return self.evaluator.accuracy(subnet)
+            return self.evaluator.fit(subnet).accuracy
         except Diverged:
             return math.nan
 

@@ -306,7 +306,7 @@ class FakeWorkers:
         ticket, architecture = self.under_way.pop()
         if architecture.hash in self.failing:
             return ticket, Score(error="Traceback: out of luck")
-        return ticket, Score(accuracy=fake_accuracy(architecture))
+        return ticket, Score(accuracy=fake_accuracy(architecture), loss=fake_loss(architecture))
 
     def close(self) -> None:
         pass
@@ -319,6 +319,11 @@ class Killed(BaseException):
 def fake_accuracy(architecture: Architecture) -> float:
     """An accuracy that differs between architectures and knows no order."""
     return int(architecture.hash, 16) % 1000 / 1000
+
+
+def fake_loss(architecture: Architecture) -> float:
+    """A loss that knows another order."""
+    return int(architecture.hash, 16) % 777 / 100
 
 
 def evaluated_nano(count: int) -> tuple[pd.DataFrame, dict[str, Architecture]]:

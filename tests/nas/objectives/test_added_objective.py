@@ -56,7 +56,7 @@ def test_a_run_with_a_limit_on_it_has_it_in_every_result(run: tuple[Path, str]) 
     assert [direction.name for direction in study.directions] == ["MAXIMIZE", *["MINIMIZE"] * 2]
 
     trials, front = (pd.read_csv(folder / name) for name in ("trials.csv", "pareto.csv"))
-    assert trials.columns.tolist()[3:8] == ["accuracy", "macs", "params", "energy", "tried"]
+    assert trials.columns.tolist()[3:8] == ["accuracy", "macs", "params", "energy", "loss"]
     expected = {a.hash: energy_of(a) for a in NANO.enumerate()}
     for table in (trials, front):
         assert table["energy"].tolist() == pytest.approx([expected[name] for name in table["hash"]])

@@ -521,7 +521,7 @@ def test_columns_are_those_of_the_objectives_between_state_and_source() -> None:
     always = trial_columns(objectives_with())
     assert always == [
         *("number", "hash", "state", "accuracy", "macs", "params"),
-        *("tried", "tried_steps", "tried_loss", "tried_images"),
+        *("loss", "tried", "tried_steps", "tried_loss", "tried_images"),
         *("scratch", "scratch_steps", "scratch_loss"),
         *("source", "seconds", "violation", "failure", "summary"),
     ]

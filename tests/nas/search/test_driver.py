@@ -11,7 +11,15 @@ import optuna
 import pytest
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
-from small_runs import NANO, FakeWorkers, Killed, constrained_nano, fake_accuracy, fake_table
+from small_runs import (
+    NANO,
+    FakeWorkers,
+    Killed,
+    constrained_nano,
+    fake_accuracy,
+    fake_loss,
+    fake_table,
+)
 
 import nas.search.driver
 import nas.search.study
@@ -28,7 +36,7 @@ from nas.search.settings import DEFAULT_SEARCH, SearchSettings
 from nas.search.study import open_study, records
 from nas.search.trials import MeasuredLatency, Record, trials_table
 from nas.search.workers import InProcess, Workers
-from nas.training.accuracy import SubnetEvaluator
+from nas.training.accuracy import Fit, SubnetEvaluator
 from nas.utilities.errors import Diverged
 from nas.utilities.interrupt import Interrupted, StopRequest
 from search_space import DESIGNS, PRESETS, Architecture
@@ -129,6 +137,7 @@ def test_records_say_what_was_found(memory_path: Path) -> None:
             assert "macs" in record.violation
         else:
             assert record.accuracy == fake_accuracy(architecture)
+            assert record.loss == fake_loss(architecture)
             assert record.excess["macs"] <= 0
 
 
@@ -821,10 +830,10 @@ class FakeEvaluator(SubnetEvaluator):
 
     def __init__(self) -> None: ...
 
-    def accuracy(self, architecture: Architecture) -> float:
+    def fit(self, architecture: Architecture) -> Fit:
         if int(architecture.hash, 16) % 3 == 0:
             raise Diverged("out of luck")
-        return fake_accuracy(architecture)
+        return Fit(accuracy=fake_accuracy(architecture), loss=fake_loss(architecture))
 
 
 class FakeSetup(EvaluationSetup):

@@ -17,7 +17,7 @@ import nas.search.ray_workers
 import nas.utilities.ray_cluster
 from nas.search.evaluation import EvaluationSetup, Score
 from nas.search.ray_workers import RayWorkers
-from nas.training.accuracy import SubnetEvaluator
+from nas.training.accuracy import Fit, SubnetEvaluator
 from nas.utilities.ray_cluster import RayCluster
 from search_space import Architecture
 
@@ -26,12 +26,15 @@ pytestmark = pytest.mark.slow
 CANDIDATES = list(NANO.enumerate())[:6]
 
 
-def known_accuracy(architecture: Architecture) -> float:
+def known_fit(architecture: Architecture) -> Fit:
     """One that differs between architectures."""
-    return int(architecture.hash, 16) % 1000 / 1000
+    return Fit(
+        accuracy=int(architecture.hash, 16) % 1000 / 1000,
+        loss=int(architecture.hash, 16) % 777 / 100,
+    )
 
 
-EXPECTED = {n: Score(accuracy=known_accuracy(c)) for n, c in enumerate(CANDIDATES)}
+EXPECTED = {n: Score(**known_fit(c)._asdict()) for n, c in enumerate(CANDIDATES)}
 
 
 class Noting(SubnetEvaluator):
@@ -40,11 +43,11 @@ class Noting(SubnetEvaluator):
     def __init__(self, notes: Path, seconds: float) -> None:
         self.notes, self.seconds = notes, seconds
 
-    def accuracy(self, architecture: Architecture) -> float:
+    def fit(self, architecture: Architecture) -> Fit:
         with self.notes.open("a") as notes:
             notes.write(f"{os.getpid()}\n")
         time.sleep(self.seconds)
-        return known_accuracy(architecture)
+        return known_fit(architecture)
 
 
 @dataclass(frozen=True, kw_only=True)

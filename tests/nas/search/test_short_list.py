@@ -1,9 +1,10 @@
 """Which architectures are tried by training them alone."""
 
 import random
+from dataclasses import replace
 
 import pytest
-from small_runs import constrained_nano, fake_accuracy
+from small_runs import constrained_nano, fake_accuracy, fake_loss
 
 from nas.objectives.limits import Limits
 from nas.search.front import pareto_front
@@ -35,6 +36,17 @@ def evaluated(architectures: list[Architecture]) -> dict[int, Record]:
 def drawn(count: int, space: SearchSpace = TINY) -> dict[int, Record]:
     rng = random.Random(1)
     return evaluated([space.sample(rng) for _ in range(count)])
+
+
+def test_the_list_goes_by_the_loss_where_that_is_known() -> None:
+    known = {
+        number: replace(record, loss=fake_loss(Architecture.model_validate(record.architecture)))
+        for number, record in drawn(200).items()
+    }
+    losses = [record.loss or 0 for record in short_list(known, OBJECTIVES, TINY, size=8)]
+    assert losses == sorted(losses)
+    assert losses[0] == min(record.loss or 0 for record in known.values())
+    assert losses[4] < 1  # a fifth of all has less than 1.6
 
 
 def operators(record: Record) -> list[object]:

@@ -1,5 +1,6 @@
 """The surrogate: what it proposes, what it learns, and where it cannot learn."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -12,6 +13,7 @@ from nas.objectives.constrained_space import ConstrainedSpace
 from nas.objectives.limits import Limits
 from nas.search import surrogate
 from nas.search.surrogate import SurrogateSampler
+from nas.search.trials import RECORD
 from search_space import Architecture
 
 LIMIT = 250_000_000
@@ -28,6 +30,7 @@ def proposals(
     accuracy: Callable[[Architecture], float],
     count: int,
     *,
+    loss: Callable[[Architecture], float] | None = None,
     seed: int = 0,
 ) -> list[Architecture]:
     """What is proposed where each proposal is evaluated before the next."""
@@ -38,6 +41,8 @@ def proposals(
     for _ in range(count):
         trial = study.ask()
         architecture = NANO.suggest(trial)
+        if loss is not None:
+            trial.set_user_attr(RECORD, {"loss": loss(architecture)})
         study.tell(trial, [accuracy(architecture), constrained.cost(architecture).macs])
         found.append(architecture)
     return found
@@ -56,6 +61,28 @@ def test_it_learns_which_choices_are_good() -> None:
     first, learned = found[: surrogate.FIRST], found[surrogate.FIRST :]
     assert np.mean([good_choices(a) for a in learned[:10]]) > 0.74
     assert np.mean([good_choices(a) for a in first]) < 0.7
+
+
+def test_it_learns_from_the_loss_where_that_is_known() -> None:
+    found = proposals(
+        constrained_nano(macs=LIMIT),
+        lambda a: 1.0 - good_choices(a),
+        surrogate.FIRST + 15,
+        loss=lambda a: -math.log(good_choices(a)),
+    )
+    assert np.mean([good_choices(a) for a in found[surrogate.FIRST :][:10]]) > 0.74
+
+
+def test_every_second_proposal_has_a_floor_anywhere_between_smallest_and_largest() -> None:
+    constrained = constrained_nano()
+    # What costs little is accurate: by the hypervolume alone nothing large would be proposed.
+    cost = {a: constrained.cost(a).macs for a in NANO.enumerate()}
+    largest = max(cost.values())
+    found = proposals(constrained, lambda a: 1.0 - 0.5 * cost[a] / largest, 50)
+    shares = np.array([cost[a] / largest for a in found])[surrogate.FIRST :]
+    by_hypervolume, above_a_floor = shares[::2], shares[1::2]
+    assert by_hypervolume.max() < 0.55 < np.median(above_a_floor)
+    assert above_a_floor.min() < 0.5 < 0.75 < above_a_floor.max()
 
 
 def test_it_goes_on_where_all_are_equal_and_where_everything_is_known() -> None:

@@ -22,7 +22,7 @@ from nas.search.ray_tryout import climb_on_ray
 from nas.search.ray_workers import RayWorkers
 from nas.search.settings import DEFAULT_TRYOUT
 from nas.search.workers import InProcess, Workers
-from nas.training.accuracy import SubnetEvaluator
+from nas.training.accuracy import Fit, SubnetEvaluator
 from nas.training.ray_training import train_on_ray
 from nas.utilities.errors import InputError
 from nas.utilities.interrupt import Interrupted, StopRequest
@@ -112,7 +112,7 @@ def test_in_process_gives_the_score_of_a_subnet_of_the_same_weights(
         store, setup.images, setup.labels, mean=setup.mean, std=setup.std, threads=1
     )
     for ticket, candidate in enumerate(CANDIDATES, start=100):
-        assert expected[ticket] == Score(accuracy=direct.accuracy(candidate))
+        assert expected[ticket] == Score(**direct.fit(candidate)._asdict())
 
 
 class Flaky(SubnetEvaluator):
@@ -121,16 +121,16 @@ class Flaky(SubnetEvaluator):
     def __init__(self, failures: int) -> None:
         self.failures, self.calls = failures, 0
 
-    def accuracy(self, architecture: Architecture) -> float:
+    def fit(self, architecture: Architecture) -> Fit:
         self.calls += 1
         if self.calls <= self.failures:
             raise RuntimeError("out of memory")
-        return 0.25
+        return Fit(accuracy=0.25, loss=1.5)
 
 
 def test_an_evaluation_that_fails_is_tried_again() -> None:
     flaky = Flaky(failures=ATTEMPTS - 1)
-    assert evaluate(flaky, CANDIDATES[0]) == Score(accuracy=0.25)
+    assert evaluate(flaky, CANDIDATES[0]) == Score(accuracy=0.25, loss=1.5)
 
 
 def test_an_evaluation_that_keeps_failing_becomes_its_traceback() -> None:
@@ -146,7 +146,7 @@ def test_ctrl_c_is_no_failed_evaluation() -> None:
     class Interrupting(SubnetEvaluator):
         def __init__(self) -> None: ...
 
-        def accuracy(self, architecture: Architecture) -> float:
+        def fit(self, architecture: Architecture) -> Fit:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -159,7 +159,7 @@ class Raising(SubnetEvaluator):
     def __init__(self, error: BaseException) -> None:
         self.error, self.calls = error, 0
 
-    def accuracy(self, architecture: Architecture) -> float:
+    def fit(self, architecture: Architecture) -> Fit:
         self.calls += 1
         raise self.error
 
@@ -246,17 +246,17 @@ class DeadlySetup(EvaluationSetup):
 
     def evaluator(self) -> SubnetEvaluator:
         evaluator = EvaluationSetup.evaluator(replace(self, device="cpu"))
-        accuracy = evaluator.accuracy
+        honest = evaluator.fit
 
-        def deadly(architecture: Architecture) -> float:
+        def deadly(architecture: Architecture) -> Fit:
             notes = Path(self.folder) / architecture.hash
             died = len(notes.read_text()) if notes.exists() else 0
             if died < self.deaths.get(architecture.hash, 0):
                 notes.write_text("x" * (died + 1))
                 os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does for want of memory
-            return accuracy(architecture)
+            return honest(architecture)
 
-        evaluator.accuracy = deadly  # type: ignore[method-assign]
+        evaluator.fit = deadly  # type: ignore[method-assign]
         return evaluator
 
 

@@ -50,8 +50,8 @@ def architectures() -> list[Architecture]:
 def test_a_score_does_not_depend_on_what_was_evaluated_before(
     evaluator: SubnetEvaluator, architectures: list[Architecture]
 ) -> None:
-    forwards = [evaluator.accuracy(a) for a in architectures]
-    backwards = [evaluator.accuracy(a) for a in reversed(architectures)]
+    forwards = [evaluator.fit(a) for a in architectures]
+    backwards = [evaluator.fit(a) for a in reversed(architectures)]
     assert forwards == backwards[::-1]
     assert len(set(forwards)) > 2  # else the test would say nothing
 
@@ -67,7 +67,7 @@ def test_a_score_is_that_of_the_extracted_network(
             mean=evaluator.mean,
             std=evaluator.std,
         )
-        assert evaluator.accuracy(architecture) == alone.accuracy
+        assert evaluator.fit(architecture) == alone
 
 
 def test_a_score_is_counted_image_by_image(
@@ -80,16 +80,16 @@ def test_a_score_is_counted_image_by_image(
             for image, label in zip(evaluator.images, evaluator.labels, strict=True)
         ]
     # bf16 sums in another order for another batch size: a near tie may fall either way.
-    assert abs(evaluator.accuracy(architectures[0]) - sum(right) / 120) <= 0.02
+    assert abs(evaluator.fit(architectures[0]).accuracy - sum(right) / 120) <= 0.02
 
 
 def test_train_mode_that_was_left_behind_does_not_matter(
     evaluator: SubnetEvaluator, architectures: list[Architecture]
 ) -> None:
     for architecture in architectures:
-        before = evaluator.accuracy(architecture)
+        before = evaluator.fit(architecture)
         evaluator.store.subnet(architecture).train()
-        assert evaluator.accuracy(architecture) == before
+        assert evaluator.fit(architecture) == before
 
 
 def test_evaluating_changes_nothing_in_the_store(
@@ -98,7 +98,7 @@ def test_evaluating_changes_nothing_in_the_store(
     before = {name: tensor.clone() for name, tensor in evaluator.store.state_dict().items()}
     for architecture in architectures:
         evaluator.store.subnet(architecture).train()
-        evaluator.accuracy(architecture)
+        evaluator.fit(architecture)
     for name, tensor in evaluator.store.state_dict().items():
         assert torch.equal(tensor, before[name]), name
     assert not any(gradient.any() for gradient in evaluator.store.gradients.values())
@@ -191,11 +191,11 @@ def test_the_number_of_threads_is_put_back(
         return subnet(architecture)
 
     monkeypatch.setattr(evaluator.store, "subnet", watch)
-    evaluator.accuracy(architectures[0])
+    evaluator.fit(architectures[0])
     assert torch.get_num_threads() == 2
     evaluator.images = evaluator.images[:, :2]  # two channels: the network raises
     with pytest.raises(RuntimeError):
-        evaluator.accuracy(architectures[0])
+        evaluator.fit(architectures[0])
     assert torch.get_num_threads() == 2
     assert seen == [1, 1]
 
