@@ -205,10 +205,11 @@ def _result(trials: pd.DataFrame, run: RunSummary) -> str:
         f"The best architecture is right on <b>{right}</b> of the search split{how} and costs "
         f"{costs}."
     )
+    ranking = f" {text[0].upper()}{text[1:]}." if (text := run.ranking_text(trials)) else ""
     note = (
-        f"{run.accuracy_text}; ± is one standard error. {run.cost_text}. Smallest and largest "
-        "are by MACs, of those evaluated. The best of many on the same images reads a little high; "
-        "retraining measures the test split."
+        f"{run.accuracy_text}; ± is one standard error.{ranking} {run.cost_text}. Smallest and "
+        "largest are by MACs, of those evaluated. The best of many on the same images reads a "
+        "little high; retraining measures the test split."
     )
     table = _table(["", *_heads(run)], [[name, *_cells(row, run)] for name, row in compared])
     note = f"<p class='note'>{html.escape(note[0].upper() + note[1:])}</p>"

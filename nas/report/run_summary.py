@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 NOTABLE_SLOWDOWN = 0.05
 """How far a device's slowdown lies from its latency table's where people are told."""
 
+ENOUGH_TO_RANK = 5
+"""Networks of a final whose order says something of the supernet's."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LatencySummary:
@@ -202,6 +205,26 @@ class RunSummary:
         missing = math.isnan(row["scratch"])
         scratch = "" if missing else self.accuracy_with_error(row["scratch"])
         return {"scratch": scratch, **known}
+
+    def ranking_text(self, trials: pd.DataFrame) -> str:
+        """How well the supernet had ranked those of the final; empty if they were too few to tell.
+
+        By the loss with inherited weights, which listed them, and by the accuracy of training from
+        fresh weights. Both are noisy, and the list had been chosen by the former: of the whole
+        space the supernet tells more.
+        """
+        final = judged(trials).dropna(subset=["scratch", "loss"])
+        count = len(final)
+        if count < ENOUGH_TO_RANK:
+            return ""
+        tau = (-final["loss"]).corr(final["scratch"], method="kendall")
+        if math.isnan(tau):  # all equal
+            return ""
+        chance = math.sqrt(2 * (2 * count + 5) / (9 * count * (count - 1)))
+        return (
+            f"the {count} of the final stand as the supernet had ranked them by a Kendall's tau-b "
+            f"of {tau:.2f} (1 is the same order, 0 ± {chance:.2f} chance)"
+        )
 
     def warning(self, trials: pd.DataFrame) -> str:
         """What a reader must know before all else: that nothing was learned. Empty if not so."""

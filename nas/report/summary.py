@@ -87,7 +87,8 @@ def _caption(trials: pd.DataFrame, run: RunSummary) -> list[Text]:
     accuracy = f"{run.accuracy_text}; ± is one standard error"
     cost = f"{run.cost_text}; smallest and largest are of those evaluated"
     errors = [f"latency on {d}: {x.conditions}; {x.error}" for d, x in run.latency.items()]
-    lines = [accuracy, cost, *errors, f"trials: {count_text(trials)}"]
+    ranking = [text] if (text := run.ranking_text(trials)) else []
+    lines = [accuracy, *ranking, cost, *errors, f"trials: {count_text(trials)}"]
     warning = run.warning(trials)
     return [
         *([Text(warning, "bold red")] if warning else []),

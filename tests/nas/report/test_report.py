@@ -1040,6 +1040,28 @@ def test_those_that_were_in_the_final_stand_first_by_what_fresh_weights_gave() -
     assert best(left, BY_MACS)["number"] == 3
 
 
+def test_a_final_says_how_well_the_supernet_had_ranked_it(
+    summary_of: Callable[..., RunSummary],
+) -> None:
+    def finalist(number: int, loss: float, scratch: float) -> dict[str, Any]:
+        alone = {"tried": 0.9, "tried_loss": 0.5, "tried_steps": 90.0, "tried_images": 600.0}
+        final = {"scratch": scratch, "scratch_steps": 800.0, "scratch_loss": 0.9}
+        return row(number, hash=str(number), loss=loss, **alone, **final)
+
+    run = summary_of(short_list=6, finalists=6)
+    # By loss 1, 2, 3, 4, 5; of the ten pairs, two stand the other way round alone.
+    rows = [finalist(n, 1.0 + n, s) for n, s in enumerate((0.7, 0.8, 0.6, 0.4, 0.5))]
+    text = run.ranking_text(table(*rows, limited=()))
+    assert "the 5 of the final" in text
+    assert "tau-b of 0.60 (1 is the same order, 0 ± 0.41 chance)" in text
+    beside = {**finalist(9, 0.5, math.nan), "scratch_loss": math.nan}
+    assert run.ranking_text(table(*rows, beside, limited=())) == text
+    assert run.ranking_text(table(*rows[:4], limited=())) == ""
+    equal = [finalist(n, 1.0 + n, 0.5) for n in range(5)]
+    assert run.ranking_text(table(*equal, limited=())) == ""
+    assert text in " ".join(render(table(*rows, limited=()), run, 400).split())
+
+
 def test_tables_pages_and_cards_say_what_the_final_gave(
     summary_of: Callable[..., RunSummary], tmp_path: Path
 ) -> None:
