@@ -12,8 +12,8 @@ test split; a random architecture under the budget is the median of a truth set 
 `ours` takes the best of a finished run, `listed` all of its short list. `asha` is what who has Ray
 and Optuna writes without us: Optuna proposes architectures of the same space, Ray Tune trains two
 at a time (`--cpus`) from nothing, each on a thread of its own, and stops the worse ones early
-(ASHA), for as many seconds of the clock as our command took on as many cores. It has the recipe of
-our tryout, in the same small batches.
+(ASHA), until all have had as many processor seconds as our command took. It has the recipe of our
+tryout, in the same small batches.
 `given` are the largest default and the published designs within the budget. Lists are worked off
 as `benchmarks/alone.py` says: rows that are there are not made again.
 """
