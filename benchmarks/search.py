@@ -20,6 +20,8 @@ Ours is the driver with each of its samplers: what exceeds the limit is never ev
 Optuna's samplers as its documentation uses them, with the limit as a soft constraint: every
 proposal costs an evaluation, those over the limit and those that were made before included.
 
+The tables hold accuracies and no losses, so that all searches go by accuracy here.
+
 Two hypervolumes, both as shares of the true front's. That of our reports is the share of the box
 from no accuracy to the limit: the first feasible point has most of it. That of the span counts
 from the worst that the space has within the limit, in both objectives. What exceeds the limit

@@ -12,8 +12,8 @@ test split; a random architecture under the budget is the median of a truth set 
 `ours` takes the best of a finished run, `listed` all of its short list. `asha` is what who has Ray
 and Optuna writes without us: Optuna proposes architectures of the same space, Ray Tune trains two
 at a time (`--cpus`) from nothing, each on a thread of its own, and stops the worse ones early
-(ASHA), until all have had as many processor seconds as our command took. It has the recipe of our
-tryout, in the same small batches.
+(ASHA), until the ends of their rungs tell that they have had as many processor seconds as our
+command took. It has the recipe of our tryout, in the same small batches.
 `given` are the largest default and the published designs within the budget. Lists are worked off
 as `benchmarks/alone.py` says: rows that are there are not made again.
 """
@@ -68,7 +68,8 @@ def asha(options: argparse.Namespace) -> Architecture:
         left = options.seconds
 
         def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
-            self.left -= result["seconds"]
+            if not result.get("done"):  # else Tune shows the last report once more
+                self.left -= result["seconds"]
             return False
 
         def stop_all(self) -> bool:
@@ -213,7 +214,9 @@ def main() -> None:
     parser.add_argument("--space", choices=PRESETS, default="tiny")
     parser.add_argument("--budget", default="300MFLOPs")
     parser.add_argument("--only", nargs="+", help="of `listed`: those of these hashes alone")
-    parser.add_argument("--seconds", type=float, help="of the processor, of `asha` as a whole")
+    parser.add_argument(
+        "--seconds", type=float, default=870.0, help="of the processor, of `asha` as a whole"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of `asha`")
     parser.add_argument("--cpus", type=int, default=2, help="of `asha`: trainings at a time")
     parser.add_argument("--seeds", type=int, default=3, help="of the training of each choice")

@@ -32,7 +32,7 @@ NOTABLE_SLOWDOWN = 0.05
 """How far a device's slowdown lies from its latency table's where people are told."""
 
 ENOUGH_TO_RANK = 5
-"""Networks of a final whose order says something of the supernet's."""
+"""The fewest finalists of which is told how well the supernet had ranked them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,8 +222,9 @@ class RunSummary:
             return ""
         chance = math.sqrt(2 * (2 * count + 5) / (9 * count * (count - 1)))
         return (
-            f"the {count} of the final stand as the supernet had ranked them by a Kendall's tau-b "
-            f"of {tau:.2f} (1 is the same order, 0 ± {chance:.2f} chance)"
+            f"between the order of {count} finalists by the inherited loss, which had listed them, "
+            f"and by training from fresh weights Kendall's tau-b is {tau:.2f} (the same order: 1; "
+            f"chance: 0 ± {chance:.2f})"
         )
 
     def warning(self, trials: pd.DataFrame) -> str:
@@ -248,8 +249,8 @@ class RunSummary:
             return (
                 "The inherited accuracies are within noise of chance: the best has "
                 f"{percent(inherited.max())}, guessing gives {percent(self.chance)}. So the short "
-                "list was drawn nearly at random, and training alone only told which of it is "
-                f"best. {what_to_raise}"
+                "list may have been drawn nearly at random, and training alone only told which of "
+                f"it is best. {what_to_raise}"
             )
         return ""
 

@@ -13,10 +13,10 @@ equal parts for each. So a gene that may be without effect (sharing without atte
 between the architectures where it has one, and takes nothing from the choice that left it without.
 
 Intervals are those of the posterior, which knows that what was tried rarely may still give much;
-from trials that are drawn again it might be absent. The sampler chose trials by the accuracies
-before them alone. That biases no posterior, but leaves wide intervals where it soon gave up. In
-simulated searches (`benchmarks/effects.py`) those of 95 % hold 90 to 99 of 100 true numbers, and 70
-to 93 of the large ones: these are told rather too small.
+from trials that are drawn again it might be absent. The sampler chose trials by what was found
+before them, accuracies or the losses beside them. That hardly biases a posterior, but leaves wide
+intervals where it soon gave up. In simulated searches (`benchmarks/effects.py`) those of 95 % hold
+90 to 99 of 100 true numbers, and 70 to 93 of the large ones: these are told rather too small.
 """
 
 from __future__ import annotations

@@ -86,7 +86,8 @@ def evaluate(evaluator: SubnetEvaluator, architecture: Architecture) -> Score:
     error = ""
     for attempt in range(ATTEMPTS):
         try:
-            return Score(**evaluator.fit(architecture)._asdict())
+            found = evaluator.fit(architecture)
+            return Score(accuracy=found.accuracy, loss=found.loss)
         except Interrupted:
             raise
         except Diverged as diverged:

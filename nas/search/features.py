@@ -1,4 +1,4 @@
-"""Architectures as numbers, from which models of accuracy learn."""
+"""Architectures as numbers, from which models of accuracy and merit learn."""
 
 from collections.abc import Mapping, Sequence
 

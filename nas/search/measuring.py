@@ -60,7 +60,7 @@ def measure_chosen(
         ]
         if not waiting:
             return
-        # The best first: it is among them.
+        # The most accurate first, whose latency is asked for most.
         record, objective = max(waiting, key=lambda pair: pair[0].accuracy or 0.0)
         stop.check()
         assert objective.device is not None

@@ -22,7 +22,7 @@ search which goes on proposes what an uninterrupted one would: see `RepeatableSa
 
 
 def surrogate(constrained: ConstrainedSpace, seed: int, trials: int) -> BaseSampler:
-    """Learns from the evaluations which choices are accurate; proposes nothing over a limit."""
+    """Learns from the evaluations which choices are good; proposes nothing over a limit."""
     from nas.search.surrogate import SurrogateSampler
 
     return SurrogateSampler(constrained, seed=seed)

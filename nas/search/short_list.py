@@ -2,7 +2,7 @@
 
 What inherited weights give proposes; it does not choose. What they prefer may be what the supernet
 has learned first. So a third of the list is the front, spread over cost, and the rest is what else
-has a high merit (`nas.search.trials.merit_of`) and differs from it in its operators.
+has a high merit (`nas.search.trials.merits`) and differs from it in its operators.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from nas.objectives.objective import Objective
 from nas.search.front import evaluated, pareto_front
-from nas.search.trials import Record, trials_table
+from nas.search.trials import Record, merits, trials_table
 from search_space import Architecture, SearchSpace
 from search_space.encoding import is_size
 
@@ -37,8 +37,11 @@ def short_list(
         size: Of the list.
     """
     trials = trials_table(records, objectives)
-    trials["accuracy"] = [records[number].merit for number in trials["number"]]
-    rows = evaluated(trials).sort_values(["accuracy", "macs"], ascending=[False, True])
+    trials = evaluated(trials)
+    losses = [records[number].loss for number in trials["number"]]
+    # In the place of accuracies, so that the front is that of merits, too.
+    trials = trials.assign(accuracy=merits([*trials["accuracy"]], losses))
+    rows = trials.sort_values(["accuracy", "macs"], ascending=[False, True])
     chosen = _spread(_upper_half(pareto_front(trials, objectives)), ceil(size / 3))
     operators = {int(number): _operators(space, records[int(number)]) for number in rows["number"]}
     # By merit, but first of all what differs from everything chosen in a quarter of its operators.

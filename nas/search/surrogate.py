@@ -1,6 +1,6 @@
 """A sampler that learns which choices are good, and knows what each costs.
 
-How good an architecture is (its merit, `nas.search.trials.merit_of`) is not known before it is
+How good an architecture is (its merit, `nas.search.trials.merits`) is not known before it is
 evaluated, but its costs are: they have closed forms. So only merit is modelled, by a linear
 function of the genes with a Gaussian posterior (Bayesian ridge regression), which smooths the noise
 of single evaluations. For every proposal one function is drawn from the posterior (Thompson
@@ -8,11 +8,11 @@ sampling), and of candidates that meet the limits one is proposed that would be 
 function the truth. So the proposals of a batch, which know the same evaluations, differ; and none
 is made twice.
 
-Which is best? For every second proposal, the one that would add most to the hypervolume. Inherited
-weights make large architectures look little better than small ones, so that this alone would bring
-small ones above all; trained alone they differ. So for the others a floor is drawn, anywhere from
-the smallest to the largest that was evaluated, and the best is proposed of what has at least so
-many multiply-adds.
+Which is best? For trials of an even number, the one that would add most to the hypervolume.
+Inherited weights make large architectures look little better than small ones, so that this alone
+would mostly propose small ones; trained alone they differ. So for trials of an odd number a floor
+is drawn, anywhere from the smallest to the largest that was evaluated, and the best is proposed of
+what has at least so many multiply-adds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from nas.objectives.constrained_space import ConstrainedSpace
 from nas.objectives.objective import ACCURACY, Objective
 from nas.search.features import features
 from nas.search.front import hypervolume, losses, non_dominated
-from nas.search.trials import RECORD, merit_of
+from nas.search.trials import RECORD, merits
 from nas.utilities.seeding import derived_seed
 from search_space import Architecture
 
@@ -64,6 +64,7 @@ class SurrogateSampler(BaseSampler):
         self._objectives = [o for o in constrained.objectives if o.searched]
         self._decoded: dict[int, Architecture] = {}
         self._features, self._costs = cache(self._features_of), cache(self._costs_of)
+        self._macs = cache(self._macs_of)
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -81,11 +82,9 @@ class SurrogateSampler(BaseSampler):
         for t in trials:
             if t.number not in self._decoded:
                 self._decoded[t.number] = self._constrained.space.decode(t.params)
-        evaluated = {
-            self._decoded[t.number]: merit_of(t.values[0], _loss(t))
-            for t in trials
-            if t.state == TrialState.COMPLETE
-        }
+        done = [t for t in trials if t.state == TrialState.COMPLETE]
+        found = merits([t.values[0] for t in done], [_loss(t) for t in done])
+        evaluated = {self._decoded[t.number]: merit for t, merit in zip(done, found, strict=True)}
         known = {self._decoded[t.number] for t in trials}
         rng = random.Random(derived_seed("candidates", self._seed, trial.number))
         drawn = [self._constrained.sample(rng) for _ in range(RANDOM)]
@@ -117,20 +116,21 @@ class SurrogateSampler(BaseSampler):
         *,
         floor: float = 0.0,
     ) -> Architecture:
-        """Of the candidates, the one that adds most by a function drawn from the posterior.
+        """Of the candidates, the one that is best by a function drawn from the posterior.
+
+        That is the one that adds most hypervolume or, above a floor, the one of the highest merit.
 
         Args:
             evaluated: The merit of each architecture so far.
             known: All that were proposed: none of them again.
             drawn: Random architectures, which are candidates beside mutants of the front.
             rng: Draws the mutants and the function.
-            floor: Multiply-adds that what is proposed has at least. If there is one, the candidate
-                is taken that is best by itself, whatever it costs.
+            floor: Multiply-adds that what is proposed has at least, if there is such.
         """
-        dear = {a: merit for a, merit in evaluated.items() if self._macs(a) >= floor}
-        values = np.array([[merit, *self._costs(a)] for a, merit in dear.items()])
+        above = {a: merit for a, merit in evaluated.items() if self._macs(a) >= floor}
+        values = np.array([[merit, *self._costs(a)] for a, merit in above.items()])
         on_front = non_dominated(losses(values, self._objectives))
-        front = [a for a, best in zip(dear, on_front, strict=True) if best]
+        front = [a for a, best in zip(above, on_front, strict=True) if best]
         space = self._constrained.space
         mutants = (space.mutate(rng.choice(front), rng) for _ in range(MUTANTS))
         candidates = [
@@ -140,33 +140,36 @@ class SurrogateSampler(BaseSampler):
         ]
         if not candidates:
             return self._most_promising(evaluated, known, drawn, rng) if floor else drawn[0]
-        merits = self._draw([*evaluated], np.array([*evaluated.values()]), candidates, rng)
+        drawn_merits = self._draw([*evaluated], np.array([*evaluated.values()]), candidates, rng)
         if floor:
-            return candidates[int(merits.argmax())]
-        promised = np.array([[y, *self._costs(a)] for a, y in zip(candidates, merits, strict=True)])
+            return candidates[int(drawn_merits.argmax())]
+        promised = np.array(
+            [[y, *self._costs(a)] for a, y in zip(candidates, drawn_merits, strict=True)]
+        )
         worths = _worths(promised, values[on_front], values, self._objectives)
         return candidates[max(range(len(candidates)), key=worths.__getitem__)]
 
     def _draw(
         self,
         evaluated: Sequence[Architecture],
-        merits: NDArray[np.float64],
+        known: NDArray[np.float64],
         candidates: Sequence[Architecture],
         rng: random.Random,
     ) -> NDArray[np.float64]:
         """Merits of the candidates by one function drawn from the posterior."""
         features = np.array([self._features(a) for a in evaluated])
-        origin, mean = features.mean(axis=0), merits.mean()
-        model = BayesianRidge(fit_intercept=False).fit(features - origin, merits - mean)
+        origin, mean = features.mean(axis=0), known.mean()
+        scale = known.std() or 1.0  # else a prior of the model's would count that has a scale
+        model = BayesianRidge(fit_intercept=False).fit(features - origin, (known - mean) / scale)
         weights = np.random.default_rng(rng.getrandbits(64)).multivariate_normal(
             model.coef_, model.sigma_, method="eigh", check_valid="ignore"
         )
         drawn: NDArray[np.float64] = (
             np.array([self._features(a) for a in candidates]) - origin
-        ) @ weights + mean
+        ) @ (scale * weights) + mean
         return drawn
 
-    def _macs(self, architecture: Architecture) -> float:
+    def _macs_of(self, architecture: Architecture) -> float:
         return self._constrained.cost(architecture).macs
 
     def _features_of(self, architecture: Architecture) -> list[float]:

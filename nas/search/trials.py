@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from nas.objectives.objective import LatencyColumns, Objective
-from nas.utilities.bounds import Count, Number
+from nas.utilities.bounds import Amount, Count, Number
 from search_space import Architecture
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class Record:
     costs: dict[str, Number]
     source: str
     accuracy: Number | None = None
-    loss: Number | None = None
+    loss: Amount | None = None
     predicted: dict[str, Number] = field(default_factory=dict)
     excess: dict[str, Number]
     measured: dict[str, MeasuredLatency] = field(default_factory=dict)
@@ -141,11 +141,6 @@ class Record:
         accuracy = {} if self.accuracy is None else {"accuracy": self.accuracy}
         measured = {name: latency.median_ms for name, latency in self.measured.items()}
         return accuracy | self.costs | self.predicted | measured
-
-    @property
-    def merit(self) -> float | None:
-        """What it is proposed and listed by: see `merit_of`."""
-        return None if self.accuracy is None else merit_of(self.accuracy, self.loss)
 
     @property
     def was_evaluated(self) -> bool:
@@ -173,18 +168,19 @@ class Record:
         return error.strip().rpartition("\n")[-1]
 
 
-def merit_of(accuracy: float, loss: float | None) -> float:
-    """How good an architecture looks with inherited weights, 0 to 1, the more the better.
+def merits(accuracies: Sequence[float], losses: Sequence[float | None]) -> list[float]:
+    """How good architectures look with inherited weights, each from 0 to 1, 1 for the best.
 
-    That is the geometric mean of the probabilities that it gives to the right classes. It ranks as
-    the loss does, which tells architectures apart sooner than accuracy: it counts how sure a
-    network is of each image, not only on which side of a boundary the image lies.
+    A merit is the geometric mean of the probabilities that an architecture gives to the right
+    classes. It ranks as the loss does, which tells architectures apart sooner than accuracy: it
+    counts how sure a network is of each image, not only on which side of a boundary the image lies.
 
     Args:
-        accuracy: Stands in where there is no loss.
-        loss: Mean cross-entropy, in nats.
+        accuracies: Which are the merits of all if one has no loss, as in runs of earlier versions.
+        losses: Mean cross-entropies, in nats.
     """
-    return accuracy if loss is None else math.exp(-loss)
+    known = [loss for loss in losses if loss is not None]
+    return [math.exp(-loss) for loss in known] if len(known) == len(losses) else [*accuracies]
 
 
 def trial_columns(objectives: Iterable[Objective]) -> list[str]:

@@ -173,7 +173,7 @@ class SubnetEvaluator:
         """How well the subnet fits the images.
 
         Raises:
-            Diverged: As `fit`.
+            Diverged: As the function `fit`.
         """
         threads = torch.get_num_threads()
         torch.set_num_threads(self.threads)

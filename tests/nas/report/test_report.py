@@ -1041,7 +1041,7 @@ def test_those_that_were_in_the_final_stand_first_by_what_fresh_weights_gave() -
 
 
 def test_a_final_says_how_well_the_supernet_had_ranked_it(
-    summary_of: Callable[..., RunSummary],
+    summary_of: Callable[..., RunSummary], tmp_path: Path
 ) -> None:
     def finalist(number: int, loss: float, scratch: float) -> dict[str, Any]:
         alone = {"tried": 0.9, "tried_loss": 0.5, "tried_steps": 90.0, "tried_images": 600.0}
@@ -1052,14 +1052,17 @@ def test_a_final_says_how_well_the_supernet_had_ranked_it(
     # By loss 1, 2, 3, 4, 5; of the ten pairs, two stand the other way round alone.
     rows = [finalist(n, 1.0 + n, s) for n, s in enumerate((0.7, 0.8, 0.6, 0.4, 0.5))]
     text = run.ranking_text(table(*rows, limited=()))
-    assert "the 5 of the final" in text
-    assert "tau-b of 0.60 (1 is the same order, 0 ± 0.41 chance)" in text
+    assert "of 5 finalists" in text
+    assert "tau-b is 0.60 (the same order: 1; chance: 0 ± 0.41)" in text
     beside = {**finalist(9, 0.5, math.nan), "scratch_loss": math.nan}
     assert run.ranking_text(table(*rows, beside, limited=())) == text
     assert run.ranking_text(table(*rows[:4], limited=())) == ""
     equal = [finalist(n, 1.0 + n, 0.5) for n in range(5)]
     assert run.ranking_text(table(*equal, limited=())) == ""
     assert text in " ".join(render(table(*rows, limited=()), run, 400).split())
+    write_report(tmp_path, table(*rows, limited=()), run)
+    told = f" B{html.escape(text[1:])}."
+    assert told in (tmp_path / "report.html").read_text()
 
 
 def test_tables_pages_and_cards_say_what_the_final_gave(

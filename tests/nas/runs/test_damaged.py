@@ -122,6 +122,7 @@ def nothing_kept(entry: dict[str, object]) -> object:
         (lost_record, "trial 0 has lost its record"),
         (field_of(state="won"), "trial 0: state: "),
         (field_of(accuracy="high"), "trial 0: accuracy: "),
+        (field_of(loss=-1000.0), "trial 0: loss: "),
         (field_of(costs={"macs": float("nan")}), "trial 0: costs.macs: "),
         (field_of(architecture={}), "trial 0: stem: "),
         (field_of(accuracy=0.123), "trial 0 has other values than its record"),

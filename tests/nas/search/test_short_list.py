@@ -1,5 +1,6 @@
 """Which architectures are tried by training them alone."""
 
+import math
 import random
 from dataclasses import replace
 
@@ -43,10 +44,29 @@ def test_the_list_goes_by_the_loss_where_that_is_known() -> None:
         number: replace(record, loss=fake_loss(Architecture.model_validate(record.architecture)))
         for number, record in drawn(200).items()
     }
-    losses = [record.loss or 0 for record in short_list(known, OBJECTIVES, TINY, size=8)]
+    chosen = short_list(known, OBJECTIVES, TINY, size=8)
+    losses = [record.loss or 0 for record in chosen]
     assert losses == sorted(losses)
     assert losses[0] == min(record.loss or 0 for record in known.values())
-    assert losses[4] < 1  # a fifth of all has less than 1.6
+    # The same as of architectures whose accuracies are the probabilities that these losses mean.
+    as_accuracies = {
+        number: replace(record, accuracy=math.exp(-(record.loss or 0)), loss=None)
+        for number, record in known.items()
+    }
+    same = short_list(as_accuracies, OBJECTIVES, TINY, size=8)
+    assert [record.hash for record in same] == [record.hash for record in chosen]
+
+
+def test_where_one_has_no_loss_the_list_goes_by_accuracies() -> None:
+    by_accuracy = short_list(drawn(200), OBJECTIVES, TINY, size=8)
+    known = {number: replace(r, loss=0.01 * number) for number, r in drawn(200).items()}
+    assert [r.hash for r in short_list(known, OBJECTIVES, TINY, size=8)] != [
+        record.hash for record in by_accuracy
+    ]
+    known[7] = replace(known[7], loss=None)
+    assert [r.hash for r in short_list(known, OBJECTIVES, TINY, size=8)] == [
+        record.hash for record in by_accuracy
+    ]
 
 
 def operators(record: Record) -> list[object]:

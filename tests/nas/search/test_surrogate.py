@@ -1,6 +1,7 @@
 """The surrogate: what it proposes, what it learns, and where it cannot learn."""
 
 import math
+import random
 from collections.abc import Callable
 
 import numpy as np
@@ -30,7 +31,7 @@ def proposals(
     accuracy: Callable[[Architecture], float],
     count: int,
     *,
-    loss: Callable[[Architecture], float] | None = None,
+    loss: Callable[[Architecture], float | None] = lambda _: None,
     seed: int = 0,
 ) -> list[Architecture]:
     """What is proposed where each proposal is evaluated before the next."""
@@ -41,8 +42,7 @@ def proposals(
     for _ in range(count):
         trial = study.ask()
         architecture = NANO.suggest(trial)
-        if loss is not None:
-            trial.set_user_attr(RECORD, {"loss": loss(architecture)})
+        trial.set_user_attr(RECORD, {"loss": loss(architecture)})
         study.tell(trial, [accuracy(architecture), constrained.cost(architecture).macs])
         found.append(architecture)
     return found
@@ -73,14 +73,48 @@ def test_it_learns_from_the_loss_where_that_is_known() -> None:
     assert np.mean([good_choices(a) for a in found[surrogate.FIRST :][:10]]) > 0.74
 
 
+def test_it_learns_from_accuracies_where_one_has_no_loss() -> None:
+    found = proposals(
+        constrained_nano(macs=LIMIT),
+        good_choices,
+        surrogate.FIRST + 15,
+        # Of the others the loss says that the good ones are bad.
+        loss=lambda a: None if int(a.hash, 16) % 2 else 5 * good_choices(a),
+    )
+    assert np.mean([good_choices(a) for a in found[surrogate.FIRST :][:10]]) > 0.74
+
+
+def test_where_nothing_new_lies_above_a_floor_something_new_below_it_is_proposed() -> None:
+    constrained = constrained_nano()
+    cost = {a: constrained.cost(a).macs for a in NANO.enumerate()}
+    dear_first = sorted(cost, key=lambda a: -cost[a])
+    evaluated = {a: good_choices(a) for a in dear_first[:20]}
+    chosen = SurrogateSampler(constrained, seed=0)._most_promising(
+        evaluated, evaluated.keys(), dear_first[20:30], random.Random(0), floor=cost[dear_first[3]]
+    )
+    assert chosen not in evaluated
+
+
+def test_how_far_merits_lie_apart_does_not_matter() -> None:
+    def close_together(architecture: Architecture) -> float:
+        return good_choices(architecture) / 2**20  # exactly, so that nothing is rounded otherwise
+
+    wide, close = (
+        proposals(constrained_nano(macs=LIMIT), accuracy, 20)
+        for accuracy in (good_choices, close_together)
+    )
+    assert wide == close
+
+
 def test_every_second_proposal_has_a_floor_anywhere_between_smallest_and_largest() -> None:
     constrained = constrained_nano()
     # What costs little is accurate: by the hypervolume alone nothing large would be proposed.
     cost = {a: constrained.cost(a).macs for a in NANO.enumerate()}
     largest = max(cost.values())
     found = proposals(constrained, lambda a: 1.0 - 0.5 * cost[a] / largest, 50)
-    shares = np.array([cost[a] / largest for a in found])[surrogate.FIRST :]
-    by_hypervolume, above_a_floor = shares[::2], shares[1::2]
+    shares = {n: cost[a] / largest for n, a in enumerate(found) if n >= surrogate.FIRST}
+    by_hypervolume = np.array([share for n, share in shares.items() if n % 2 == 0])
+    above_a_floor = np.array([share for n, share in shares.items() if n % 2 == 1])
     assert by_hypervolume.max() < 0.55 < np.median(above_a_floor)
     assert above_a_floor.min() < 0.5 < 0.75 < above_a_floor.max()
 
