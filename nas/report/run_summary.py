@@ -222,9 +222,9 @@ class RunSummary:
             return ""
         chance = math.sqrt(2 * (2 * count + 5) / (9 * count * (count - 1)))
         return (
-            f"between the order of {count} finalists by the inherited loss, which had listed them, "
-            f"and by training from fresh weights Kendall's tau-b is {tau:.2f} (the same order: 1; "
-            f"chance: 0 ± {chance:.2f})"
+            f"how well the supernet had ranked the {count} finalists: Kendall's tau-b {tau:.2f} "
+            "between the inherited loss, which listed them, and training from fresh weights "
+            f"(1: the same order; chance: 0 ± {chance:.2f})"
         )
 
     def warning(self, trials: pd.DataFrame) -> str:

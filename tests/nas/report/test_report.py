@@ -1052,8 +1052,8 @@ def test_a_final_says_how_well_the_supernet_had_ranked_it(
     # By loss 1, 2, 3, 4, 5; of the ten pairs, two stand the other way round alone.
     rows = [finalist(n, 1.0 + n, s) for n, s in enumerate((0.7, 0.8, 0.6, 0.4, 0.5))]
     text = run.ranking_text(table(*rows, limited=()))
-    assert "of 5 finalists" in text
-    assert "tau-b is 0.60 (the same order: 1; chance: 0 ± 0.41)" in text
+    assert "the 5 finalists: Kendall's tau-b 0.60 between" in text
+    assert "(1: the same order; chance: 0 ± 0.41)" in text
     beside = {**finalist(9, 0.5, math.nan), "scratch_loss": math.nan}
     assert run.ranking_text(table(*rows, beside, limited=())) == text
     assert run.ranking_text(table(*rows[:4], limited=())) == ""
@@ -1061,7 +1061,7 @@ def test_a_final_says_how_well_the_supernet_had_ranked_it(
     assert run.ranking_text(table(*equal, limited=())) == ""
     assert text in " ".join(render(table(*rows, limited=()), run, 400).split())
     write_report(tmp_path, table(*rows, limited=()), run)
-    told = f" B{html.escape(text[1:])}."
+    told = f" H{html.escape(text[1:])}."
     assert told in (tmp_path / "report.html").read_text()
 
 
