@@ -510,7 +510,7 @@ def test_a_memory_is_a_hard_limit_and_an_objective_of_a_run(
     outcome = command(*at_64, *flags)
     assert outcome.status == 0, outcome.err
     trials, front = (pd.read_csv(tmp_path / "run" / n) for n in ("trials.csv", "pareto.csv"))
-    assert trials.columns.tolist()[4:8] == ["macs", "params", "memory", "tried"]
+    assert trials.columns.tolist()[4:8] == ["macs", "params", "memory", "loss"]
     assert trials["memory"].tolist() == [MEMORY[name] for name in trials["hash"]]
     assert (trials["memory"] > limit).tolist() == (trials["state"] == "infeasible").tolist()
     assert (trials["state"] == "evaluated").sum() == 6

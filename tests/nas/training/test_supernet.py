@@ -17,7 +17,7 @@ from torch import Tensor
 from nas.data import Data, Samples, load_data, materialise, normalise
 from nas.objectives.constrained_space import ConstrainedSpace
 from nas.objectives.limits import Limits
-from nas.training.accuracy import SubnetEvaluator
+from nas.training.accuracy import Fit, SubnetEvaluator
 from nas.training.checkpoint import load_checkpoint
 from nas.training.distillation import token_loss
 from nas.training.given_teacher import Answers
@@ -819,10 +819,10 @@ def test_a_watched_subnet_without_an_accuracy_is_shown_without_and_ends_nothing(
     uninterrupted: dict[str, Tensor],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def overflow(evaluator: SubnetEvaluator, architecture: Architecture) -> float:
+    def overflow(evaluator: SubnetEvaluator, architecture: Architecture) -> Fit:
         raise Diverged("class scores of the network are infinite or not a number")
 
-    monkeypatch.setattr(SubnetEvaluator, "accuracy", overflow)
+    monkeypatch.setattr(SubnetEvaluator, "fit", overflow)
     store, shown = train(tmp_path, digits)
     assert same(store.state_dict(), uninterrupted)
     assert all(math.isnan(accuracy) for accuracy in shown[-1].accuracies.values())
