@@ -153,7 +153,7 @@ class Verdict:
             low=float(low),
             high=float(high),
             rho=spearmanr(scores, accuracy).statistic,
-            tau_near=_tau_near(scores, accuracy, truth.macs),
+            tau_near=tau_near(scores, accuracy, truth.macs),
             regret1=regret(1),
             regret3=regret(3),
         )
@@ -168,7 +168,7 @@ class Verdict:
 HEADINGS = "   tau  [95 % interval]     rho   ±10 %  regret@1  regret@3"
 
 
-def _tau_near(scores: np.ndarray, accuracy: np.ndarray, macs: np.ndarray) -> float:
+def tau_near(scores: np.ndarray, accuracy: np.ndarray, macs: np.ndarray) -> float:
     """Tau-b over the pairs of nearly equal MACs."""
     first, second = np.triu_indices(len(scores), 1)
     near = np.abs(macs[first] - macs[second]) <= NEAR * np.maximum(macs[first], macs[second])

@@ -35,7 +35,7 @@ from scipy.stats import kendalltau
 
 import nas
 from benchmarks.alone import add_row, data_of, rows_of
-from benchmarks.fidelity import Truth
+from benchmarks.fidelity import Truth, tau_near
 from benchmarks.value import listed
 from nas.data import materialise
 from nas.runs.config import RunConfig
@@ -115,7 +115,7 @@ def climb(options: argparse.Namespace) -> None:
 
 
 def known_alone(tables: Sequence[Path], *, seeds: int = 1) -> pd.DataFrame:
-    """Networks that were trained alone for 540 steps, by hash: `architecture`, and `alone` in %.
+    """Networks trained alone for 540 steps, by hash: `architecture`, `macs`, `alone` in %.
 
     Args:
         tables: Of `benchmarks/alone.py`.
@@ -124,7 +124,11 @@ def known_alone(tables: Sequence[Path], *, seeds: int = 1) -> pd.DataFrame:
     rows = pd.concat([pd.read_csv(table) for table in tables])
     by_hash = rows[rows["steps"] == 540].groupby("hash", sort=False)
     known = pd.DataFrame(
-        {"architecture": by_hash["architecture"].first(), "alone": 100 * by_hash["test"].mean()}
+        {
+            "architecture": by_hash["architecture"].first(),
+            "macs": by_hash["macs"].first(),
+            "alone": 100 * by_hash["test"].mean(),
+        }
     )
     return known[by_hash.size() >= seeds]
 
@@ -214,18 +218,23 @@ def rungs(options: argparse.Namespace) -> None:
 
 
 def agree(options: argparse.Namespace) -> None:
-    """Print how well rows rank what training alone gives."""
-    alone = known_alone(options.truth, seeds=options.seeds)["alone"]
+    """Print how well rows rank what training alone gives, by themselves and with MACs."""
+    truth = known_alone(options.truth, seeds=options.seeds)
+    alone = truth["alone"]
     table = pd.read_csv(options.table)
     for (steps, images), rows in table[table["hash"].isin(alone.index)].groupby(
         ["steps", "images"]
     ):
-        known = rows["hash"].map(alone)
+        known, macs = rows["hash"].map(alone), rows["hash"].map(truth["macs"])
+        both = macs / macs.std() - rows["loss"] / rows["loss"].std()
+        near = tau_near(-rows["loss"].to_numpy(), known.to_numpy(), macs.to_numpy())
         print(
             f"{steps} steps, {images} images, {len(rows)} networks of {known.min():.1f} to "
             f"{known.max():.1f} % alone: tau-b by accuracy "
             f"{kendalltau(rows['accuracy'], known).statistic:.2f}, by loss "
-            f"{kendalltau(-rows['loss'], known).statistic:.2f}"
+            f"{kendalltau(-rows['loss'], known).statistic:.2f}, within ±10 % MACs {near:.2f}; "
+            f"by MACs {kendalltau(macs, known).statistic:.2f}, by loss and MACs in equal parts "
+            f"{kendalltau(both, known).statistic:.2f}"
         )
         for _, row in rows.assign(alone=known).sort_values("alone", ascending=False).iterrows():
             gave = f"here {100 * row['accuracy']:.1f} %, loss {row['loss']:.3f}"
