@@ -110,8 +110,8 @@ def search(
         short_list: Architectures that are tried by training them alone, from the weights that they
             inherit, before one is called best; 0 for none.
         finalists: So many that stand first of these are trained from fresh weights, too, and ranked
-            by that; 0 for none. By default as many as take half of all training steps, if these are
-            four or more.
+            by that; 0 for none. By default as many as take at most half of all training steps,
+            if these are four or more.
         strategy: How the supernet is trained: `"blockwise"`, the default, `"sandwich"` or
             `"single-path"`.
         sampler: Who proposes: `"surrogate"`, `"nsga2"`, `"tpe"` or `"random"`; `"auto"` is that

@@ -31,15 +31,23 @@ Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 """What a command adds itself to."""
 
 
-def add_limits(parser: argparse._ActionsContainer, *, required: Sequence[str] = ()) -> None:
+def add_limits(
+    parser: argparse._ActionsContainer,
+    *,
+    image_size: str = "--image-size",
+    num_classes: str = "the data's",
+    required: Sequence[str] = (),
+) -> None:
     """Add a flag for the limit on each closed-form objective.
 
     Args:
         parser: Or a group of its arguments.
+        image_size: Where the size comes from at which costs count, as the help says it.
+        num_classes: Likewise the number of classes.
         required: Names of the objectives whose limit must be given.
     """
     for name, objective in CLOSED_FORM.items():
-        counted = objective.defined(image_size="--image-size", num_classes="the data's")
+        counted = objective.defined(image_size=image_size, num_classes=num_classes)
         examples = f": {objective.examples}" if objective.examples else ""
         parser.add_argument(
             f"--{objective.field.replace('_', '-')}",

@@ -18,7 +18,7 @@ def add(commands: Commands) -> None:
     )
     parser.set_defaults(action=_front)
     parser.add_argument("run", type=Path, help="the run's folder")
-    add_limits(parser)
+    add_limits(parser, image_size="the run's --image-size", num_classes="its data's")
     parser.add_argument(
         "--latency",
         metavar="[DEVICE=]TIME",

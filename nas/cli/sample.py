@@ -25,8 +25,9 @@ def add(commands: Commands) -> None:
     parser.add_argument("--space", default="base", help=f"{', '.join(PRESETS)}, or a JSON file")
     parser.add_argument("-n", "--number", type=some, default=1, help="how many")
     parser.add_argument("--seed", type=seed, default=0)
-    add_limits(parser)
+    add_limits(parser, num_classes="--num-classes")
     parser.add_argument("--image-size", type=size, default=224)
+    parser.add_argument("--num-classes", type=some, default=1000)
     parser.add_argument("--out", type=Path, help="folder for the files, named by their hashes")
     parser.add_argument("--json", action="store_true", help="print a list of architectures")
 
@@ -43,7 +44,7 @@ def _sample(options: argparse.Namespace) -> None:
         space=space_named(options.space),
         limits=Limits(**parse_limits({field: vars(options)[field] for field in fields})),
         image_size=options.image_size,
-        num_classes=1000,
+        num_classes=options.num_classes,
     )
     constrained.smallest()  # refuses limits that are out of reach
     rng = random.Random(options.seed)

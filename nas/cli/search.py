@@ -141,7 +141,7 @@ def add(commands: Commands) -> None:
         metavar="K",
         help="the K first of the short list are trained from fresh weights, too, for "
         f"{DEFAULT_TRYOUT.final_steps} steps at most, and ranked by that; 0 for none. By default "
-        "as many as take half of all training steps: "
+        "as many as take at most half of all training steps: "
         f"{FEWEST_FINALISTS} with --steps {FEWEST_FINALISTS * DEFAULT_TRYOUT.final_steps // 2}, "
         "more in longer runs, none in shorter ones and with --init",
     )

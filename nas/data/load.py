@@ -94,7 +94,7 @@ def hold_out(data: Data, share: float, *, seed: int) -> tuple[Data, Samples]:
 
 def _find(source: str | OwnDataset, *, image_size: int, seed: int) -> ImageSource:
     if isinstance(source, OwnDataset):
-        return source.source()
+        return source.source
     if source == "fashion-mnist":
         return read_fashion_mnist()
     prefix, _, name = source.partition("/")

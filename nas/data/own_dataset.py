@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -80,12 +80,13 @@ class OwnDataset:
         Raises:
             InputError: If a label is no class.
         """
-        source = self.source()
+        source = self.source
         known: dict[str, Any] = {name: list(split.labels) for name, split in source.splits.items()}
         known["class_names"] = source.class_names
         digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:6]
         return f"{OWN_DATASET}{self.name} ({len(self.train)} images to train, labels {digest})"
 
+    @cached_property
     def source(self) -> ImageSource:
         """The data as every other source of images gives them.
 

@@ -40,7 +40,8 @@ class LatencySummary:
     """How the latency of a device was predicted and measured.
 
     `conditions` and `error` are for people; `measured` says whether the device is here, so that
-    what reaches the front was measured; `networks` are the held-out networks of the table.
+    what came to the short list, or without one to the front, was measured; `networks` are the
+    held-out networks of the table.
     """
 
     conditions: str
@@ -151,7 +152,8 @@ class RunSummary:
         if not self.latency[objective.device].measured:
             return "predicted"
         return (
-            "median of repeats on what reached the front, at the speed of the latency table "
+            "median of repeats on the short list (without one, on the front), at the speed of the "
+            "latency table "
             "(slowdown: the device's time for a reference network then, over the table's), "
             "else predicted"
         )

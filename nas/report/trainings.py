@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 MISTAKES = 10
 """Pictures of mistakes that are kept of a network."""
 
+PICTURE_SIZE = 224
+"""Pixels that such a picture has at most; a page shows it smaller."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mistake:
@@ -30,7 +33,7 @@ class Mistake:
         truth: Its class.
         predicted: The class that the network takes it for.
         probability: That the network gives to that class, 0 to 1.
-        png: The image at the size that the network saw, a PNG in base64.
+        png: The image at the size that the network saw, or `PICTURE_SIZE`, a PNG in base64.
     """
 
     image: Count

@@ -348,9 +348,12 @@ def default_device() -> str:
 
 
 def default_workers(config: RunConfig) -> int:
-    """How many actors evaluate unless asked otherwise: one for each GPU or each CPU."""
-    if config.device.startswith("cuda"):
-        return torch.cuda.device_count()
+    """How many actors evaluate unless asked otherwise: one for each GPU or each CPU.
+
+    None where one GPU of several is named.
+    """
+    if config.device != "cpu":
+        return torch.cuda.device_count() if config.device == "cuda" else 0
     return max(1, min(usable_cpus() // config.threads, MOST_WORKERS))
 
 
@@ -374,6 +377,24 @@ def check_train_workers(count: int, config: RunConfig, *, on_this_machine: bool)
         )
 
 
+def check_device_of_workers(device: str, **counts: int) -> None:
+    """See that Ray may choose the GPU of each worker, where there are workers.
+
+    Args:
+        device: Where they work.
+        **counts: How many of them, by the flag that says it.
+
+    Raises:
+        InputError: If one GPU of several is named.
+    """
+    for field, number in counts.items():
+        if number and device not in ("cpu", "cuda"):
+            raise InputError(
+                f"`device` {device} with `{field}` {number}: Ray gives each worker its GPU; "
+                "give cuda"
+            )
+
+
 def default_loader_workers(data: str) -> int:
     """How many processes load images unless asked otherwise: none for `digits`, which are drawn."""
     return 0 if data == "digits" else min(usable_cpus(), 8)
@@ -389,8 +410,9 @@ def data_identity(source: str | OwnDataset) -> str:
         return source.identity
     if not source.strip():
         raise InputError("`data` '' names nothing; give digits, a folder or a timm dataset")
-    is_name = source in ("digits", "fashion-mnist") or not Path(source).is_dir()
-    return source if is_name else str(Path(source).resolve())
+    folder = Path(source).expanduser()
+    is_name = source in ("digits", "fashion-mnist") or not folder.is_dir()
+    return source if is_name else str(folder.resolve())
 
 
 def default_folder(config: RunConfig) -> Path:

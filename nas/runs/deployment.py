@@ -1,5 +1,6 @@
 """A network of a run as one file for other runtimes, checked with images and timed."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,5 +109,6 @@ def _run_around(exported: Path) -> RunConfig | None:
     """The configuration of the run that a folder lies in, if it does."""
     for folder in exported.resolve().parents:
         if (folder / "config.json").exists():
-            return RunFolder(folder).config
+            with suppress(InputError):  # another program's file of that name
+                return RunFolder(folder).config
     return None

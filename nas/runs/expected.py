@@ -12,7 +12,7 @@ from nas.data import normalise, train_batches
 from nas.runs.job import Job
 from nas.search.tryout import planned_steps
 from nas.training.checkpoint import steps_done
-from nas.training.loop import autocast
+from nas.training.loop import autocast, told_of_the_batch
 from nas.utilities.seeding import preserved_global_generators
 from nas.utilities.units import format_seconds
 from supernet import Network
@@ -38,7 +38,15 @@ def expected_time(job: Job) -> str:
 
     Of a training that goes on the steps count that are left.
     A step that waits for images takes as long as they do.
+
+    Raises:
+        InputError: If no network can be trained on such batches here.
     """
+    with told_of_the_batch(job.config.batch_size, job.config.device):
+        return _expected_time(job)
+
+
+def _expected_time(job: Job) -> str:
     config, workers = job.config, max(1, job.execution.workers)
     images, labels = _batch(job)
     loading = _seconds(lambda: _batch(job))

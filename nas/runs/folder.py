@@ -22,6 +22,9 @@ _LOCK = ".lock"
 _DRAWING = 60.0
 """Seconds, of which another drawing takes a few."""
 
+_READING = 600.0
+"""Seconds, of which another process takes as long as its disk needs for all images."""
+
 _MOMENT = 2.0
 """Seconds, of which another retraining holds the whole folder for a few thousandths."""
 
@@ -176,6 +179,17 @@ class RunFolder:
         """
         refusal = f"{self.path}: another process is drawing the report"
         with self._held(f"{_LOCK}.drawing", refusal, wait=_DRAWING):
+            yield
+
+    @contextmanager
+    def locked_for_data(self) -> Iterator[None]:
+        """Hold what the folder tells of its data for this process; it waits while another does.
+
+        Raises:
+            InputError: If that one takes too long, or the folder cannot be written.
+        """
+        refusal = f"{self.path}: another process is reading the data of this run"
+        with self._held(f"{_LOCK}.data", refusal, wait=_READING):
             yield
 
     @contextmanager

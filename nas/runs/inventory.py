@@ -22,7 +22,8 @@ class Listed:
 
     Attributes:
         path: Its folder.
-        state: `running`, `finished`, or where it was stopped.
+        state: `running`, `finished`, or where it was stopped; `unreadable` where what lies there is
+            another program's, or a run of another version.
         best: Accuracy and MACs of the best architecture so far; empty where there is none.
         changed: When a file of it was last written, in seconds since 1970.
         files: The size in bytes of each file but locks, by device and inode: what is linked
@@ -80,14 +81,28 @@ def remove(path: Path) -> None:
     """Remove a run's folder with all that lies in it. Weights that other runs have stay theirs.
 
     Raises:
-        InputError: If there is no run, or a process is running in it.
+        InputError: If there is no run, or none of this version, or a process is running in it.
     """
     folder = RunFolder.existing(path)
+    if not _readable(folder):
+        raise InputError(
+            f"{path}: its config.json is none of a run of this version; if it is one of another, "
+            "remove the folder by hand"
+        )
     with folder.locked():
         shutil.rmtree(path)
 
 
+def _readable(folder: RunFolder) -> bool:
+    try:
+        return bool(folder.config)
+    except InputError:
+        return False
+
+
 def _state(folder: RunFolder) -> str:
+    if not _readable(folder):
+        return "unreadable"
     if os.access(folder.path, os.W_OK):  # who cannot write there may look all the same
         try:
             with folder.locked():

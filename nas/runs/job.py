@@ -1,9 +1,10 @@
 """What every step of a run works with."""
 
 import logging
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -59,6 +60,10 @@ class Execution:
         return [evaluate] * (self.workers > 0) + [train] * (self.train_workers > 1)
 
 
+KEPT_SECONDS = 60.0
+"""Of a part that is killed the time is known but for so much, as its training is."""
+
+
 class Clock:
     """Seconds spent on each part, over all processes of a run.
 
@@ -76,15 +81,28 @@ class Clock:
 
     @contextmanager
     def measuring(self, part: str) -> Iterator[None]:
-        """Add the time of the block, also where it is interrupted."""
-        start = time.monotonic()
+        """Add the time of the block: in the end, and now and then for if it is killed."""
+        start, before = time.monotonic(), self.seconds(part)
+
+        def keep() -> float:
+            spent = before + time.monotonic() - start
+            write_json(self._file, self._read() | {part: spent})
+            return spent
+
+        def keep_on() -> None:
+            while not over.wait(KEPT_SECONDS):
+                with suppress(OSError):  # a disk that is full is told of in the end
+                    keep()
+
+        over = threading.Event()
+        keeper = threading.Thread(target=keep_on, daemon=True)
+        keeper.start()
         try:
             yield
         finally:
-            spent = self._read()
-            spent[part] = spent.get(part, 0.0) + time.monotonic() - start
-            write_json(self._file, spent)
-            logger.info("%s: %s", part, format_seconds(spent[part]))
+            over.set()
+            keeper.join()
+            logger.info("%s: %s", part, format_seconds(keep()))
 
     def _read(self) -> dict[str, float]:
         if not self._file.exists():

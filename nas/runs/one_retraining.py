@@ -19,7 +19,7 @@ from nas.objectives.objective import Objective
 from nas.report.cards import ClassAccuracy, class_accuracies, retrained_card
 from nas.report.legend import legend
 from nas.report.picture import architecture_svg
-from nas.report.trainings import MISTAKES, Mistake, RetrainedNetwork
+from nas.report.trainings import MISTAKES, PICTURE_SIZE, Mistake, RetrainedNetwork
 from nas.training.accuracy import confusion_matrix, predict
 from nas.training.alone import (
     SCRATCH,
@@ -35,6 +35,7 @@ from nas.training.given_teacher import GivenTeacher
 from nas.training.strategies.strategy import Share
 from nas.training.tensorboard import Scalars
 from nas.utilities.bounds import Number, PositiveCount
+from nas.utilities.devices import missing_memory_told
 from nas.utilities.differences import first_difference
 from nas.utilities.errors import Diverged, InputError
 from nas.utilities.files import read_csv, read_json, write_csv, write_json
@@ -268,9 +269,10 @@ class Retraining:
         """
         data, (images, labels) = self.on.data, self.on.tested
         try:
-            predicted, sure = predict(
-                network, images, mean=data.mean, std=data.std, on_batch=self._beat
-            )
+            with missing_memory_told("the test split", self.recipe.device):
+                predicted, sure = predict(
+                    network, images, mean=data.mean, std=data.std, on_batch=self._beat
+                )
         except Diverged as error:
             raise Diverged(f"{named}: {error}") from None
         finally:
@@ -419,9 +421,11 @@ def _counts(cells: list[str]) -> tuple[str, list[int]]:
 
 
 def _png(image: Tensor) -> str:
-    """An image, uint8 (3, S, S), as a PNG in base64."""
+    """An image, uint8 (3, S, S), as a PNG in base64, of `PICTURE_SIZE` pixels at most."""
+    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+    picture.thumbnail((PICTURE_SIZE, PICTURE_SIZE))
     written = BytesIO()
-    Image.fromarray(image.permute(1, 2, 0).numpy()).save(written, format="PNG", optimize=True)
+    picture.save(written, format="PNG", optimize=True)
     return base64.b64encode(written.getvalue()).decode()
 
 

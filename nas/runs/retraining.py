@@ -14,7 +14,11 @@ from rich.table import Table
 from nas.data import Augment, Data, OwnDataset, hold_out, load_data, materialise
 from nas.export.network import exported_front
 from nas.runs.config import BATCH, RunConfig
-from nas.runs.configure import default_loader_workers, illegal_field
+from nas.runs.configure import (
+    check_device_of_workers,
+    default_loader_workers,
+    illegal_field,
+)
 from nas.runs.folder import RunFolder, logging_to
 from nas.runs.job import Execution
 from nas.runs.memory import check_training
@@ -202,10 +206,7 @@ def _execution(
             raise InputError(f"`{field}` {number} is not between 0 and {MOST_PROCESSES}")
     if not workers and ray_address is not None:
         raise InputError("`ray_address` with `workers` 0: nothing would use Ray")
-    if workers and device not in ("cpu", "cuda"):
-        raise InputError(
-            f"`device` {device} with `workers` {workers}: Ray gives each worker its GPU; give cuda"
-        )
+    check_device_of_workers(device, workers=workers)
     return Execution(
         workers=workers,
         ray_address=ray_address,

@@ -24,19 +24,20 @@ def keep_data(folder: RunFolder, data: Data, *, trained: RunFolder | None = None
     Raises:
         InputError: If they have changed since the run began; it says how.
     """
-    begun = folder if folder.data.exists() or trained is None else trained
-    known = Manifest.load(begun.data) if begun.data.exists() else None
-    manifest = Manifest.of(data, known)
-    if known is not None and (difference := known.difference(manifest)):
-        where = f"{data.root}: " if data.root else ""
-        if begun is not folder:
-            where = f"`data` {where}"
-        raise InputError(
-            f"{where}the data are not those that {begun.path} began with: {difference}; "
-            "put back what was there, or begin another run in another folder"
-        )
-    if manifest != known or begun is not folder:
-        manifest.save(folder.data)
+    with folder.locked_for_data():  # two retrainings may begin at once
+        begun = folder if folder.data.exists() or trained is None else trained
+        known = Manifest.load(begun.data) if begun.data.exists() else None
+        manifest = Manifest.of(data, known)
+        if known is not None and (difference := known.difference(manifest)):
+            where = f"{data.root}: " if data.root else ""
+            if begun is not folder:
+                where = f"`data` {where}"
+            raise InputError(
+                f"{where}the data are not those that {begun.path} began with: {difference}; "
+                "put back what was there, or begin another run in another folder"
+            )
+        if manifest != known or begun is not folder:
+            manifest.save(folder.data)
     return manifest.leaks(data.root) if data.root else []
 
 
@@ -63,8 +64,9 @@ def data_again(config: RunConfig, given: str | Path | OwnDataset | None) -> str 
                 "say where they are now"
             )
         return config.data
-    if config.data_folder and Path(given).is_dir():
-        return str(Path(given).resolve())
+    folder = Path(given).expanduser()
+    if config.data_folder and folder.is_dir():
+        return str(folder.resolve())
     if str(given) != config.data:
         wanted = "a folder with the images of" if config.data_folder else "that is"
         raise InputError(f"`data` {given}: not the data of the run, {wanted} {config.data}")

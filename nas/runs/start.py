@@ -6,6 +6,7 @@ from rich.console import Console
 
 from nas.runs.configure import (
     Configured,
+    check_device_of_workers,
     check_train_workers,
     default_folder,
     default_loader_workers,
@@ -79,6 +80,8 @@ def start(
     check_train_workers(train_workers, config, on_this_machine=ray_address is None)
     if workers is None:
         workers = default_workers(config)
+    training = train_workers if train_workers > 1 else 0
+    check_device_of_workers(config.device, workers=workers, train_workers=training)
     if loader_workers is None:
         loader_workers = default_loader_workers(config.data)
     if name is not None and out is not None:

@@ -4,8 +4,8 @@ It goes by batches: so many are proposed, then evaluated in whatever order, then
 of their numbers, before any more are proposed. So it does not matter who evaluates, and how fast.
 
 Optuna's constraints are soft; the limits here are hard. What exceeds a closed-form limit, or is
-predicted to be too slow beyond doubt, is never evaluated. What reaches the front is measured, and
-infeasible if it is too slow.
+predicted to be too slow beyond doubt, is never evaluated. What comes to the short list (without
+one, to the front) is measured, and infeasible if it is too slow.
 """
 
 from __future__ import annotations

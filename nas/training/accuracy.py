@@ -15,6 +15,11 @@ from search_space import Architecture
 from supernet import Network, Store
 
 EVALUATION_BATCH = 250
+"""Images at a time, at most."""
+
+EVALUATION_PIXELS = 2**22
+"""Pixels at a time, at most, but for a single image: of 128 px it is the whole of a batch, of 512
+px it is sixteen. A layer of `base` takes some half a gigabyte for them."""
 
 
 def nobody() -> None:
@@ -28,7 +33,6 @@ def predict(
     *,
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
-    batch_size: int = EVALUATION_BATCH,
     on_batch: Callable[[], object] = nobody,
 ) -> tuple[Tensor, Tensor]:
     """The class with the highest score for each image, and its probability.
@@ -41,8 +45,7 @@ def predict(
         images: uint8 (N, 3, S, S).
         mean: Of each channel, for pixels from 0 to 1.
         std: Likewise.
-        batch_size: Images at a time.
-        on_batch: Called after each of these batches.
+        on_batch: Called after each of the batches in which this is done.
 
     Returns:
         Classes, int64 (N,), and probabilities by the softmax, float32 (N,).
@@ -51,7 +54,7 @@ def predict(
         Diverged: If a class score is infinite or not a number: no class is the highest then.
     """
     predicted, sure = [], []
-    for scores in _scores(network, images, mean=mean, std=std, batch_size=batch_size):
+    for scores in _scores(network, images, mean=mean, std=std):
         predicted.append(scores.argmax(dim=1))
         sure.append(scores.softmax(dim=1).amax(dim=1))
         on_batch()
@@ -78,7 +81,6 @@ def fit(
     *,
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
-    batch_size: int = EVALUATION_BATCH,
     on_batch: Callable[[], object] = nobody,
 ) -> Fit:
     """How well a network fits images, in eval mode.
@@ -89,15 +91,14 @@ def fit(
         labels: int64 (N,).
         mean: Of each channel, for pixels from 0 to 1.
         std: Likewise.
-        batch_size: Images at a time.
-        on_batch: Called after each of these batches.
+        on_batch: Called after each of the batches in which this is done.
 
     Raises:
         Diverged: Where `predict` does, and if scores are so far apart that the loss is infinite.
     """
-    batches = _scores(network, images, mean=mean, std=std, batch_size=batch_size)
+    batches = _scores(network, images, mean=mean, std=std)
     right, loss = 0, 0.0
-    for scores, wanted in zip(batches, labels.split(batch_size), strict=True):
+    for scores, wanted in zip(batches, labels.split(_at_a_time(images)), strict=True):
         right += int((scores.argmax(dim=1) == wanted).sum())
         loss += F.cross_entropy(scores, wanted, reduction="sum").item()
         on_batch()
@@ -112,7 +113,6 @@ def _scores(
     *,
     mean: tuple[float, float, float],
     std: tuple[float, float, float],
-    batch_size: int,
 ) -> Iterator[Tensor]:
     """Class scores of some images at a time, float32 (n, classes), on the CPU.
 
@@ -121,12 +121,18 @@ def _scores(
     """
     device = next(network.parameters()).device
     network.eval()
-    for some in images.split(batch_size):
+    for some in images.split(_at_a_time(images)):
         with autocast(device):
             scores = network(normalise(some.to(device), mean, std))
         if not scores.isfinite().all():
             raise Diverged("class scores of the network are infinite or not a number")
         yield scores.float().cpu()
+
+
+def _at_a_time(images: Tensor) -> int:
+    """How many images, (N, 3, H, W), a network is given at a time."""
+    height, width = images.shape[-2:]
+    return max(1, min(EVALUATION_BATCH, EVALUATION_PIXELS // (height * width)))
 
 
 def confusion_matrix(labels: Tensor, predicted: Tensor, *, num_classes: int) -> Tensor:

@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,7 +27,7 @@ from nas.training.checkpoint import (
 from nas.training.ranks import ALONE, Ranks
 from nas.training.schedule import learning_rate
 from nas.training.settings import TrainingSettings
-from nas.utilities.devices import is_out_of_memory, training_dtype
+from nas.utilities.devices import missing_memory_told, training_dtype
 from nas.utilities.errors import Diverged, InputError
 from nas.utilities.interrupt import Interrupted, StopRequest
 
@@ -137,36 +138,54 @@ def train(
 
     saved_at = time.monotonic()
     try:
-        for images, labels in batches:
-            images = normalise(images.to(device), data.mean, data.std)
-            losses = []
-            with ranks.on_one_batch():
-                for loss in learner.losses(step, images, labels.to(device)):
-                    loss.backward()
-                    losses.append(loss.detach())
-            means = torch.stack(losses)
-            ranks.average([means])
-            # Read all at once and after everything was queued: reading waits for the device.
-            values = means.tolist()
-            _check_finite(values, step, settings.lr)
-            learner.update(lr=learning_rate(step, settings))
-            step += 1
-            if ranks.rank == 0:
-                on_step(step, values)
-            due = time.monotonic() - saved_at > session.checkpoint_seconds
-            stop.requested, due = ranks.any([stop.requested, due])
-            stop.check()
-            if due:
-                save()
-                saved_at = time.monotonic()
+        with told_of_the_batch(settings.batch_size, device):
+            for images, labels in batches:
+                images = normalise(images.to(device), data.mean, data.std)
+                losses = []
+                with ranks.on_one_batch():
+                    for loss in learner.losses(step, images, labels.to(device)):
+                        loss.backward()
+                        losses.append(loss.detach())
+                means = torch.stack(losses)
+                ranks.average([means])
+                # Read all at once and after everything was queued: reading waits for the device.
+                values = means.tolist()
+                _check_finite(values, step, settings.lr)
+                learner.update(lr=learning_rate(step, settings))
+                step += 1
+                if ranks.rank == 0:
+                    on_step(step, values)
+                due = time.monotonic() - saved_at > session.checkpoint_seconds
+                stop.requested, due = ranks.any([stop.requested, due])
+                stop.check()
+                if due:
+                    save()
+                    saved_at = time.monotonic()
     except Interrupted:
         save()
         raise
-    except (MemoryError, RuntimeError) as error:
-        if is_out_of_memory(error):
+
+
+@contextmanager
+def told_of_the_batch(size: int, device: object) -> Iterator[None]:
+    """Let a batch with which a network cannot be trained be told in one line.
+
+    Args:
+        size: Images in it.
+        device: Where.
+
+    Raises:
+        InputError: If it has no room in memory, or is a single image whose last map is one pixel,
+            of which batch norm has no variance.
+    """
+    try:
+        with missing_memory_told(f"`batch_size` {size}", device):
+            yield
+    except ValueError as error:
+        if "more than 1 value per channel" in str(error):
             raise InputError(
-                f"`batch_size` {settings.batch_size}: {device} has too little memory; smaller "
-                "batches or images need less"
+                f"`batch_size` {size}: too few for the batch norms of images this small; give 2 or "
+                "more"
             ) from error
         raise
 

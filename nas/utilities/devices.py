@@ -125,6 +125,27 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
+def missing_memory_told(what: str, device: object) -> Iterator[None]:
+    """Let what has no room in memory be told in one line.
+
+    Args:
+        what: Is too large; for the message.
+        device: Where.
+
+    Raises:
+        InputError: If the block asks for memory that is not there.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise InputError(
+                f"{what}: {device} has too little memory; smaller batches or images need less"
+            ) from error
+        raise
+
+
+@contextmanager
 def threads(number: int) -> Iterator[None]:
     """Let torch use that many CPU threads."""
     import torch

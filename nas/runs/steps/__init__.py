@@ -1,1 +1,1 @@
-"""The steps of a run, in their order: train, search, measure, export."""
+"""The steps of a run, in their order: train, search, measure, try out, export."""

@@ -157,3 +157,14 @@ def test_the_json_of_a_space_is_printed_or_written_and_can_be_read_again(tmp_pat
     assert SearchSpace.load(file) == PRESETS["tiny"]
     printed = command("space", file, "--json").out
     assert SearchSpace.model_validate_json(printed) == PRESETS["tiny"]
+
+
+def test_another_programs_folder_is_neither_held_nor_removed(results: Path) -> None:
+    config = results / "bert" / "config.json"
+    config.parent.mkdir()
+    config.write_text('{"model_type": "bert"}')
+    assert "unreadable" in lines(results)["bert"]
+    outcome = command("remove", config.parent, "--yes")
+    assert outcome.status == 2
+    assert "is none of a run of this version" in outcome.err
+    assert [path.name for path in config.parent.iterdir()] == ["config.json"]

@@ -136,3 +136,11 @@ def test_the_identity_tells_names_sizes_classes_and_labels_apart() -> None:
     ]
     assert len({dataset.identity for dataset in others}) == len(others)
     assert own().identity == own().identity
+
+
+def test_images_without_targets_are_read_once_for_their_labels() -> None:
+    pairs = Pairs()
+    dataset = own(train=pairs)
+    assert "40 images to train" in dataset.identity
+    load_data(dataset, image_size=32, seed=0)
+    assert pairs.asked == len(pairs)

@@ -1,6 +1,7 @@
 """Networks as single files: what they take and give, and that it is what torch gives."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
@@ -202,3 +203,12 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         "error: export to ONNX is not installed; pip install 'subnet-search[onnx]'\n"
     )
     assert set(exported.iterdir()) == files
+
+
+def test_another_programs_config_around_an_export_is_no_run(exported: Path, tmp_path: Path) -> None:
+    model = tmp_path / "web" / "model"
+    shutil.copytree(exported, model)
+    (model.parent / "config.json").write_text('{"model_type": "bert"}')
+    outcome = command("export", model, "--format", "torch-export", "--data", "digits")
+    assert outcome.status == 0, outcome.err
+    assert "64 images of digits" in outcome.out

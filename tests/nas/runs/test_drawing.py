@@ -20,6 +20,7 @@ import nas
 from nas.data import load_data
 from nas.runs.drawing import kept_trainings
 from nas.runs.folder import RunFolder
+from nas.runs.one_retraining import _png
 from nas.runs.same_data import data_again
 
 
@@ -77,6 +78,11 @@ def test_the_surest_mistakes_are_pictures_of_the_test_split_in_the_page(retraine
         assert f"data:image/png;base64,{mistake['png']}" in page
         picture = Image.open(BytesIO(base64.b64decode(mistake["png"])))
         assert torch.tensor(np.asarray(picture)).equal(image.permute(1, 2, 0))
+
+
+def test_pictures_of_large_images_are_small() -> None:
+    written = base64.b64decode(_png(torch.zeros(3, 300, 600, dtype=torch.uint8)))
+    assert Image.open(BytesIO(written)).size == (224, 112)
 
 
 def test_the_page_of_a_retrained_network_has_every_class_with_its_images(retrained: Path) -> None:

@@ -6,6 +6,12 @@ import pytest
 from PIL import Image
 from small_runs import SMALL, Outcome, command, without_figures
 
+from nas.data import load_data
+from nas.runs.configure import data_identity
+from nas.runs.folder import RunFolder
+from nas.runs.same_data import data_again, keep_data
+from nas.utilities.errors import InputError
+
 ON_IMAGES = (*SMALL, "--steps", "2", "--trials", "2", "--loader-workers", "0")
 
 
@@ -51,6 +57,24 @@ def test_a_run_goes_on_with_images_that_were_moved(place: Path) -> None:
     assert str(place / "insects") in (place / "run" / "config.json").read_text()
     retrained = retrain(place / "run")  # finds them by itself now
     assert retrained.status == 0, retrained.err
+
+
+def test_a_run_begun_with_a_tilde_knows_its_folder(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(place))
+    assert data_identity("~/bugs") == str(place / "bugs")
+    assert data_again(RunFolder(place / "run").config, "~/bugs") == str(place / "bugs")
+
+
+def test_who_looks_at_the_data_of_a_run_waits_for_who_does(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(place / "run")
+    data = load_data(str(place / "bugs"), image_size=32, seed=0)
+    monkeypatch.setattr("nas.runs.folder._READING", 0.1)
+    with folder.locked_for_data(), pytest.raises(InputError, match="is reading the data"):
+        keep_data(folder, data)
 
 
 def test_retraining_is_told_where_images_that_were_moved_are(place: Path, finished: Path) -> None:

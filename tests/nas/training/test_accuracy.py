@@ -9,7 +9,8 @@ from small_runs import NANO
 from torch import Tensor, nn
 
 from nas.data import Data, load_data, materialise, normalise
-from nas.training.accuracy import SubnetEvaluator, confusion_matrix, fit
+from nas.training import accuracy
+from nas.training.accuracy import SubnetEvaluator, confusion_matrix, fit, predict
 from nas.training.loop import autocast
 from nas.utilities.errors import Diverged
 from search_space import Architecture
@@ -120,17 +121,36 @@ class Perfect(nn.Module):
         return torch.nn.functional.one_hot(labels, 10).float()
 
 
+@pytest.fixture
+def tens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of ten."""
+    monkeypatch.setattr(accuracy, "EVALUATION_BATCH", 10)
+
+
+@pytest.mark.usefixtures("tens")
 def test_the_last_batch_counts_though_it_is_not_full() -> None:
     labels = torch.arange(25) % 10
     images = labels.to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2).clone()
     images[3] = 7  # one wrong answer
     network = Perfect()
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    found = fit(network, images, labels, mean=mean, std=std, batch_size=10)  # type: ignore[arg-type]
+    found = fit(network, images, labels, mean=mean, std=std)  # type: ignore[arg-type]
     assert network.batches == [10, 10, 5]
     assert found.accuracy == 24 / 25
     # What is right is e against nine times 1, what is wrong 1 against e and eight times 1.
     assert found.loss == pytest.approx(math.log(math.e + 9) - 24 / 25)
+
+
+@pytest.mark.parametrize(("size", "batches"), [(1024, [4, 1]), (4096, [1] * 5)])
+def test_large_images_are_evaluated_a_few_at_a_time(size: int, batches: list[int]) -> None:
+    network: Any = Perfect()
+    images = torch.zeros(1, dtype=torch.uint8).expand(5, 3, size, size)
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    predicted, _ = predict(network, images, mean=mean, std=std)
+    assert network.batches == batches
+    network.batches.clear()
+    assert fit(network, images, predicted, mean=mean, std=std).accuracy == 1
+    assert network.batches == batches
 
 
 class Overflowing(nn.Module):
@@ -146,16 +166,17 @@ class Overflowing(nn.Module):
         return scores
 
 
+@pytest.mark.usefixtures("tens")
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_single_score_that_is_no_number_leaves_no_accuracy(value: float) -> None:
     images = torch.zeros(25, 3, 2, 2, dtype=torch.uint8)
     labels = torch.zeros(25, dtype=torch.long)
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     network: Any = Overflowing(value)
-    assert fit(network, images, labels, mean=mean, std=std, batch_size=10).accuracy == 1
+    assert fit(network, images, labels, mean=mean, std=std).accuracy == 1
     images[24, 0, 0, 0] = 255
     with pytest.raises(Diverged, match="infinite or not a number"):
-        fit(network, images, labels, mean=mean, std=std, batch_size=10)
+        fit(network, images, labels, mean=mean, std=std)
 
 
 def test_scores_so_far_apart_that_the_loss_is_infinite_leave_no_accuracy() -> None:

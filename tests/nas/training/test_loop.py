@@ -247,6 +247,15 @@ def test_too_little_memory_is_told_with_the_size_of_the_batch(
         run(tmp_path, crash_after=1, crash=error)
 
 
+def test_a_single_image_that_batch_norm_cannot_take_is_told_with_the_size_of_the_batch(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ValueError, match="more than 1 value per channel") as found:
+        torch.nn.BatchNorm2d(3)(torch.ones(1, 3, 1, 1))
+    with pytest.raises(InputError, match="`batch_size` 4: too few for the batch norms"):
+        run(tmp_path, crash_after=1, crash=found.value)
+
+
 def test_other_errors_of_a_training_stay_what_they_are(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         run(tmp_path, crash_after=1, crash=RuntimeError("mat1 and mat2 cannot be multiplied"))
