@@ -38,9 +38,14 @@ def bare(text: str) -> str:
     return "\n".join(line.strip() for line in text.splitlines() if line.strip())
 
 
+def marked(page: Path) -> object:
+    """A page, whose code takes longer than it is worth each time if it trains much."""
+    marks = [pytest.mark.exhaustive] if page.stem in ("extending", "pretrained") else []
+    return pytest.param(page, marks=marks, id=page.stem)
+
+
 @pytest.mark.slow
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("page", [p for p in PAGES if code(p)], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [marked(page) for page in PAGES if code(page)])
 def test_the_code_of_a_page_runs(page: Path, tmp_path: Path) -> None:
     for name, content in FILE.findall(page.read_text(encoding="utf-8")):
         (tmp_path / name).write_text(content, encoding="utf-8")
