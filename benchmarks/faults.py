@@ -6,7 +6,7 @@ A small run is made once without any fault. Then the same run is made again and 
 folders, and at random moments something happens to it; after each fault the same command goes on,
 until it comes to its end. Held against the first run and against what was there before the fault:
 
-- lost: an evaluation that was in the journal is not there any more
+- lost: an evaluation, or a result of the final, that was in the journal is not there any more
 - repeated: an architecture was evaluated twice
 - other weights: a weight of the supernet differs from that of the run without faults
 - traceback: one was printed
@@ -49,7 +49,7 @@ MOST_FAULTS = 8
 COMMAND = (
     *(sys.executable, "run_search.py", "--budget", "1GFLOPs", "--space", "nano", "--steps", "60"),
     *("--trials", "12", "--search-images", "60", "--batch-size", "8", "--image-size", "64"),
-    *("--proxy-size", "32", "--short-list", "3"),
+    *("--proxy-size", "32", "--short-list", "3", "--finalists", "2"),
 )
 
 ENDS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
@@ -69,6 +69,7 @@ class Case:
     weights: Mapping[str, Tensor]
     problems: list[str] = field(default_factory=list)
     known: dict[str, float] = field(default_factory=dict)
+    final: dict[str, float] = field(default_factory=dict)
 
     def start(self) -> subprocess.Popen[str]:
         """The command, in a session of its own."""
@@ -103,11 +104,14 @@ class Case:
             return
         found = [r for r in records(load_study(journal)).values() if r.was_evaluated]
         now = {record.hash: float(record.accuracy or 0) for record in found}
+        final = {r.hash: r.scratch.accuracy for r in found if r.scratch and r.scratch.accuracy}
         if len(now) < len(found):
             self.problems.append("repeated")
         if any(now.get(known) != accuracy for known, accuracy in self.known.items()):
             self.problems.append("lost")
-        self.known = now
+        if any(final.get(known) != accuracy for known, accuracy in self.final.items()):
+            self.problems.append("lost")
+        self.known, self.final = now, final
 
     def finish(self) -> None:
         """Hold a finished folder against the run without faults."""
@@ -115,7 +119,9 @@ class Case:
         found = weights_of(self.folder)
         if any(not torch.equal(tensor, found[name]) for name, tensor in self.weights.items()):
             self.problems.append("other weights")
-        if len(self.known) != 12 or not (self.folder / "best" / "architecture.json").exists():
+        if len(self.known) != 12 or len(self.final) != 2:
+            self.problems.append("wrong end")
+        if not (self.folder / "best" / "architecture.json").exists():
             self.problems.append("wrong end")
         hidden = [path for path in self.folder.rglob(".*") if not path.name.startswith(".lock")]
         if hidden:

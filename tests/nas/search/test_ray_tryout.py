@@ -1,6 +1,5 @@
 """The short list on Ray where its cluster fails; that it is tried is in the tests of runs."""
 
-import os
 import random
 import sys
 import threading
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray_clusters import cluster_of_one
 
 import nas.utilities.ray_cluster
 from nas.search.ray_tryout import climb_on_ray
@@ -45,47 +45,37 @@ def test_when_the_head_of_its_cluster_is_lost_a_tryout_ends_with_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import ray
-    from ray.cluster_utils import Cluster
 
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setattr(nas.utilities.ray_cluster, "_BETWEEN_CALLS", 0.2)
     monkeypatch.setattr(nas.utilities.ray_cluster, "_GONE_AFTER", 2.0)
-    folder = f"/tmp/ray-{os.getpid()}"  # Ray's sockets need a short path
-    machines = Cluster()
-    head = machines.add_node(
-        num_cpus=1,
-        object_store_memory=80 << 20,
-        temp_dir=folder,
-        include_dashboard=False,
-        include_log_monitor=False,
-    )
-
-    def lose_it() -> None:
-        while not (tmp_path / "begun").exists():
-            time.sleep(0.1)
-        head.kill_gcs_server()
-
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    loss = threading.Thread(target=lose_it, daemon=True)
-    loss.start()
     tryout: Any = Endless(tmp_path)
+    gone = "does not answer any more; the same command goes on"
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     try:
-        with (
-            RayCluster(machines.address) as cluster,
-            pytest.raises(InputError, match=r"does not answer any more; the same command goes on"),
-        ):
-            climb_on_ray(
-                [PRESETS["tiny"].sample(random.Random(5))],
-                0,
-                print,
-                tryout=tryout,
-                workers=1,
-                threads=1,
-                cluster=cluster,
-                stop=StopRequest(),
-                on_step=print,
-            )
+        with cluster_of_one() as (machines, head):
+
+            def lose_it() -> None:
+                while not (tmp_path / "begun").exists():
+                    time.sleep(0.1)
+                head.kill_gcs_server()
+
+            loss = threading.Thread(target=lose_it, daemon=True)
+            loss.start()
+            with (
+                RayCluster(machines.address) as cluster,
+                pytest.raises(InputError, match=gone),
+            ):
+                climb_on_ray(
+                    [PRESETS["tiny"].sample(random.Random(5))],
+                    0,
+                    print,
+                    tryout=tryout,
+                    workers=1,
+                    threads=1,
+                    cluster=cluster,
+                    stop=StopRequest(),
+                    on_step=print,
+                )
     finally:
         ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-        machines.shutdown()
     assert not loss.is_alive()

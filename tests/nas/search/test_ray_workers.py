@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from ray_clusters import cluster_of_one
 from small_runs import NANO
 
 import nas.search.ray_workers
@@ -65,25 +66,12 @@ class NotingSetup(EvaluationSetup):
 def machines() -> Iterator[Any]:
     """A cluster of one machine, which has room for one worker; tests let another join."""
     import ray
-    from ray.cluster_utils import Cluster
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        patch.setenv("RAY_health_check_period_ms", "500")
-        folder = f"/tmp/ray-{os.getpid()}"  # Ray's sockets need a short path
-        cluster = Cluster()
-        cluster.add_node(
-            num_cpus=1,
-            object_store_memory=80 << 20,
-            temp_dir=folder,
-            include_dashboard=False,
-            include_log_monitor=False,
-        )
+    with cluster_of_one() as (cluster, _):
         # Its processes cannot import this file.
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
         yield cluster
         ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-        cluster.shutdown()
 
 
 @pytest.fixture(scope="module")
