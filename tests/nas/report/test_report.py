@@ -567,7 +567,7 @@ def test_budget_and_costs_say_how_each_latency_was_found(
         latency={"cpu": latency_summary(), "phone": latency_summary(measured=False)},
     )
     assert run.budget_text == "2 GMACs, 12 ms on cpu, 40 ms on phone"
-    assert "latency on cpu: median of repeats on what reached the front" in run.cost_text
+    assert "latency on cpu: median of repeats on the short list" in run.cost_text
     assert run.cost_text.endswith("latency on phone: predicted")
 
 

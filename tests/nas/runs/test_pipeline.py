@@ -83,7 +83,7 @@ def test_a_run_leaves_what_the_design_says_and_nothing_else(small_run: Path) -> 
     left = set(files(small_run))
     front = len(pd.read_csv(small_run / "pareto.csv"))
     exported = {"best", *(f"front/{number}" for number in range(1, front + 1))}
-    assert left - {".lock", ".lock.drawing", "summary.json", "seconds.json"} == {
+    assert left - {".lock", ".lock.data", ".lock.drawing", "summary.json", "seconds.json"} == {
         "config.json",
         "data.json",
         "log.txt",
