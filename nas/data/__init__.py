@@ -7,10 +7,12 @@ input of either.
 
 from nas.data.batches import materialise, normalise, train_batches
 from nas.data.dataset import Augment, Data, Samples
-from nas.data.load import hold_out, load_data
+from nas.data.load import BUILT_IN, DIGITS, hold_out, load_data
 from nas.data.own_dataset import OwnDataset
 
 __all__ = [
+    "BUILT_IN",
+    "DIGITS",
     "Augment",
     "Data",
     "OwnDataset",

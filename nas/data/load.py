@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,14 @@ from nas.data.splits import arrange, class_notes, cut
 from nas.data.timm_dataset import PREFIXES, read_timm_dataset
 from nas.utilities.errors import InputError
 from nas.utilities.seeding import derived_seed
+
+DIGITS = "digits"
+"""The data that come with us. They are drawn when they are asked for, which takes no time."""
+
+_NAMED: Mapping[str, Callable[[], ImageSource]] = {"fashion-mnist": read_fashion_mnist}
+
+BUILT_IN = (DIGITS, *_NAMED)
+"""What names data by itself, whether there is a folder of that name or not."""
 
 
 def load_data(
@@ -36,7 +45,7 @@ def load_data(
     Raises:
         InputError: There is no such data, or it cannot be used; the message says why.
     """
-    if source == "digits":
+    if source == DIGITS:
         return load_digits(image_size=image_size, seed=seed)
     found = _find(source, image_size=image_size, seed=seed)
     train, search, test, notes = arrange(found, seed=seed)
@@ -95,8 +104,8 @@ def hold_out(data: Data, share: float, *, seed: int) -> tuple[Data, Samples]:
 def _find(source: str | OwnDataset, *, image_size: int, seed: int) -> ImageSource:
     if isinstance(source, OwnDataset):
         return source.source
-    if source == "fashion-mnist":
-        return read_fashion_mnist()
+    if source in _NAMED:
+        return _NAMED[source]()
     prefix, _, name = source.partition("/")
     if prefix in PREFIXES and name:
         return read_timm_dataset(source, image_size=image_size)
@@ -104,7 +113,7 @@ def _find(source: str | OwnDataset, *, image_size: int, seed: int) -> ImageSourc
     if not path.exists():
         raise InputError(
             f"`data` {source}: neither a folder nor a known name; give a folder of class folders, "
-            f"digits, fashion-mnist, or NAME with a prefix that timm knows: "
+            f"{', '.join(BUILT_IN)}, or NAME with a prefix that timm knows: "
             f"{', '.join(f'{known}/NAME' for known in PREFIXES)}"
         )
     return read_folder(path, seed=seed)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from nas.data import Data, OwnDataset, load_data
+from nas.data import BUILT_IN, DIGITS, Data, OwnDataset, load_data
 from nas.export.pretrained import Pretrained, read_pretrained
 from nas.latency.conditions import LatencyConditions
 from nas.latency.runtimes import check_runtime
@@ -111,7 +111,7 @@ def configure_training(
     latency_batch: int = 1,
     latency_dtype: str = "float32",
     runtime: str = "eager",
-    data: str | Path | OwnDataset = "digits",
+    data: str | Path | OwnDataset = DIGITS,
     space: str | SearchSpace = "base",
     init: str | Path | None = None,
     teacher: str | None = None,
@@ -186,7 +186,7 @@ def configure_training(
     tables = given_tables(latency_table, limits_ms, searched, image_size, conditions)
     check_timed_devices(limits_ms, tables, searched, image_size, conditions)
 
-    embedded, on_gpu = data == "digits", device.startswith("cuda")
+    embedded, on_gpu = data == DIGITS, device.startswith("cuda")
     small = embedded or not on_gpu
     if batch_size is None:
         batch_size = SMALL_BATCH if small else BATCH
@@ -397,7 +397,7 @@ def check_device_of_workers(device: str, **counts: int) -> None:
 
 def default_loader_workers(data: str) -> int:
     """How many processes load images unless asked otherwise: none for `digits`, which are drawn."""
-    return 0 if data == "digits" else min(usable_cpus(), 8)
+    return 0 if data == DIGITS else min(usable_cpus(), 8)
 
 
 def data_identity(source: str | OwnDataset) -> str:
@@ -411,7 +411,7 @@ def data_identity(source: str | OwnDataset) -> str:
     if not source.strip():
         raise InputError("`data` '' names nothing; give digits, a folder or a timm dataset")
     folder = Path(source).expanduser()
-    is_name = source in ("digits", "fashion-mnist") or not folder.is_dir()
+    is_name = source in BUILT_IN or not folder.is_dir()
     return source if is_name else str(folder.resolve())
 
 
