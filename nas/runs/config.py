@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from nas.data import DIGITS
 from nas.latency.conditions import DtypeName, RuntimeName
 from nas.objectives.limits import Limits
 from nas.objectives.objective import CLOSED_FORM, MACS, MEMORY, PARAMS, latency_name
@@ -102,7 +101,7 @@ class RunConfig(SupernetTraining):
     latency_batch: Batch = 1
     latency_dtype: DtypeName = "float32"
     runtime: RuntimeName = "eager"
-    data: str = DIGITS
+    data: str = "digits"
     space: SearchSpace
     init: str | None = None
     supernet: str | None = None
