@@ -31,6 +31,10 @@ REFERENCE_SIZE = 224
 """Pixels at which the papers count, and at which a rate must not exceed the map."""
 
 
+ARCHITECTURE = "architecture.json"
+"""The file of an architecture in a folder of its own."""
+
+
 class ArchitectureError(ValueError):
     """An architecture that cannot be built; the message is one line and names the field."""
 
@@ -284,14 +288,29 @@ class Architecture(Spec):
         Raises:
             ArchitectureError: If there is no such file or it doesn't hold an architecture.
         """
-        path = Path(path)
-        if path.is_dir():
-            path = path / "architecture.json"
+        path = architecture_file(path)
         try:
             text = read_limited(path)
         except OSError as error:
             raise ArchitectureError(f"{path}: cannot be read ({error.strerror})") from None
         return cls.from_json(text, source=str(path))
+
+
+def architecture_file(path: str | Path) -> Path:
+    """The file of an exported network's architecture, of its folder or itself.
+
+    Raises:
+        ArchitectureError: If it is a run's folder, whose networks lie in folders within.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    if not (path / ARCHITECTURE).exists() and (path / "best" / ARCHITECTURE).exists():
+        raise ArchitectureError(
+            f"{path}: is a run; name one of its networks, {path / 'best'} or one of "
+            f"{path / 'front'}"
+        )
+    return path / ARCHITECTURE
 
 
 def first_error(error: ValidationError) -> str:

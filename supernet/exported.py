@@ -9,13 +9,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from search_space import Architecture
-from search_space.architecture import first_error
+from search_space.architecture import ARCHITECTURE, architecture_file, first_error
 from search_space.bounds import Channels, Classes, Pixels
 from search_space.parts import Spec
 from supernet.network import Network, skeleton
 
-ARCHITECTURE, WEIGHTS = "architecture.json", "weights.safetensors"
-"""The files of a folder."""
+WEIGHTS = "weights.safetensors"
+"""The file beside that of the architecture."""
 
 
 class ExportedNetwork(Spec):
@@ -86,8 +86,7 @@ def load_exported(path: str | Path) -> tuple[Network, ExportedNetwork]:
         ArchitectureError: If the architecture cannot be read.
         ValueError: If the weights are missing or don't fit the architecture.
     """
-    path = Path(path)
-    file = path / ARCHITECTURE if path.is_dir() else path
+    file = architecture_file(path)
     architecture = Architecture.load(file)
     about = describe_exported(file)
     weights = file.parent / WEIGHTS

@@ -18,17 +18,12 @@ from timm.models._pretrained import PretrainedCfg
 from torch import nn
 
 from search_space import DESIGNS, Architecture, map_sizes
+from search_space.architecture import architecture_file
 from search_space.operators import Size
 from supernet.authors import checkpoint_filter_fn, take_authors_names
 from supernet.blocks.block import Block, WholeBlock
 from supernet.blocks.stems import FIRST_CONVOLUTIONS
-from supernet.exported import (
-    ARCHITECTURE,
-    WEIGHTS,
-    ExportedNetwork,
-    describe_exported,
-    load_exported,
-)
+from supernet.exported import WEIGHTS, ExportedNetwork, describe_exported, load_exported
 from supernet.network import Network, feature_levels
 
 TAKEN = ("num_classes", "in_chans", "drop_path_rate", "global_pool", "img_size")
@@ -122,8 +117,7 @@ def subnet(
     if isinstance(architecture, Mapping):
         architecture = Architecture.from_json(json.dumps(architecture))
     elif not isinstance(architecture, Architecture):
-        file = Path(architecture)
-        file = file / ARCHITECTURE if file.is_dir() else file
+        file = architecture_file(architecture)
         architecture, about = Architecture.load(file), describe_exported(file)
         if about is not None:
             pretrained_cfg = _exported_cfg(architecture, about, file.parent / WEIGHTS)

@@ -99,13 +99,14 @@ def _picture_file(given: str, architecture: Architecture) -> Path:
 
 def _num_classes(options: argparse.Namespace) -> int:
     """As asked for, as the weights beside the file have them, or ImageNet's."""
-    from supernet.exported import ARCHITECTURE, describe_exported
+    from search_space.architecture import architecture_file
+    from supernet.exported import describe_exported
 
     if options.num_classes is not None:
         return int(options.num_classes)
     file: Path = options.file
     try:
-        about = describe_exported(file / ARCHITECTURE if file.is_dir() else file)
+        about = describe_exported(architecture_file(file))
     except ValueError as error:
         raise InputError(str(error)) from None
     return about.num_classes if about else 1000

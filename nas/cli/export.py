@@ -115,15 +115,18 @@ def lines(deployment: Deployment) -> Iterator[str]:
         yield "not compared with torch's output, since onnxruntime is not installed"
         return
     yield (
-        f"on {deployment.source}: the class of torch's float32 for {file.agreeing} of "
-        f"{file.images}, largest relative difference {file.difference:.1e}"
+        f"on {deployment.source}: the class of torch's float32 for "
+        + " and, of another size, ".join(f"{count} of {file.images}" for count in file.agreeing)
+        + f", largest relative difference {file.difference:.1e}"
     )
     if deployment.latency is not None:
         runtime = "ONNX Runtime" if settings.format == "onnx" else "torch"
         size = settings.batch or 1
+        unstable = " (unstable: something else is at work)" if deployment.latency.unstable else ""
         yield (
             f"{deployment.latency.median_ms:.3g} ms for {size} image{'s' * (size > 1)} in "
             f"{runtime} on {deployment.threads} CPU thread{'s' * (deployment.threads > 1)} here"
+            f"{unstable}"
         )
 
 

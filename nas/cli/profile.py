@@ -65,5 +65,9 @@ def _profile(options: argparse.Namespace) -> None:
         options.status = STOPPED + interrupted.signum
         return
     console.print(f"{table.conditions}")
-    console.print(f"error: {table.error_text}")
+    told = f"error of predictions: {table.error_text}"
+    if table.error is None:
+        console.print(f"{told}; measure again where nothing else is at work", style="yellow")
+    else:
+        console.print(told)
     console.print(f"{len(table.segments)} segments: {path}", soft_wrap=True)

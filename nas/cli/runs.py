@@ -31,7 +31,9 @@ def _runs(options: argparse.Namespace) -> None:
     if not found:
         raise InputError(f"{options.folder}: no runs in it")
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for head in ("run", "state", "best"):
+    # Names are copied, and searched for: they are whole, however narrow the rest becomes.
+    table.add_column("run", no_wrap=True, min_width=max(len(run.path.name) for run in found))
+    for head in ("state", "best"):
         table.add_column(head, overflow="fold")
     for head in ("last written", "size"):
         table.add_column(head, justify="right", no_wrap=True)

@@ -17,6 +17,7 @@ from PIL import Image
 from nas.data.images import ImageSource, LabelledImages, SplitName, check_image, read_image
 from nas.utilities.errors import InputError
 from nas.utilities.seeding import derived_seed
+from nas.utilities.units import first_of
 
 logger = logging.getLogger(__name__)
 
@@ -244,4 +245,18 @@ def _check(paths: Sequence[Path], seed: int) -> int:
         paths = [paths[index] for index in chosen]
     logger.info("decoding %d images once, to find broken ones", len(paths))
     with ThreadPoolExecutor() as pool:
-        return sum(pool.map(check_image, paths))
+        found = list(pool.map(_turned, paths))
+    broken = [place for place, turned in enumerate(found) if isinstance(turned, InputError)]
+    if broken:
+        first, *others = broken
+        named = first_of([str(paths[place]) for place in others], most=10)
+        raise InputError(f"{found[first]}" + (f"; likewise {named}" if others else ""))
+    return found.count(True)
+
+
+def _turned(path: Path) -> bool | InputError:
+    """Whether an image's EXIF orientation turns it, or what is wrong with it."""
+    try:
+        return check_image(path)
+    except InputError as error:
+        return error

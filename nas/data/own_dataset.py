@@ -126,12 +126,26 @@ class OwnDataset:
 def labelled_images(dataset: MapDataset) -> LabelledImages:
     """The images of a map-style dataset, read when they are asked for, and their labels."""
     targets = np.asarray(getattr(dataset, "targets", ()))
-    labels = (
-        [int(target) for target in targets]
+    given = (
+        targets.tolist()
         if targets.shape == (len(dataset),)
-        else [int(dataset[position][1]) for position in range(len(dataset))]
+        else (dataset[position][1] for position in range(len(dataset)))
     )
+    labels = [_label(target, position) for position, target in enumerate(given)]
     return LabelledImages(range(len(dataset)), labels, partial(_read_item, dataset))
+
+
+def _label(target: Any, position: int) -> int:
+    """The number of a class, as a dataset may give it."""
+    try:
+        label = int(target)
+        if label == target:
+            return label
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    shown = " ".join(repr(target).split())
+    shown = shown if len(shown) <= 40 else f"{shown[:39]}…"
+    raise InputError(f"label {shown} of image {position} of the dataset is no whole number")
 
 
 def _read_item(dataset: MapDataset, position: int) -> Image.Image:
@@ -139,9 +153,17 @@ def _read_item(dataset: MapDataset, position: int) -> Image.Image:
         image = dataset[position][0]
         if isinstance(image, Image.Image):  # it may be decoded only now
             return to_rgb(image)
-        return from_array(_pixels(torch.as_tensor(image)).numpy())
+        return from_array(_pixels(_tensor(image)).numpy())
     except DECODE_ERRORS as error:
         raise InputError(f"image {position} of the dataset: {error}") from error
+
+
+def _tensor(image: Any) -> Tensor:
+    try:
+        return torch.as_tensor(image)
+    except (TypeError, RuntimeError):
+        kind = type(image).__name__
+        raise ValueError(f"{kind} is no image of PIL, array or tensor") from None
 
 
 def _pixels(image: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ CUT_SHARE = 0.15
 SMALL_CLASS = 10
 """Fewer training images than this are worth a word."""
 
-UNBALANCED = 10
+UNBALANCED = 5
 """So many times as many images in the largest class as in the smallest are worth a word."""
 
 _HELD_OUT: tuple[SplitName, ...] = ("search", "test")

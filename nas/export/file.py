@@ -100,8 +100,9 @@ class NetworkFile:
         about: Channels, normalisation and classes.
         difference: Largest difference of its output to torch's in float32, relative to the largest
             output; None of weights alone, and where onnxruntime is not installed.
-        agreeing: On how many of the images that both were given they name the same class.
-        images: How many images that were.
+        agreeing: On how many of the images that both were given they name the same class; where the
+            file takes any size, also on how many of larger ones.
+        images: How many images of a size that were.
     """
 
     path: Path
@@ -109,7 +110,7 @@ class NetworkFile:
     image_size: tuple[int, int]
     about: ExportedNetwork
     difference: float | None = None
-    agreeing: int = 0
+    agreeing: tuple[int, ...] = ()
     images: int = 0
 
 
@@ -259,8 +260,8 @@ def _traced_file(
         file = replace(
             file,
             difference=max(difference, file.difference or 0.0),
-            agreeing=file.agreeing + int(same.sum()),
-            images=file.images + len(same),
+            agreeing=(*file.agreeing, int(same.sum())),
+            images=len(same),
         )
     return file
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from nas.data import Data
 from nas.utilities.files import replacing_files
 from search_space import Architecture, map_sizes
+from search_space.architecture import ARCHITECTURE
 from search_space.parts import POOLINGS
 from supernet import ExportedNetwork, Network, save_exported
-from supernet.exported import ARCHITECTURE, WEIGHTS
+from supernet.exported import WEIGHTS
 
 CARD, PICTURE = "README.md", "architecture.svg"
 FILES = (ARCHITECTURE, WEIGHTS, CARD, PICTURE)

@@ -62,7 +62,7 @@ def advice(folder: Path, trials: pd.DataFrame, run: RunSummary) -> list[Advice]:
     spec = folder / "best" / "architecture.json"
     return [
         *(step for step in seen if step is not None),
-        retrain(chosen, run, folder),
+        export_retrained(folder) or retrain(chosen, run, folder, told=not run.warning(trials)),
         Advice(why="look at the best one, block by block", command=typed("describe", spec)),
         Advice(why="redraw this report", command=typed("plot", folder)),
     ]
@@ -142,7 +142,19 @@ def search_on(trace: Sequence[float], run: RunSummary) -> Advice | None:
     )
 
 
-def retrain(chosen: pd.DataFrame, run: RunSummary, folder: Path) -> Advice:
+def export_retrained(folder: Path) -> Advice | None:
+    """Take what was retrained elsewhere, if that was done as it is advised.
+
+    Args:
+        folder: Of the run.
+    """
+    first = folder / "retrain" / "1"
+    if not (first / "metrics.json").exists():
+        return None
+    return Advice(why="write what was retrained for ONNX Runtime", command=typed("export", first))
+
+
+def retrain(chosen: pd.DataFrame, run: RunSummary, folder: Path, *, told: bool = True) -> Advice:
     """Train the best architectures alone: all of the short list that may be the best.
 
     For a run from Python it is the call, whose data may be there alone.
@@ -151,10 +163,11 @@ def retrain(chosen: pd.DataFrame, run: RunSummary, folder: Path) -> Advice:
         chosen: What is judged, at least one trial.
         run: What was asked.
         folder: Of the run.
+        told: Whether accuracies tell anything, so that which of them are equal does.
     """
-    why, top = "train the best architectures alone", 3
-    if run.short_list:
-        ranked = ranked_front(chosen, run.objectives)
+    ranked = ranked_front(chosen, run.objectives)
+    why, top = "train the best architectures alone", min(3, len(ranked))
+    if run.short_list and told:
         if run.finalists and not math.isnan(ranked["scratch"].iloc[0]):
             accuracies = [float(a) for a in ranked["scratch"].dropna()]
         else:

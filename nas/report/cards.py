@@ -101,7 +101,7 @@ architecture `{trial["hash"]}`:
 ## Accuracy
 
 {run.accuracy_with_error(trial["accuracy"])} on the search split: {run.search_images:,} images of
-{_inline(run.data)} at {size} px; chance is {percent(run.chance)}; ± is one standard error.
+{_inline(run.data)} at {size} px; {run.chance_text}; ± is one standard error.
 
 {_weights(trial, run)} The search chose this architecture by these very images, so the figure
 flatters it a little; the test split was not touched. `nas retrain` trains the

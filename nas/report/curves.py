@@ -97,30 +97,31 @@ def retrained_figure(retrained: Sequence[RetrainedNetwork]) -> go.Figure:
 
 
 def confusion_figure(
-    classes: Sequence[ClassAccuracy], counts: Sequence[Sequence[int]]
+    classes: Sequence[ClassAccuracy], taken: Sequence[str], counts: Sequence[Sequence[int]]
 ) -> go.Figure:
     """What the images of each class were taken for, as shares of the class.
 
     Args:
-        classes: Of the rows and columns.
+        classes: Of the rows.
+        taken: Names of the classes of the columns.
         counts: Images of each (rows) that were taken for each (columns).
     """
     import plotly.graph_objects as go
 
     names = [html.escape(known.name) for known in classes]
+    columns = [html.escape(name) for name in taken]
     shares = [
         [100 * count / known.images if known.images else 0.0 for count in row]
         for known, row in zip(classes, counts, strict=True)
     ]
-    places = list(range(len(names)))
     written = {"texttemplate": "%{text}"} if len(names) <= MOST_WRITTEN else {}
     figure = go.Figure(
         go.Heatmap(
-            x=places,
-            y=places,
+            x=list(range(len(columns))),
+            y=list(range(len(names))),
             z=shares,
             text=counts,
-            customdata=[[f"{true}, taken for {taken}" for taken in names] for true in names],
+            customdata=[[f"{true}, taken for {taken}" for taken in columns] for true in names],
             zmin=0,
             zmax=100,
             colorscale=[(0, "#FFFFFF"), (0.02, "#DCEBF5"), (1, BLUE)],
@@ -132,13 +133,17 @@ def confusion_figure(
         )
     )
     figure.update_layout(layout(max(360, min(900, 140 + 26 * len(names)))), margin={"t": 36})
-    short = [name if len(name) <= 14 else f"{name[:13]}…" for name in names]
-    ticks = {"tickvals": places, "ticktext": short, "gridcolor": "#FFFFFF"}
-    figure.update_xaxes(
-        {**axis("taken for"), **ticks}, tickangle=-90 if max(map(len, short)) > 2 else 0
-    )
-    figure.update_yaxes({**axis("true class"), **ticks}, autorange="reversed")
+    across, down = _ticks(columns), _ticks(names)
+    upright = max(map(len, across["ticktext"])) > 2
+    figure.update_xaxes({**axis("taken for"), **across}, tickangle=-90 if upright else 0)
+    figure.update_yaxes({**axis("true class"), **down}, autorange="reversed")
     return figure
+
+
+def _ticks(names: Sequence[str]) -> dict[str, Any]:
+    """Of an axis that has a name, cut short, at each place from 0 on."""
+    short = [name if len(name) <= 14 else f"{name[:13]}…" for name in names]
+    return {"tickvals": list(range(len(names))), "ticktext": short, "gridcolor": "#FFFFFF"}
 
 
 def _panels(*titles: str) -> go.Figure:

@@ -516,10 +516,11 @@ def _trained_alone(
                 format_accuracy(network.exported, network.test_images),
                 format_accuracy(network.retrained, network.test_images),
                 f"{network.steps:,}",
+                f"{network.image_size}",
                 network.start,
             ]
         )
-    heads = ["", "trial", "inherited", "exported", "retrained", "steps", "from"]
+    heads = ["", "trial", "inherited", "exported", "retrained", "steps", "px", "from"]
     note = (
         "Inherited accuracies are of the search split; exported and retrained ones, before and "
         "after the training alone, of the test split. ± is one standard error."
@@ -578,11 +579,21 @@ def _classes(network: RetrainedNetwork) -> str:
     ]
     table = _table(["class", "images", "accuracy", "most often taken for"], rows)
     shown = sorted(by_accuracy)
-    counts = [[network.confusion[true][taken] for taken in shown] for true in shown]
-    plot = _plot(confusion_figure([classes[label] for label in shown], counts), "confusion")
+    often = [sum(network.confusion[true][taken] for true in shown) for taken in range(len(classes))]
+    most_taken = sorted(range(len(classes)), key=lambda label: -often[label])[:MOST_CLASSES]
+    taken_for = sorted(most_taken)
+    figure = confusion_figure(
+        [classes[label] for label in shown],
+        [classes[label].name for label in taken_for],
+        [[network.confusion[true][taken] for taken in taken_for] for true in shown],
+    )
+    plot = _plot(figure, "confusion")
     note = "Each row is a true class, each column what its images were taken for. "
     if len(shown) < len(classes):
-        note += f"Of {len(classes)} classes the {len(shown)} least accurate ones are shown. "
+        note += (
+            f"Of {len(classes)} classes the {len(shown)} least accurate ones are shown, and the "
+            f"{len(taken_for)} that these are taken for most often. "
+        )
     note += "All are in classes.csv and confusion.csv."
     return _section("Classes", table) + _section("Confusion", plot + _note(note))
 

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 NOTABLE_SLOWDOWN = 0.05
 """How far a device's slowdown lies from its latency table's where people are told."""
 
+UNEVEN = 1.5
+"""From so many times as many images in the largest class as in the mean on, naming it always is
+what accuracies are held against."""
+
 ENOUGH_TO_RANK = 5
 """The fewest finalists of which is told how well the supernet had ranked them."""
 
@@ -59,7 +63,9 @@ class RunSummary:
     not tell has 0. `short_list` is how many architectures were tried by training them alone,
     `finalists` how many of these were trained from fresh weights, too.
     `supernet_run` is the folder of the run that trained the supernet, where it is another.
-    `search_images` is the number of images of the search split, `latency` says of each device with
+    `search_images` is the number of images of the search split that are looked at, `largest_class`
+    the share of these that the largest class has (0 where a run of an earlier version has not
+    told), `latency` says of each device with
     a limit how its latency was found, `notes` what else a reader must know, one sentence each.
     """
 
@@ -67,6 +73,7 @@ class RunSummary:
     data: str
     num_classes: PositiveCount
     search_images: PositiveCount
+    largest_class: Amount = 0.0
     space: str
     space_size: PositiveInt
     limits: Mapping[str, Positive]
@@ -128,8 +135,8 @@ class RunSummary:
 
     @property
     def chance(self) -> float:
-        """Accuracy of guessing, as a share."""
-        return 1 / self.num_classes
+        """Accuracy of who does not look at the images, as a share."""
+        return chance(self.num_classes, self.largest_class)
 
     @property
     def budget_text(self) -> str:
@@ -163,7 +170,7 @@ class RunSummary:
         """How the accuracy was measured, in one line."""
         images = (
             f"accuracy on the search split ({self.search_images:,} images at {self.proxy_size} px; "
-            f"chance {percent(self.chance)})"
+            f"{self.chance_text})"
         )
         if not self.short_list:
             return f"{images}, weights inherited from the supernet, not retrained"
@@ -177,6 +184,11 @@ class RunSummary:
                 "stood first then: they are ranked by it"
             )
         return told
+
+    @property
+    def chance_text(self) -> str:
+        """What that is, in a phrase."""
+        return chance_text(self.num_classes, self.largest_class)
 
     @property
     def accuracy_labels(self) -> tuple[str, ...]:
@@ -240,19 +252,21 @@ class RunSummary:
                 f"The supernet is that of {self.supernet_run}: train another, for longer than its "
                 f"{self.supernet_steps:,} steps or on larger images than of {self.proxy_size} px."
             )
+        largest = self.chance == self.largest_class
+        guessing = "always naming the largest class" if largest else "guessing"
         chosen, inherited = judged(trials)["accuracy"], evaluated(trials)["accuracy"]
         if self._is_noise(chosen):
             return (
                 f"The accuracies are within noise of chance: the best has {percent(chosen.max())}, "
-                f"guessing gives {percent(self.chance)}. Nothing here says which architecture is "
+                f"{guessing} gives {percent(self.chance)}. Nothing here says which architecture is "
                 f"good. {what_to_raise}"
             )
         if self._is_noise(inherited):
             return (
                 "The inherited accuracies are within noise of chance: the best has "
-                f"{percent(inherited.max())}, guessing gives {percent(self.chance)}. So the short "
-                "list may have been drawn nearly at random, and training alone only told which of "
-                f"it is best. {what_to_raise}"
+                f"{percent(inherited.max())}, {guessing} gives {percent(self.chance)}. So the "
+                "short list may have been drawn nearly at random, and training alone only told "
+                f"which of it is best. {what_to_raise}"
             )
         return ""
 
@@ -270,6 +284,26 @@ class RunSummary:
     def accuracy_with_error(self, accuracy: float) -> str:
         """An accuracy with the error that comes of the number of images."""
         return format_accuracy(accuracy, self.search_images)
+
+
+def chance(num_classes: int, largest_class: float) -> float:
+    """Accuracy, 0 to 1, of who does not look at the images.
+
+    That of guessing or, where classes are unbalanced, of always naming the largest one.
+
+    Args:
+        num_classes: Of the data.
+        largest_class: Share of the images that the largest class has.
+    """
+    even = 1 / num_classes
+    return largest_class if largest_class > UNEVEN * even else even
+
+
+def chance_text(num_classes: int, largest_class: float) -> str:
+    """What `chance` is, in a phrase."""
+    share = chance(num_classes, largest_class)
+    named = "always naming the largest class gives" if share == largest_class else "chance"
+    return f"{named} {percent(share)}"
 
 
 def percent(share: float) -> str:

@@ -106,7 +106,8 @@ def retrained_table(trials: pd.DataFrame, retrained: Sequence[RetrainedNetwork])
     """A row for each retrained network that is among the trials.
 
     The columns are those of its trial, where `inherited` is the accuracy that it had in the search,
-    and `folder`, `start`, `steps`, `exported`, `retrained` and `test_images` before them.
+    and `folder`, `start`, `steps`, `image_size`, `exported`, `retrained` and `test_images` before
+    them.
     """
     import pandas as pd
 
@@ -118,6 +119,7 @@ def retrained_table(trials: pd.DataFrame, retrained: Sequence[RetrainedNetwork])
                 "hash": network.hash,
                 "start": network.start,
                 "steps": network.steps,
+                "image_size": network.image_size,
                 "exported": network.exported,
                 "retrained": network.retrained,
                 "test_images": network.test_images,
@@ -125,7 +127,8 @@ def retrained_table(trials: pd.DataFrame, retrained: Sequence[RetrainedNetwork])
             for network in retrained
         ],
         columns=[
-            *("folder", "hash", "start", "steps", "exported", "retrained", "test_images"),
+            *("folder", "hash", "start", "steps", "image_size"),
+            *("exported", "retrained", "test_images"),
         ],
     )
     return own.merge(evaluated.rename(columns={"accuracy": "inherited"}), on="hash")

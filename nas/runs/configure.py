@@ -196,6 +196,10 @@ def configure_training(
     for field, (value, least) in {**sizes, "batch_size": (batch_size, 1)}.items():
         if value < least:
             raise InputError(f"`{field}` {value} is below {least}")
+    if not isinstance(data, str | Path | OwnDataset):
+        raise InputError(
+            f"`data` is of type {type(data).__name__}; give a name, a folder or a nas.OwnDataset"
+        )
     source = data if isinstance(data, OwnDataset) else str(data)
     loaded = load_data(source, image_size=proxy_size, seed=seed)
     given = given_teacher(teacher, loaded, token_labels=token_labels)
@@ -204,9 +208,9 @@ def configure_training(
             member = searched.decode({**searched.scaled_genotype(0.0), "layout": layout})
             check_places(member, proxy_size)
     effort = QUICK if quick else DEFAULT
-    per_epoch = max(1, round(loaded.epoch_size / batch_size))
+    per_epoch = loaded.epoch_size / batch_size
     if epochs is not None:
-        steps = epochs * per_epoch
+        steps = max(1, round(epochs * per_epoch))
     if steps is None and quick:
         steps = effort.steps
     if steps is None:
@@ -218,7 +222,7 @@ def configure_training(
             proxy_size=proxy_size,
             batch_size=batch_size,
         )
-        passes = 0 if embedded else DEFAULT_EPOCHS * per_epoch
+        passes = 0 if embedded else round(DEFAULT_EPOCHS * per_epoch)
         steps = max(least, passes if on_gpu else min(passes, MOST_ON_CPU * least))
     if lr is None:
         lr = BATCH_LR * math.sqrt(batch_size / BATCH)
@@ -444,6 +448,8 @@ def latency_limits(asked: LatencyLimits, default_device: str) -> dict[str, float
     """
     if isinstance(asked, Mapping):
         asked = [f"{device}={time}" for device, time in asked.items()]
+    if isinstance(asked, float | int):
+        raise InputError(f"`latency` {asked} has no unit; give a text such as {asked}ms")
     limits: dict[str, float] = {}
     for text in [asked] if isinstance(asked, str) else asked:
         device, equals, time = text.rpartition("=")

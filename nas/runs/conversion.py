@@ -12,8 +12,8 @@ from nas.report.picture import architecture_svg
 from nas.utilities.errors import InputError
 from nas.utilities.files import replacing_files
 from search_space import DESIGNS, PublishedDesign, total_cost
+from search_space.architecture import ARCHITECTURE
 from supernet import ExportedNetwork, save_exported
-from supernet.exported import ARCHITECTURE
 
 IMAGE_SIZE = 224
 """Pixels of the images that all of them were trained on."""

@@ -16,7 +16,9 @@ from nas.runs.configure import illegal_field
 from nas.runs.folder import RunFolder
 from nas.utilities.devices import threads, usable_cpus
 from nas.utilities.errors import InputError
-from supernet.exported import ARCHITECTURE, describe_exported
+from search_space import ArchitectureError
+from search_space.architecture import architecture_file
+from supernet.exported import describe_exported
 
 IMAGES = 64
 """Of the search split, that a file is checked with."""
@@ -64,6 +66,11 @@ def deploy(
         raise illegal_field(error) from None
     if data and settings.format == "safetensors":
         raise InputError("`data`: safetensors holds weights, which are not checked with images")
+    if not isinstance(network, str | Path):
+        raise InputError(
+            f"`network` is of type {type(network).__name__}; give a folder, such as `best` of a "
+            "run's `path`"
+        )
     exported = Path(network)
     pixels, source = None, "random images"
     if settings.format != "safetensors" and (found := _images(exported, data, settings)):
@@ -83,7 +90,9 @@ def _images(exported: Path, data: str | None, settings: FileSettings) -> tuple[T
         InputError: If images were asked for that are not there.
     """
     try:
-        about = describe_exported(exported / ARCHITECTURE if exported.is_dir() else exported)
+        about = describe_exported(architecture_file(exported))
+    except ArchitectureError:
+        raise
     except ValueError:  # what is wrong with the weights is said where they are loaded
         return None
     if about is None or about.in_chans != 3:

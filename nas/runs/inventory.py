@@ -1,6 +1,7 @@
 """Which runs there are, how each stands, and how one is removed."""
 
 import csv
+import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from nas.objectives.objective import MACS
 from nas.runs.folder import RunFolder
 from nas.utilities.errors import InputError
+from search_space.bounds import read_limited
 
 DAY = 86_400
 """Seconds."""
@@ -22,8 +24,7 @@ class Listed:
 
     Attributes:
         path: Its folder.
-        state: `running`, `finished`, or where it was stopped; `unreadable` where what lies there is
-            another program's, or a run of another version.
+        state: `running`, `finished`, or where it was stopped.
         best: Accuracy and MACs of the best architecture so far; empty where there is none.
         changed: When a file of it was last written, in seconds since 1970.
         files: The size in bytes of each file but locks, by device and inode: what is linked
@@ -43,7 +44,7 @@ class Listed:
         Raises:
             InputError: If there is none.
         """
-        folder = RunFolder.existing(path)
+        folder = _folder(path)
         # To look whether a lock is held is to write to it.
         files = (file for file in path.rglob("*") if not file.name.startswith(".lock"))
         found = []
@@ -73,7 +74,8 @@ def runs_in(folder: Path) -> list[Listed]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    found = [Listed.of(path.parent) for path in folder.glob("*/config.json")]
+    configs = filter(_is_of_a_run, folder.glob("*/config.json"))
+    found = [Listed.of(path.parent) for path in configs]
     return sorted(found, key=lambda run: -run.changed)
 
 
@@ -81,28 +83,37 @@ def remove(path: Path) -> None:
     """Remove a run's folder with all that lies in it. Weights that other runs have stay theirs.
 
     Raises:
-        InputError: If there is no run, or none of this version, or a process is running in it.
+        InputError: If there is no run, or a process is running in it.
     """
-    folder = RunFolder.existing(path)
-    if not _readable(folder):
-        raise InputError(
-            f"{path}: its config.json is none of a run of this version; if it is one of another, "
-            "remove the folder by hand"
-        )
+    folder = _folder(path)
     with folder.locked():
         shutil.rmtree(path)
 
 
-def _readable(folder: RunFolder) -> bool:
+def _folder(path: Path) -> RunFolder:
+    """The folder of a run.
+
+    It may be damaged, of an earlier version, or have an objective that is not known here.
+
+    Raises:
+        InputError: If there is none, or its `config.json` is another program's.
+    """
+    folder = RunFolder.existing(path)
+    if not _is_of_a_run(folder.config_file):
+        raise InputError(f"{path}: no run here (its config.json is another program's)")
+    return folder
+
+
+def _is_of_a_run(config_file: Path) -> bool:
+    """Whether a configuration has what every run's has, or is damaged."""
     try:
-        return bool(folder.config)
-    except InputError:
-        return False
+        known = json.loads(read_limited(config_file))
+    except (OSError, ValueError, RecursionError):
+        return True
+    return isinstance(known, dict) and known.keys() >= {"space", "proxy_size", "search_images"}
 
 
 def _state(folder: RunFolder) -> str:
-    if not _readable(folder):
-        return "unreadable"
     if os.access(folder.path, os.W_OK):  # who cannot write there may look all the same
         try:
             with folder.locked():

@@ -41,8 +41,8 @@ from nas.utilities.errors import Diverged, InputError
 from nas.utilities.files import read_csv, read_json, write_csv, write_json
 from nas.utilities.interrupt import StopRequest
 from search_space import total_cost
+from search_space.architecture import ARCHITECTURE
 from supernet import ExportedNetwork, Network, load_exported
-from supernet.exported import ARCHITECTURE
 
 METRICS = "metrics.json"
 """What a retraining writes last."""
@@ -257,7 +257,7 @@ class Retraining:
 
     def _check_same(self, known: dict[str, Any], identity: dict[str, Any]) -> None:
         """Refuse to replace the work of another recipe, or on another architecture."""
-        if difference := first_difference(known, identity):
+        if difference := first_difference(*map(_as_arguments, (known, identity))):
             raise InputError(
                 f"{self.target}: was retrained otherwise ({difference}); give another `name`"
             )
@@ -418,6 +418,15 @@ def _point(cells: list[str]) -> Point:
 def _counts(cells: list[str]) -> tuple[str, list[int]]:
     name, *counts = cells
     return name, list(map(int, counts))
+
+
+ARGUMENTS = {"image_size": "train_size", "held_out": "validate"}
+"""What the fields of a `Recipe` are called where they are asked for, if otherwise."""
+
+
+def _as_arguments(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's fields by the names of the arguments that the user gives."""
+    return {ARGUMENTS.get(name, name): value for name, value in identity.items()}
 
 
 def _png(image: Tensor) -> str:

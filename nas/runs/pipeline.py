@@ -112,6 +112,12 @@ def run(
         )
         constrained = constrained.with_tables(tables, measured=filter(is_here, tables))
         notes = [*constrained.check(), *data.notes, *leaks]
+        notes += [
+            f"latency table of {device}: its error is {table.error_text}; predictions may be far "
+            "off: measure another where nothing else is at work"
+            for device, table in tables.items()
+            if table.error is None
+        ]
         if init is not None:
             notes.append(init.told(data.num_classes))
         if teacher is not None:

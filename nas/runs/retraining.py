@@ -13,6 +13,7 @@ from rich.table import Table
 
 from nas.data import Augment, Data, OwnDataset, hold_out, load_data, materialise
 from nas.export.network import exported_front
+from nas.report.run_summary import chance_text
 from nas.runs.config import BATCH, RunConfig
 from nas.runs.configure import (
     check_device_of_workers,
@@ -23,6 +24,7 @@ from nas.runs.folder import RunFolder, logging_to
 from nas.runs.job import Execution
 from nas.runs.memory import check_training
 from nas.runs.one_retraining import (
+    ARGUMENTS,
     METRICS,
     Retrained,
     Retraining,
@@ -31,6 +33,7 @@ from nas.runs.one_retraining import (
 )
 from nas.runs.ray_retraining import retrain_on_ray
 from nas.runs.same_data import data_again, keep_data
+from nas.training.accuracy import largest_class
 from nas.training.alone import LARGEST_HELD_OUT, SCRATCH, SUPERNET, ClassWeights, Recipe
 from nas.training.given_teacher import GivenTeacher, given_teacher, named
 from nas.training.recipes import RECIPES, RecipeName
@@ -159,12 +162,12 @@ def retrain_run(
     )
     if workers:
         _cluster(execution, console).check([_demand(execution, config, device)])
-    epoch = max(1, round((1 - validate) * loaded.epoch_size / batch_size))
+    epoch = (1 - validate) * loaded.epoch_size / batch_size  # steps, with a fraction
     known: dict[str, Any] = dict(named(given))
     if epochs is not None:
-        known["steps"] = epochs * epoch
+        known["steps"] = max(1, round(epochs * epoch))
     if published.warmup_epochs is not None:
-        known |= {"warmup_share": 0.5, "warmup_limit": published.warmup_epochs * epoch}
+        known |= {"warmup_share": 0.5, "warmup_limit": round(published.warmup_epochs * epoch)}
     recipes = {
         name if len(asked) == 1 else f"{name}-lr{some.lr!r}": _checked_recipe(
             **some.model_dump() | known
@@ -225,7 +228,7 @@ def _checked_recipe(**fields: Any) -> Recipe:
         return Recipe(**fields)
     except ValidationError as error:
         told = str(illegal_field(error))
-        for field, argument in (("image_size", "train_size"), ("held_out", "validate")):
+        for field, argument in ARGUMENTS.items():
             told = told.replace(f"`{field}`", f"`{argument}`")
         raise InputError(told) from None
 
@@ -493,10 +496,12 @@ def exported_networks(folder: RunFolder) -> list[Path]:
 def _table(jobs: Sequence[Retraining], results: Sequence[Retrained | InputError]) -> Table:
     """What was retrained, a row for each network; of those that failed there are no figures."""
     on, recipe = jobs[0].on, jobs[0].recipe
-    images = len(on.tested[1])
+    _, labels = on.tested
+    images = len(labels)
+    chance = chance_text(on.data.num_classes, largest_class(labels))
     table = Table(
         title=f"retrained from {recipe.start}: accuracy on the test split of {on.data.name} "
-        f"({images:,} images at {recipe.image_size} px)",
+        f"({images:,} images at {recipe.image_size} px; {chance})",
         box=SIMPLE_HEAD,
     )
     known = [objective for objective in on.objectives if objective.value is not None]

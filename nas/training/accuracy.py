@@ -135,6 +135,15 @@ def _at_a_time(images: Tensor) -> int:
     return max(1, min(EVALUATION_BATCH, EVALUATION_PIXELS // (height * width)))
 
 
+def largest_class(labels: Tensor) -> float:
+    """The share of the images, 0 to 1, that the largest class has.
+
+    Args:
+        labels: int64 (N,).
+    """
+    return int(torch.bincount(labels).max()) / len(labels)
+
+
 def confusion_matrix(labels: Tensor, predicted: Tensor, *, num_classes: int) -> Tensor:
     """How many images of each class (rows) were taken for each class (columns), int64 (C, C).
 

@@ -16,6 +16,7 @@ from nas.runs.steps.tryout import tryout_of
 from nas.search.front import judged, ranked_front
 from nas.search.study import load_study, records
 from nas.search.trials import Record, from_scratch, trials_table, tried_alone
+from nas.training.accuracy import largest_class
 from search_space import Architecture
 from supernet import Network, Store
 
@@ -30,6 +31,7 @@ def summarise(
         command=command,
         data=job.data.name,
         num_classes=job.data.num_classes,
+        largest_class=largest_class(job.labels),
         search_images=len(job.labels),
         space=config.space.name,
         space_size=config.space.count(),

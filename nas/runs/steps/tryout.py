@@ -116,13 +116,15 @@ def _train(
     Returns:
         The hashes of those that failed.
     """
-    done = sum(plan.reached(architecture).steps for architecture in architectures)
-    steps = max(1, planned_steps(plan.settings, len(architectures)) - done)
+    steps = planned_steps(plan.settings, len(architectures))
+    done = min(steps, sum(plan.reached(architecture).steps for architecture in architectures))
     with (
         job.clock.measuring("tryout_seconds"),
-        LiveLine(job.console, f"trying {len(architectures)} {told}", total=steps) as line,
+        LiveLine(
+            job.console, f"trying {len(architectures)} {told}", total=steps, done=done
+        ) as line,
     ):
-        show = _Shown(line)
+        show = _Shown(line, done)
         failed: set[str] = set()
 
         def hand_on(architecture: Architecture, tried: Tried) -> None:
@@ -176,9 +178,9 @@ def tryout_of(job: Job) -> Tryout:
 class _Shown:
     """What the live line says of a tryout: training steps done, and the best so far."""
 
-    def __init__(self, line: LiveLine) -> None:
+    def __init__(self, line: LiveLine, done: int) -> None:
         self._line = line
-        self._done, self._best = 0, Tried(steps=0)
+        self._done, self._best = done, Tried(steps=0)
 
     def trained(self, steps: int) -> None:
         """More steps are done."""

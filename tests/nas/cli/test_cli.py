@@ -858,7 +858,8 @@ def test_a_name_is_that_of_the_run_s_folder_below_results(
     outcome = search_in(tmp_path, "--name", "my birds")
     assert outcome.status == 0, outcome.err
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["my birds"]
-    assert "retrain 'results/my birds' --top 3" in outcome.out
+    front = len(list((tmp_path / "results" / "my birds" / "front").iterdir()))
+    assert f"retrain 'results/my birds' --top {min(3, front)}\n" in outcome.out
 
 
 # --- latency -------------------------------------------------------------------------------------

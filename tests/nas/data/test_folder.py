@@ -319,6 +319,17 @@ def test_a_broken_image_in_any_split_is_found_on_loading(fill: Fill, split: str)
     assert refused(root).startswith(f"{broken}: broken image")
 
 
+def test_broken_images_are_named_together(fill: Fill) -> None:
+    root = fill()
+    broken = [root / name / "5.jpg" for name in ("ant", "bee", "cat")]
+    for path in broken:
+        path.write_bytes(path.read_bytes()[:300])
+    first, *others = map(str, broken)
+    message = refused(root)
+    assert message.startswith(f"{first}: broken image")
+    assert message.endswith(f"; likewise {', '.join(others)}")
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_broken_image_that_was_not_in_the_checked_sample_is_named_in_training(
     fill: Fill, workers: int, monkeypatch: pytest.MonkeyPatch

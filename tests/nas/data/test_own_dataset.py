@@ -85,6 +85,7 @@ def test_grey_images_have_three_equal_channels() -> None:
         (lambda p: torch.zeros(4, 12, 10), r"shape \[4, 12, 10\]"),
         (lambda p: torch.full((3, 12, 10), -1.0), "between 0 and 1"),
         (lambda p: torch.zeros(3, 12, 10, dtype=torch.int64), "int64"),
+        (lambda p: None, "NoneType is no image of PIL, array or tensor"),
     ],
 )
 def test_an_image_of_another_kind_is_refused_with_its_number(
@@ -111,6 +112,10 @@ def test_an_image_that_is_decoded_late_and_broken_is_refused_with_its_number(
         ({"class_names": ("a", "b"), "train": Pairs(size=0)}, "no image"),
         ({"test": [(PIXELS[0], 2)]}, "the test split has label 2; labels go from 0 to 1"),
         ({"test": [(PIXELS[0], -1)]}, "label -1"),
+        ({"test": [(PIXELS[0], 0), (PIXELS[0], "a")]}, "label 'a' of image 1 of the dataset is no"),
+        ({"test": [(PIXELS[0], torch.eye(2)[0])]}, r"label tensor\(\[1., 0.\]\) of image 0"),
+        ({"test": [(PIXELS[0], 0.5)]}, "label 0.5 of image 0 of the dataset is no whole number"),
+        ({"test": [(PIXELS[0], None)]}, "label None"),
     ],
 )
 def test_classes_and_labels_must_agree(changes: dict[str, Any], message: str) -> None:

@@ -73,7 +73,7 @@ def test_a_file_may_take_pixels_and_give_probabilities_of_any_batch(
     suffix = nas.export.file.SUFFIXES[name]
     settings = FileSettings(format=name, pixels=True, softmax=True)
     file = write_file(exported, tmp_path / f"a{suffix}", settings, PIXELS)
-    assert (file.agreeing, file.images) == (3, 3)
+    assert (file.agreeing, file.images) == ((3,), 3)
     assert file.difference is not None and file.difference < 1e-5
     wanted = expected(exported, PIXELS).softmax(dim=1)
     for count in (1, 3):
@@ -87,7 +87,7 @@ def test_a_file_of_half_precision_and_a_fixed_batch_names_the_same_classes(
     settings = FileSettings(dtype="float16", batch=2, opset=18, pixels=True, image_size=(32, 96))
     file = write_file(exported, tmp_path / "a.onnx", settings)
     assert file.images == 4
-    assert file.agreeing == 4
+    assert file.agreeing == (4,)
     model = onnx.load(file.path)
     assert next(entry.version for entry in model.opset_import if not entry.domain) == 18
     (taken,), (given,) = model.graph.input, model.graph.output

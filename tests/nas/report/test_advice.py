@@ -154,8 +154,8 @@ def test_a_search_of_few_evaluations_or_of_all_there_are_does_not_go_on(count: i
 @pytest.mark.parametrize(
     ("given", "call"),
     [
-        ("", "nas.retrain('results/my run', top=3)"),
-        (", data=shapes", "nas.retrain('results/my run', top=3, data=...)"),
+        ("", "nas.retrain('results/my run', top=1)"),
+        (", data=shapes", "nas.retrain('results/my run', top=1, data=...)"),
     ],
 )
 def test_a_run_from_python_is_retrained_from_there(given: str, call: str) -> None:
@@ -201,7 +201,33 @@ def test_where_there_was_a_final_what_ties_in_it_is_retrained() -> None:
 
 def test_inherited_accuracies_tie_with_none() -> None:
     rows = trials(trial(0, accuracy=0.8), trial(1, accuracy=0.79, macs=1e9))
-    assert retrain(judged(rows), summary(), FOLDER).command.endswith("--top 3")
+    assert retrain(judged(rows), summary(), FOLDER).command.endswith("--top 2")
+
+
+def test_no_more_are_to_be_retrained_than_the_front_has() -> None:
+    rows = [trial(n, accuracy=0.8 - 0.1 * n, macs=1e9 - 1e8 * n) for n in range(5)]
+    assert retrain(judged(trials(*rows)), summary(), FOLDER).command.endswith("--top 3")
+    assert retrain(judged(trials(*rows[:1])), summary(), FOLDER).command.endswith("--top 1")
+
+
+def test_near_chance_nothing_is_said_of_equals() -> None:
+    tried = [trial(n, accuracy=0.1, tried=0.1, tried_steps=60, macs=1e9 + n) for n in range(3)]
+    run = summary(short_list=3)
+    steps = advice(FOLDER, trials(*tried), run)
+    assert not any("standard errors" in step.why for step in steps)
+    assert any("retrain" in step.command for step in steps)
+
+
+def test_what_was_retrained_is_not_to_be_retrained_again(tmp_path: Path) -> None:
+    rows = trials(trial(0), trial(1, macs=1e9))
+    done = tmp_path / "retrain" / "1"
+    done.mkdir(parents=True)
+    commands = [step.command for step in advice(tmp_path, rows, summary())]
+    assert any(" retrain " in command for command in commands)  # it has only begun
+    (done / "metrics.json").write_text("{}")
+    commands = [step.command for step in advice(tmp_path, rows, summary())]
+    assert not any(" retrain " in command for command in commands)
+    assert f"{program()} export {done}" in commands
 
 
 def test_the_last_of_all_is_to_look_and_to_redraw() -> None:

@@ -91,7 +91,7 @@ def test_held_out_accuracies_are_drawn_where_they_were_measured(
 def test_the_map_of_confusions_is_of_shares_and_tells_counts() -> None:
     counts = [[3, 1], [0, 0]]
     classes = class_accuracies(counts, ["cat", "<dog>"])
-    (trace,) = confusion_figure(classes, counts).data
+    (trace,) = confusion_figure(classes, ["cat", "<dog>"], counts).data
     assert [list(row) for row in trace.z] == [[75.0, 25.0], [0.0, 0.0]]
     assert [list(row) for row in trace.text] == counts
     assert trace.customdata[0][1] == "cat, taken for &lt;dog&gt;"

@@ -1122,6 +1122,18 @@ def test_a_run_that_learned_nothing_says_so_and_what_to_raise(
     assert not run.warning(table(row(0, accuracy=0.3), limited=()))
 
 
+def test_who_always_names_the_largest_class_has_learned_nothing(
+    summary_of: Callable[..., RunSummary],
+) -> None:
+    near = table(*(row(n, hash=str(n), accuracy=0.9) for n in range(20)), limited=())
+    run = summary_of(num_classes=2, largest_class=0.9)
+    assert run.warning(near).startswith("The accuracies are within noise of chance: the best has")
+    assert "always naming the largest class gives 90.0 %" in run.warning(near)
+    assert "px; always naming the largest class gives 90.0 %)" in run.accuracy_text
+    assert not summary_of(num_classes=2, largest_class=0.6).warning(near)
+    assert "chance 50.0 %" in summary_of(num_classes=2, largest_class=0.6).accuracy_text
+
+
 def test_a_short_list_that_was_drawn_from_noise_is_called_so(
     summary_of: Callable[..., RunSummary],
 ) -> None:

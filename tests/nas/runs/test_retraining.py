@@ -456,7 +456,7 @@ def test_what_is_held_out_of_the_train_split_is_not_trained_on(
     rows = table(run, "curve.csv")
     assert all(0 <= float(row["accuracy"]) <= 1 for row in rows)
     train(run, data, changed(held_out=0.25), name="again")  # the data of the run are the same
-    with pytest.raises(InputError, match=r"held_out is 0\.25 there, 0\.0 here"):
+    with pytest.raises(InputError, match=r"validate is 0\.25 there, 0\.0 here"):
         train(run, data)
 
 
