@@ -31,10 +31,6 @@ if TYPE_CHECKING:
 NOTABLE_SLOWDOWN = 0.05
 """How far a device's slowdown lies from its latency table's where people are told."""
 
-UNEVEN = 1.5
-"""From so many times as many images in the largest class as in the mean on, naming it always is
-what accuracies are held against."""
-
 ENOUGH_TO_RANK = 5
 """The fewest finalists of which is told how well the supernet had ranked them."""
 
@@ -136,7 +132,7 @@ class RunSummary:
     @property
     def chance(self) -> float:
         """Accuracy of who does not look at the images, as a share."""
-        return chance(self.num_classes, self.largest_class)
+        return chance(self.num_classes, self.largest_class, self.search_images)
 
     @property
     def budget_text(self) -> str:
@@ -188,7 +184,7 @@ class RunSummary:
     @property
     def chance_text(self) -> str:
         """What that is, in a phrase."""
-        return chance_text(self.num_classes, self.largest_class)
+        return chance_text(self.num_classes, self.largest_class, self.search_images)
 
     @property
     def accuracy_labels(self) -> tuple[str, ...]:
@@ -271,22 +267,19 @@ class RunSummary:
         return ""
 
     def _is_noise(self, accuracies: pd.Series) -> bool:
-        """Whether guessing would explain the best of them; not so of none.
-
-        The best of n guesses is better than a guess, by about √(2 ln n) standard errors.
-        """
+        """Whether guessing would explain the best of them; not so of none."""
         if accuracies.empty:
             return False
-        error = math.sqrt(self.chance * (1 - self.chance) / self.search_images)
-        most = self.chance + (2 + math.sqrt(2 * math.log(len(accuracies)))) * error
-        return float(accuracies.max()) <= most
+        return float(accuracies.max()) <= _by_luck(
+            self.chance, self.search_images, tries=len(accuracies)
+        )
 
     def accuracy_with_error(self, accuracy: float) -> str:
         """An accuracy with the error that comes of the number of images."""
         return format_accuracy(accuracy, self.search_images)
 
 
-def chance(num_classes: int, largest_class: float) -> float:
+def chance(num_classes: int, largest_class: float, images: int) -> float:
     """Accuracy, 0 to 1, of who does not look at the images.
 
     That of guessing or, where classes are unbalanced, of always naming the largest one.
@@ -294,14 +287,24 @@ def chance(num_classes: int, largest_class: float) -> float:
     Args:
         num_classes: Of the data.
         largest_class: Share of the images that the largest class has.
+        images: How many they are: of few a class has many by luck.
     """
     even = 1 / num_classes
-    return largest_class if largest_class > UNEVEN * even else even
+    return largest_class if largest_class > _by_luck(even, images, tries=num_classes) else even
 
 
-def chance_text(num_classes: int, largest_class: float) -> str:
+def _by_luck(share: float, images: int, *, tries: int) -> float:
+    """The most that the best of some tries has by luck, where each has a share on average.
+
+    The best of n is better than the average by about √(2 ln n) standard errors.
+    """
+    error = math.sqrt(share * (1 - share) / images)
+    return share + (2 + math.sqrt(2 * math.log(tries))) * error
+
+
+def chance_text(num_classes: int, largest_class: float, images: int) -> str:
     """What `chance` is, in a phrase."""
-    share = chance(num_classes, largest_class)
+    share = chance(num_classes, largest_class, images)
     named = "always naming the largest class gives" if share == largest_class else "chance"
     return f"{named} {percent(share)}"
 

@@ -498,7 +498,7 @@ def _table(jobs: Sequence[Retraining], results: Sequence[Retrained | InputError]
     on, recipe = jobs[0].on, jobs[0].recipe
     _, labels = on.tested
     images = len(labels)
-    chance = chance_text(on.data.num_classes, largest_class(labels))
+    chance = chance_text(on.data.num_classes, largest_class(labels), images)
     table = Table(
         title=f"retrained from {recipe.start}: accuracy on the test split of {on.data.name} "
         f"({images:,} images at {recipe.image_size} px; {chance})",
