@@ -579,9 +579,8 @@ def _classes(network: RetrainedNetwork) -> str:
     ]
     table = _table(["class", "images", "accuracy", "most often taken for"], rows)
     shown = sorted(by_accuracy)
-    often = [sum(network.confusion[true][taken] for true in shown) for taken in range(len(classes))]
-    most_taken = sorted(range(len(classes)), key=lambda label: -often[label])[:MOST_CLASSES]
-    taken_for = sorted(most_taken)
+    many = len(shown) < len(classes)
+    taken_for = taken_most(network.confusion, shown) if many else shown
     figure = confusion_figure(
         [classes[label] for label in shown],
         [classes[label].name for label in taken_for],
@@ -589,13 +588,25 @@ def _classes(network: RetrainedNetwork) -> str:
     )
     plot = _plot(figure, "confusion")
     note = "Each row is a true class, each column what its images were taken for. "
-    if len(shown) < len(classes):
+    if many:
         note += (
             f"Of {len(classes)} classes the {len(shown)} least accurate ones are shown, and the "
             f"{len(taken_for)} that these are taken for most often. "
         )
     note += "All are in classes.csv and confusion.csv."
     return _section("Classes", table) + _section("Confusion", plot + _note(note))
+
+
+def taken_most(confusion: Sequence[Sequence[int]], true: Sequence[int]) -> list[int]:
+    """What images of some classes are taken for most often: classes, at most `MOST_CLASSES`.
+
+    Args:
+        confusion: How many images of each class (rows) were taken for each class (columns).
+        true: The classes, by their places in it.
+    """
+    often = [sum(confusion[label][taken] for label in true) for taken in range(len(confusion))]
+    most = sorted(range(len(often)), key=lambda label: -often[label])[:MOST_CLASSES]
+    return sorted(label for label in most if often[label])
 
 
 def _mistakes(network: RetrainedNetwork) -> str:

@@ -13,6 +13,7 @@ from nas.report.curves import (
     rungs_figure,
     supernet_figure,
 )
+from nas.report.pages import taken_most
 from nas.report.trainings import RetrainedNetwork, Trainings, retrained_table
 from nas.training.alone import Point
 from nas.training.curve import CurvePoint
@@ -95,6 +96,16 @@ def test_the_map_of_confusions_is_of_shares_and_tells_counts() -> None:
     assert [list(row) for row in trace.z] == [[75.0, 25.0], [0.0, 0.0]]
     assert [list(row) for row in trace.text] == counts
     assert trace.customdata[0][1] == "cat, taken for &lt;dog&gt;"
+
+
+def test_of_many_classes_the_map_has_those_that_the_worst_are_taken_for() -> None:
+    confusion = [[0] * 60 for _ in range(60)]
+    for true in range(50):
+        confusion[true][55 + true % 2] = 1
+    assert taken_most(confusion, range(40)) == [55, 56]
+    for true in range(60):
+        confusion[true] = [1] * 60
+    assert len(taken_most(confusion, range(40))) == 40
 
 
 def test_what_was_retrained_stands_beside_the_trial_that_was_evaluated() -> None:
