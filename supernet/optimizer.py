@@ -105,6 +105,8 @@ class StoreAdamW:
     def step(self, networks: Iterable[Network], *, lr: float) -> float:
         """Update what the networks used from the gradients accumulated in the store; zero those.
 
+        Where the gradient is not finite, nothing is updated.
+
         Args:
             networks: Every subnet whose backward pass went into the gradients.
             lr: Learning rate.
@@ -126,7 +128,10 @@ class StoreAdamW:
         gradients = [gradient.contiguous() for gradient in accumulated]
         self.combine(gradients)
         norm = get_total_norm(gradients)
-        # What gradients are divided by; a branch on the norm would wait for the device.
+        if not norm.isfinite():
+            torch._foreach_zero_(accumulated)
+            return float(norm)
+        # What gradients are divided by.
         excess = ((norm + 1e-6) / self.clip_norm).clamp(min=1.0)
         steps = dict(zip(self.steps, self._counts.tolist(), strict=True))
         most = max(steps.values())

@@ -132,8 +132,6 @@ def _split_folders(root: Path) -> tuple[dict[SplitName, Path], list[str]]:
 
 def _class_folders(folder: Path) -> dict[str, Path]:
     """The folder of each class of a split, in natural order."""
-    from timm.utils import natural_key
-
     classes = {path.name: path for path in _visible_folders(folder)}
     if not classes:
         raise InputError(f"{folder}: no class folders; expected {folder}/<class>/<image>.jpg")
@@ -145,7 +143,7 @@ def _class_folders(folder: Path) -> dict[str, Path]:
             raise InputError(
                 f"{folder}: the name of the class folder {told} is not UTF-8; rename it"
             ) from None
-    return {name: classes[name] for name in sorted(classes, key=natural_key)}
+    return {name: classes[name] for name in sorted(classes, key=_place)}
 
 
 class _File(NamedTuple):
@@ -160,8 +158,6 @@ def _images_of(
     classes: Mapping[SplitName, Mapping[str, Path]],
 ) -> tuple[dict[SplitName, dict[str, list[Path]]], Counter[str]]:
     """The images of each class of each split in natural order, and what was passed over."""
-    from timm.utils import natural_key
-
     passed_over: Counter[str] = Counter()
     files = {
         (split, name): list(_files(folder, passed_over))
@@ -184,8 +180,18 @@ def _images_of(
                 f"{classes[split][name]}: class folder without images (.jpg, .png and what else "
                 "Pillow reads); fill it or remove it"
             )
-        found[split][name] = sorted(images, key=lambda path: natural_key(str(path)))
+        found[split][name] = sorted(images, key=lambda path: _place(str(path)))
     return found, passed_over
+
+
+def _place(name: str) -> tuple[object, str]:
+    """What names are ordered by; the natural order alone has equals, such as `1.png` and `01.png`.
+
+    timm takes a second to import.
+    """
+    from timm.utils import natural_key
+
+    return natural_key(name), name
 
 
 def _files(folder: Path, passed_over: Counter[str]) -> Iterator[_File]:

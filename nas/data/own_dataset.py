@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -75,7 +76,7 @@ class OwnDataset:
 
     @property
     def identity(self) -> str:
-        """What a run remembers of the data: the name, the size, and a digest of the labels.
+        """What a run remembers of the data: the name, the size, and a digest of labels and norms.
 
         Raises:
             InputError: If a label is no class.
@@ -83,6 +84,8 @@ class OwnDataset:
         source = self.source
         known: dict[str, Any] = {name: list(split.labels) for name, split in source.splits.items()}
         known["class_names"] = source.class_names
+        if (self.mean, self.std, self.crop) != (IMAGENET_MEAN, IMAGENET_STD, 1.0):
+            known["seen"] = [*self.mean, *self.std, self.crop]
         digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:6]
         return f"{OWN_DATASET}{self.name} ({len(self.train)} images to train, labels {digest})"
 
@@ -91,7 +94,8 @@ class OwnDataset:
         """The data as every other source of images gives them.
 
         Raises:
-            InputError: If there are fewer than two classes, or a label is none of them.
+            InputError: If there are fewer than two classes, a label is none of them, or mean, std
+                or crop cannot be.
         """
         given: dict[SplitName, MapDataset | None] = {
             "train": self.train,
@@ -101,6 +105,13 @@ class OwnDataset:
         names = tuple(map(str, self.class_names))
         if len(names) < 2:
             raise InputError(f"`data` {self.name}: class_names has fewer than two classes")
+        for field, numbers in {"mean": self.mean, "std": self.std}.items():
+            if len(numbers) != 3 or not all(map(math.isfinite, numbers)):
+                raise InputError(f"`data` {self.name}: {field} {numbers} is not three numbers")
+        if min(self.std) <= 0:
+            raise InputError(f"`data` {self.name}: std {self.std} is not above 0")
+        if not 0 < self.crop <= 1:
+            raise InputError(f"`data` {self.name}: crop {self.crop} is not above 0 and at most 1")
         splits: dict[SplitName, LabelledImages] = {}
         for split, dataset in given.items():
             if dataset is not None:

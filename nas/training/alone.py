@@ -21,7 +21,13 @@ from torch.nn import functional as F
 
 from nas.data import Augment, Data
 from nas.training.accuracy import fit, nobody
-from nas.training.distillation import TOKENS, check_places, mixed_targets, token_loss
+from nas.training.distillation import (
+    TOKENS,
+    check_places,
+    mixed_targets,
+    token_loss,
+    weighted_mean,
+)
 from nas.training.given_teacher import Ask, GivenTeacher
 from nas.training.loop import CHECKPOINT_SECONDS, Session, autocast, train
 from nas.training.module_learner import ModuleLearner
@@ -305,12 +311,15 @@ class NetworkLearner(ModuleLearner):
                 last = self.network.forward_features(some)
                 scores = self.network.forward_head(last)
                 places = self.network.head(last) if self.recipe.token_labels else None
+            # It is images that weigh: targets that weighed would make rare classes of all images,
+            # by the share of them that smoothing and a teacher give to each.
+            weights = None if self.class_weights is None else wanted @ self.class_weights
             if answers is not None:
                 wanted = mixed_targets(wanted, answers.scores)
-            loss = F.cross_entropy(scores.float(), wanted, weight=self.class_weights)
+            loss = weighted_mean(F.cross_entropy(scores.float(), wanted, reduction="none"), weights)
             if places is not None:
                 assert answers is not None and answers.places is not None
-                tokens = token_loss(places.float(), answers.places, self.class_weights)
+                tokens = token_loss(places.float(), answers.places, weights)
                 loss = loss + TOKENS * tokens
             yield loss * (len(some) / len(images))
 

@@ -44,7 +44,17 @@ def mixed_targets(targets: Tensor, answers: Tensor) -> Tensor:
     return torch.lerp(targets, answers.softmax(dim=1), ANSWERS)
 
 
-def token_loss(scores: Tensor, answers: Tensor, weight: Tensor | None = None) -> Tensor:
+def weighted_mean(losses: Tensor, weights: Tensor | None) -> Tensor:
+    """The mean of the losses (B,) of images, each times what the image weighs.
+
+    Args:
+        losses: Of each image.
+        weights: Of each image, (B,); None where all weigh 1.
+    """
+    return losses.mean() if weights is None else (weights * losses).mean()
+
+
+def token_loss(scores: Tensor, answers: Tensor, weights: Tensor | None = None) -> Tensor:
     """Cross-entropy of the class scores of each place with a teacher's, the mean over places.
 
     Token labeling (Jiang et al., 2021, arXiv 2104.10858, section 3.2), but for two things: the
@@ -53,12 +63,13 @@ def token_loss(scores: Tensor, answers: Tensor, weight: Tensor | None = None) ->
     Args:
         scores: (B, H, W, classes).
         answers: The teacher's, (B, classes, H', W'); their probabilities are resized to H and W.
-        weight: What each class weighs, (classes,).
+        weights: What each image weighs, (B,); None where all weigh 1.
     """
     wanted = F.interpolate(
         answers.softmax(dim=1), scores.shape[1:3], mode="bilinear", antialias=True
     )
-    return F.cross_entropy(scores.permute(0, 3, 1, 2), wanted, weight=weight)
+    losses = F.cross_entropy(scores.permute(0, 3, 1, 2), wanted, reduction="none")
+    return weighted_mean(losses.mean(dim=(1, 2)), weights)
 
 
 def check_places(architecture: Architecture, image_size: int) -> None:

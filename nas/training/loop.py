@@ -215,6 +215,20 @@ def _resume(learner: Learner, state: Path, identity: Mapping[str, Any], *, steps
     return checkpoint.step
 
 
+def check_gradient(norm: float, lr: float) -> None:
+    """See that a step with a gradient of that norm would leave numbers.
+
+    Args:
+        norm: Over all weights.
+        lr: Of the step.
+
+    Raises:
+        Diverged: If it is infinite or not a number.
+    """
+    if not math.isfinite(norm):
+        raise Diverged(f"`lr`: the gradient is {norm} at a rate of {lr:g}; try a lower rate")
+
+
 def _check_finite(losses: Sequence[float], step: int, lr: float) -> None:
     for loss in losses:
         if not math.isfinite(loss):

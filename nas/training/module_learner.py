@@ -1,10 +1,12 @@
 """A torch module that learns, its optimizer and its state; what is learned, subclasses say."""
 
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from nas.training.loop import check_gradient
 from nas.training.ranks import ALONE, Ranks
 
 
@@ -30,11 +32,16 @@ class ModuleLearner:
         self.clip_norm, self.ranks = clip_norm, ranks
 
     def update(self, *, lr: float) -> None:
-        """Clip, step and zero."""
+        """Clip, step and zero.
+
+        Raises:
+            Diverged: If the gradient is not finite; the weights are those before.
+        """
         parameters = list(self.module.parameters())
         self.ranks.average([p.grad for p in parameters if p.grad is not None])
-        if self.clip_norm:
-            torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+        limit = self.clip_norm or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+        check_gradient(float(norm), lr)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
         self.optimizer.step()

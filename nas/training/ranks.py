@@ -102,22 +102,22 @@ def _joint_batch_norm(
         )
     dims = [0, *range(2, x.ndim)]
     values = x.float()
-    sums = torch.stack([values.sum(dims), values.square().sum(dims)])
+    shape = [1, -1, *[1] * (x.ndim - 2)]
     seen = x.numel() / x.shape[1] * distributed.get_world_size()
-    mean, square = all_reduce(sums) / seen
-    var = square - mean.square()
+    mean = all_reduce(values.sum(dims)) / seen
+    # Mean squares less the square of the mean would leave nothing of a small variance.
+    centred = values - mean.view(shape)
+    var = all_reduce(centred.square().sum(dims)) / seen
     if running_mean is not None and running_var is not None:
         with torch.no_grad():
             running_mean.lerp_(mean, momentum)
             running_var.lerp_(var * seen / (seen - 1), momentum)
-    shape = [1, -1, *[1] * (x.ndim - 2)]
     scale = torch.rsqrt(var + eps)
     if weight is not None:
         scale = scale * weight
-    shift = -mean * scale
+    normalised: Tensor = centred * scale.view(shape)
     if bias is not None:
-        shift = shift + bias
-    normalised: Tensor = values * scale.view(shape) + shift.view(shape)
+        normalised = normalised + bias.view(shape)
     return normalised.to(x.dtype)
 
 

@@ -26,7 +26,7 @@ from nas.training.distillation import (
     token_loss,
 )
 from nas.training.given_teacher import Ask, GivenTeacher
-from nas.training.loop import CHECKPOINT_SECONDS, Session, autocast, train
+from nas.training.loop import CHECKPOINT_SECONDS, Session, autocast, check_gradient, train
 from nas.training.ranks import ALONE, Ranks
 from nas.training.settings import SupernetTraining
 from nas.training.strategies import GIVEN, OUTSIDE, Course, Lesson
@@ -341,8 +341,12 @@ class SupernetLearner:
             yield loss + torch.stack(errors).mean() if errors else loss
 
     def update(self, *, lr: float) -> None:
-        """Step what the lessons used."""
-        self.optimizer.step(self._learning, lr=self._rate * lr)
+        """Step what the lessons used.
+
+        Raises:
+            Diverged: If the gradient is not finite; the weights are those before.
+        """
+        check_gradient(self.optimizer.step(self._learning, lr=self._rate * lr), lr)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Shared weights and moments by name."""

@@ -1,5 +1,6 @@
 """StoreAdamW against torch's AdamW on networks that stand alone."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -292,3 +293,19 @@ def test_restarted_it_steps_as_a_new_one_does() -> None:
         backward(weights.subnet(architecture), seed=7)
         stepping.step([weights.subnet(architecture)], lr=0.01)
     torch.testing.assert_close(store.state_dict(), other.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("wrong", [math.inf, math.nan])
+def test_a_gradient_that_is_not_finite_changes_nothing(wrong: float) -> None:
+    store = Store(NANO, num_classes=10, seed=0)
+    optimizer = StoreAdamW(store)
+    network = store.subnet(SMALLEST)
+    network(torch.randn(2, 3, 32, 32)).sum().backward()
+    next(iter(store.gradients.values())).flatten()[0] = wrong
+    before = {name: tensor.clone() for name, tensor in store.state_dict().items()}
+    moments = {name: tensor.clone() for name, tensor in optimizer.state_dict().items()}
+    assert not math.isfinite(optimizer.step([network], lr=1.0))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in store.state_dict().items())
+    for name, tensor in optimizer.state_dict().items():
+        assert torch.equal(tensor, moments[name]), name
+    assert not any(gradient.any() for gradient in store.gradients.values())

@@ -352,3 +352,17 @@ def test_a_broken_image_that_was_not_in_the_checked_sample_is_named_in_training(
     message = str(caught.value)
     assert message.startswith(f"{root / 'bee'}") and "broken image" in message
     assert "\n" not in message
+
+
+def test_names_that_are_equal_in_the_natural_order_have_one_all_the_same(tmp_path: Path) -> None:
+    names = ["1.png", "01.png", "A.png", "a.png", "2.png"]
+    for number, order in enumerate((names, names[::-1])):
+        for name in ("ant", "bee"):
+            folder = tmp_path / str(number) / name
+            folder.mkdir(parents=True)
+            for file in order:
+                Image.new("RGB", (8, 8)).save(folder / file)
+    first, second = (
+        nas.data.folder.read_folder(tmp_path / str(n), seed=0).splits["train"] for n in (0, 1)
+    )
+    assert [path.name for path in first.sources] == [path.name for path in second.sources]

@@ -116,6 +116,10 @@ def test_an_image_that_is_decoded_late_and_broken_is_refused_with_its_number(
         ({"test": [(PIXELS[0], torch.eye(2)[0])]}, r"label tensor\(\[1., 0.\]\) of image 0"),
         ({"test": [(PIXELS[0], 0.5)]}, "label 0.5 of image 0 of the dataset is no whole number"),
         ({"test": [(PIXELS[0], None)]}, "label None"),
+        ({"mean": (0.1,)}, r"mean \(0.1,\) is not three numbers"),
+        ({"mean": (0.1, float("nan"), 0.1)}, "is not three numbers"),
+        ({"std": (0.1, 0.0, 0.1)}, "is not above 0"),
+        ({"crop": 1.2}, "crop 1.2 is not above 0 and at most 1"),
     ],
 )
 def test_classes_and_labels_must_agree(changes: dict[str, Any], message: str) -> None:
@@ -134,6 +138,8 @@ def test_the_identity_tells_names_sizes_classes_and_labels_apart() -> None:
     others = [
         own(),
         own(name="other"),
+        own(std=(0.1, 0.1, 0.1)),
+        own(crop=0.9),
         own(class_names=("a", "b")),
         own(train=Pairs(size=38)),
         own(test=Pairs(size=3)),

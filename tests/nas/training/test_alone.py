@@ -443,6 +443,22 @@ def test_class_weights_multiply_the_loss_of_the_images_of_a_class(digits: Data) 
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-3)
 
 
+def test_a_rare_class_that_weighs_much_is_not_what_images_of_another_become(digits: Data) -> None:
+    images, _ = materialise(digits.search, limit=1, seed=0)
+    normalised = normalise(images, digits.mean, digits.std)
+    recipe = changed(SHORT, drop_path=0.0, label_smoothing=0.1)
+    weights = torch.tensor([0.5, *[100.0] * 9])
+    learner = NetworkLearner(inherited(), recipe, num_classes=10, class_weights=weights)
+    head = learner.network.head
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.copy_(torch.tensor([0.91, *[0.01] * 9]).log())  # what smoothing asks for
+    (loss,) = learner.losses(0, normalised, torch.tensor([0]))
+    loss.backward()
+    assert head.bias.grad is not None
+    assert head.bias.grad.abs().max() < 0.1  # as large as the weights where targets weigh
+
+
 @pytest.mark.parametrize("parts", [2, 3, 100])
 def test_gradients_of_the_parts_of_a_batch_add_up_to_that_of_the_whole(
     digits: Data, parts: int
