@@ -109,6 +109,8 @@ class Stage(Spec):
                 "'local_global' with local_heads=0 and full aggregation without local_term and "
                 "relative"
             )
+        if self.pools_sequence and self.position is not None:
+            raise ValueError("position must be null where a sequence is pooled")
         if self.feed_forward is None or not self.feed_forward.operator.suits_sequences:
             raise ValueError("class_token=true needs feed_forward.kind='plain'")
 

@@ -1,6 +1,6 @@
 """Coverage: a few architectures that together have every weight, or every part, of a space."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from itertools import product
 
 from search_space import encoding
@@ -99,7 +99,53 @@ def _corner_stages(space: SearchSpace, index: int, layout: str) -> list[Stage]:
         for kind in choices.feed_forward
         if beside and kind not in met
     ]
+    stages += _missing(space, index, layout, corners[0], stages)
     return list(dict.fromkeys(stages))
+
+
+def _missing(
+    space: SearchSpace,
+    index: int,
+    layout: str,
+    largest: Mapping[str, encoding.Value],
+    stages: Sequence[Stage],
+) -> list[Stage]:
+    """The widest stages with a kind of part that the given ones lack, or have in narrower ones.
+
+    What a gene means depends on others: of three heads a quarter is none, so that a mixer with
+    local heads is one without.
+    """
+    genes = space.stages[index].genes()
+    kinds = {"mixer": _mixer_kind, "feed_forward": _feed_forward_kind}
+    varied = {
+        "mixer": ("width", "mixer", "local_ratio", "aggregation"),
+        "feed_forward": ("width", "mixer", "feed_forward"),
+    }
+    missing: list[Stage] = []
+    for part, names in varied.items():
+        kind_of, widths, widest = kinds[part], dict[Hashable, int](), dict[Hashable, Stage]()
+        for stage in stages:
+            kind = kind_of(stage)
+            widths[kind] = max(widths.get(kind, 0), stage.width)
+        for values in product(*(genes[name] for name in names)):  # widths ascend
+            chosen = {**largest, **dict(zip(names, values, strict=True))}
+            stage = encoding.stage(space, index, layout, chosen)
+            widest[kind_of(stage)] = stage
+        missing += [stage for kind, stage in widest.items() if stage.width > widths.get(kind, 0)]
+    return missing
+
+
+def _mixer_kind(stage: Stage) -> Hashable:
+    aggregation = getattr(stage.mixer, "aggregation", None)
+    return (
+        stage.mixer.kind,
+        aggregation.kind if aggregation is not None else None,
+        stage.mixer.unshared(stage.width),
+    )
+
+
+def _feed_forward_kind(stage: Stage) -> Hashable:
+    return stage.feed_forward.kind if stage.feed_forward is not None else None
 
 
 def _unshared(space: SearchSpace, choices: StageChoices) -> list[dict[str, encoding.Value]]:

@@ -185,12 +185,18 @@ class SearchSpace(Spec):
     def _check_choices(self) -> None:
         """Check that an architecture can be built with each choice of each gene."""
         defaults = self.scaled_genotype(0.0)
-        for gene, choices in self.genes.items():
-            for choice in choices:
-                try:
-                    self.decode({**defaults, gene: choice})
-                except ValidationError as error:
-                    raise ValueError(f"{gene}={choice!r}: {first_error(error)}") from None
+        chosen = [{gene: choice} for gene, choices in self.genes.items() for choice in choices]
+        # Whether an aggregation does anything, and so its rates, hangs on what stands beside it.
+        for number in range(1, len(self.stages) + 1):
+            names = [f"stage{number}.{gene}" for gene in ("mixer", "local_ratio", "aggregation")]
+            together = product(*(self.genes[name] for name in names))
+            chosen += [dict(zip(names, choices, strict=True)) for choices in together]
+        for genes in chosen:
+            try:
+                self.decode({**defaults, **genes})
+            except ValidationError as error:
+                told = ", ".join(f"{gene}={choice!r}" for gene, choice in genes.items())
+                raise ValueError(f"{told}: {first_error(error)}") from None
 
     @classmethod
     def load(cls, path: str | Path) -> "SearchSpace":

@@ -7,6 +7,7 @@ from typing import Any
 
 import optuna
 import pytest
+from pydantic import ValidationError
 
 from search_space import (
     DESIGNS,
@@ -370,3 +371,23 @@ class TestFiles:
         (tmp_path / "text.json").write_text("space = nano")
         with pytest.raises(ArchitectureError, match=r"text\.json: Invalid JSON"):
             SearchSpace.load(tmp_path / "text.json")
+
+
+def test_a_rate_that_one_mixer_alone_has_is_held_against_its_map() -> None:
+    fields = json.loads(NANO.model_dump_json())
+    fields["stages"][2] |= {
+        "mixer": ["depthwise", "local_global"],
+        "local_ratio": [0],
+        "aggregation": [{"kind": "adaptive"}, {"kind": "rates", "rates": [64]}],
+    }
+    with pytest.raises(ValidationError, match="rate 64 exceeds the side of the map"):
+        SearchSpace.model_validate(fields)
+
+
+def test_a_sequence_that_is_pooled_has_no_positions_of_a_map() -> None:
+    psvit = next(d.architecture for d in DESIGNS if d.name.startswith("PSViT-1D"))
+    fields = json.loads(psvit.to_json())
+    (pooled, *_) = [stage for stage in fields["stages"] if stage["pooling"] == "max_pool_1d"]
+    pooled["position"] = 7
+    with pytest.raises(ArchitectureError, match="position must be null where a sequence is pooled"):
+        Architecture.from_json(json.dumps(fields))

@@ -341,6 +341,25 @@ class TestWeights:
         for architecture in space.enumerate():
             store.subnet(architecture)
 
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        "stage",
+        [
+            {"mixer": ["split_local_global"], "local_ratio": [0.25], "width": [96, 128]},
+            {"mixer": ["ladder"], "local_ratio": [0], "width": [64, 96]},
+            {"mixer": ["ladder", "mv2_se"], "local_ratio": [0], "width": [32, 96]},
+        ],
+        ids=["a quarter of three heads", "a ladder of too few", "a ladder beside a whole block"],
+    )
+    def test_mixers_that_a_width_makes_another_are_covered_too(self, stage: dict) -> None:
+        fields = NANO.model_dump(mode="json") | {"head_dim": 32, "ladder_head_dim": 16}
+        fields["stages"][1] |= {"feed_forward": ["plain", "detail_specific"], **stage}
+        fields["stages"][2] |= {"width": [64], "local_ratio": [0]}
+        space = SearchSpace.model_validate(fields)
+        store = Store(space, num_classes=5)
+        for architecture in space.enumerate():
+            store.subnet(architecture)
+
     def test_store_of_a_task_has_its_channels_and_classes(self) -> None:
         store = Store(NANO, num_classes=3, in_chans=1)
         network = store.subnet(NANO.scaled(0.0)).eval()
