@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -83,11 +84,23 @@ def chip_name(device: str) -> str:
 
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    known = cpu_name(cpuinfo.read_text(encoding="utf-8")) if cpuinfo.exists() else ""
+    if not known and platform.system() == "Darwin":
+        asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        known = subprocess.run(asked, capture_output=True, text=True).stdout.strip()
+    return known or platform.processor() or platform.machine()
+
+
+def cpu_name(cpuinfo: str) -> str:
+    """What a CPU is called in the text of /proc/cpuinfo; empty if it has no name there.
+
+    ARM's tell the numbers of maker and part for each core, of which some chips have several kinds.
+    """
+    lines = [line.partition(":") for line in cpuinfo.splitlines()]
+    fields = [(name.strip(), value.strip()) for name, _, value in lines]
+    names = [value for name, value in fields if name == "model name"]
+    parts = [value for name, value in fields if name in ("CPU implementer", "CPU part")]
+    return names[0] if names else " ".join([*dict.fromkeys(parts)])
 
 
 def check_memory(what: str, needed: float, device: str) -> None:

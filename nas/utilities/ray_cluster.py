@@ -135,7 +135,8 @@ class RayCluster:
         self._most = _Size(usable_cpus(), 0)
         self._here: _Size | None = None
         self._head, self._gone = ("", 0), False
-        self._called = self._answered = 0.0
+        self._called = 0.0
+        self._silent_since: float | None = None
         self._waits_since: float | None = None
         self._told = False
 
@@ -194,7 +195,7 @@ class RayCluster:
         else:
             self._join(ray, self.address)
         self._head = _host_and_port(ray.get_runtime_context().gcs_address)
-        self._answered, self._gone = time.monotonic(), False
+        self._silent_since, self._gone = None, False
         self._waits_since, self._told = None, False
         try:
             resources, room = _resources(ray, demand)
@@ -274,14 +275,17 @@ class RayCluster:
         try:
             socket.create_connection(self._head, timeout=_BETWEEN_CALLS).close()
         except OSError:
-            if self._called - self._answered > _GONE_AFTER:
+            # Not since the last answer: this process may have been busy with other things.
+            if self._silent_since is None:
+                self._silent_since = self._called
+            if self._called - self._silent_since > _GONE_AFTER:
                 self._gone = True
                 raise InputError(
                     "the head of the Ray cluster does not answer any more; the same command goes "
                     "on when it is back"
                 ) from None
             return False
-        self._answered = self._called
+        self._silent_since = None
         return True
 
     def _join(self, ray: Any, address: str) -> None:

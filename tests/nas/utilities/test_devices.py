@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nas.training.loop import autocast
-from nas.utilities.devices import training_dtype
+from nas.utilities.devices import cpu_name, training_dtype
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +45,16 @@ def test_a_gpu_that_only_emulates_bfloat16_trains_in_float32(
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
     assert training_dtype(device) == expected
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "name"),
+    [
+        ("processor\t: 0\nmodel name\t: AMD EPYC\n\nmodel name\t: AMD EPYC\n", "AMD EPYC"),
+        ("processor: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd0c\n", "0x41 0xd0c"),
+        ("CPU part: 0xd05\n\nCPU part: 0xd05\n\nCPU part: 0xd0b\n", "0xd05 0xd0b"),
+        ("", ""),
+    ],
+)
+def test_a_cpu_is_called_by_its_maker_or_the_numbers_of_its_parts(cpuinfo: str, name: str) -> None:
+    assert cpu_name(cpuinfo) == name
