@@ -62,6 +62,7 @@ def test_a_step_ends_when_the_head_of_its_cluster_does_not_answer_any_more(
         cluster.look(served=True, missing="nothing")
         time.sleep(0.7)
         cluster.look(served=True, missing="nothing")
+    time.sleep(0.7)  # busy with something else
     cluster.look(served=True, missing="nothing")  # it may come back
     time.sleep(0.7)
     with pytest.raises(InputError, match=r"does not answer any more; the same command goes on"):
