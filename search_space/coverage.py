@@ -116,36 +116,34 @@ def _missing(
     local heads is one without.
     """
     genes = space.stages[index].genes()
-    kinds = {"mixer": _mixer_kind, "feed_forward": _feed_forward_kind}
-    varied = {
-        "mixer": ("width", "mixer", "local_ratio", "aggregation"),
-        "feed_forward": ("width", "mixer", "feed_forward"),
-    }
     missing: list[Stage] = []
-    for part, names in varied.items():
-        kind_of, widths, widest = kinds[part], dict[Hashable, int](), dict[Hashable, Stage]()
+    for parts_of, names in (
+        (_mixer_parts, ("width", "mixer", "local_ratio", "aggregation")),
+        (_feed_forward_parts, ("width", "mixer", "feed_forward")),
+    ):
+        widths, widest = dict[Hashable, int](), dict[Hashable, Stage]()
         for stage in stages:
-            kind = kind_of(stage)
-            widths[kind] = max(widths.get(kind, 0), stage.width)
+            for part in parts_of(stage):
+                widths[part] = max(widths.get(part, 0), stage.width)
         for values in product(*(genes[name] for name in names)):  # widths ascend
             chosen = {**largest, **dict(zip(names, values, strict=True))}
             stage = encoding.stage(space, index, layout, chosen)
-            widest[kind_of(stage)] = stage
-        missing += [stage for kind, stage in widest.items() if stage.width > widths.get(kind, 0)]
+            widest |= dict.fromkeys(parts_of(stage), stage)
+        missing += [stage for part, stage in widest.items() if stage.width > widths.get(part, 0)]
     return missing
 
 
-def _mixer_kind(stage: Stage) -> Hashable:
-    aggregation = getattr(stage.mixer, "aggregation", None)
-    return (
-        stage.mixer.kind,
-        aggregation.kind if aggregation is not None else None,
-        stage.mixer.unshared(stage.width),
-    )
+def _mixer_parts(stage: Stage) -> list[Hashable]:
+    """What stands in the names of a mixer's weights: its kind, and that and rate of each group."""
+    mixer = stage.mixer
+    known = mixer.kind, mixer.unshared(stage.width)
+    if (aggregation := getattr(mixer, "aggregation", None)) is None:
+        return [known]
+    return [(*known, aggregation.kind, rate) for rate in getattr(aggregation, "rates", (0,))]
 
 
-def _feed_forward_kind(stage: Stage) -> Hashable:
-    return stage.feed_forward.kind if stage.feed_forward is not None else None
+def _feed_forward_parts(stage: Stage) -> list[Hashable]:
+    return [] if stage.feed_forward is None else [stage.feed_forward.kind]
 
 
 def _unshared(space: SearchSpace, choices: StageChoices) -> list[dict[str, encoding.Value]]:

@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -170,27 +170,23 @@ class RunFolder:
                 part.enter_context(self._held(f"{_LOCK}-{name}", retraining))
             yield
 
-    @contextmanager
-    def locked_for_drawing(self) -> Iterator[None]:
+    def locked_for_drawing(self) -> AbstractContextManager[None]:
         """Hold the pages for this process; it waits while another draws them.
 
         Raises:
             InputError: If that one takes too long, or the folder cannot be written.
         """
         refusal = f"{self.path}: another process is drawing the report"
-        with self._held(f"{_LOCK}.drawing", refusal, wait=_DRAWING):
-            yield
+        return self._held(f"{_LOCK}.drawing", refusal, wait=_DRAWING)
 
-    @contextmanager
-    def locked_for_data(self) -> Iterator[None]:
+    def locked_for_data(self) -> AbstractContextManager[None]:
         """Hold what the folder tells of its data for this process; it waits while another does.
 
         Raises:
             InputError: If that one takes too long, or the folder cannot be written.
         """
         refusal = f"{self.path}: another process is reading the data of this run"
-        with self._held(f"{_LOCK}.data", refusal, wait=_READING):
-            yield
+        return self._held(f"{_LOCK}.data", refusal, wait=_READING)
 
     @contextmanager
     def _held(self, name: str, refusal: str, *, wait: float = 0.0) -> Iterator[None]:

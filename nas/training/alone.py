@@ -17,7 +17,6 @@ from timm.data.random_erasing import RandomErasing
 from timm.optim import create_optimizer_v2
 from timm.utils import ModelEmaV3
 from torch import Tensor
-from torch.nn import functional as F
 
 from nas.data import Augment, Data
 from nas.training.accuracy import fit, nobody
@@ -26,7 +25,7 @@ from nas.training.distillation import (
     check_places,
     mixed_targets,
     token_loss,
-    weighted_mean,
+    weighted_cross_entropy,
 )
 from nas.training.given_teacher import Ask, GivenTeacher
 from nas.training.loop import CHECKPOINT_SECONDS, Session, autocast, train
@@ -316,7 +315,7 @@ class NetworkLearner(ModuleLearner):
             weights = None if self.class_weights is None else wanted @ self.class_weights
             if answers is not None:
                 wanted = mixed_targets(wanted, answers.scores)
-            loss = weighted_mean(F.cross_entropy(scores.float(), wanted, reduction="none"), weights)
+            loss = weighted_cross_entropy(scores.float(), wanted, weights)
             if places is not None:
                 assert answers is not None and answers.places is not None
                 tokens = token_loss(places.float(), answers.places, weights)

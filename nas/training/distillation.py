@@ -44,14 +44,18 @@ def mixed_targets(targets: Tensor, answers: Tensor) -> Tensor:
     return torch.lerp(targets, answers.softmax(dim=1), ANSWERS)
 
 
-def weighted_mean(losses: Tensor, weights: Tensor | None) -> Tensor:
-    """The mean of the losses (B,) of images, each times what the image weighs.
+def weighted_cross_entropy(scores: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+    """The mean cross-entropy with target probabilities, that of each image times what it weighs.
 
     Args:
-        losses: Of each image.
+        scores: (B, classes) or, of several places, (B, classes, H, W).
+        targets: Likewise.
         weights: Of each image, (B,); None where all weigh 1.
     """
-    return losses.mean() if weights is None else (weights * losses).mean()
+    if weights is None:
+        return F.cross_entropy(scores, targets)
+    losses = F.cross_entropy(scores, targets, reduction="none")
+    return (weights.view(-1, *[1] * (losses.ndim - 1)) * losses).mean()
 
 
 def token_loss(scores: Tensor, answers: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -68,8 +72,7 @@ def token_loss(scores: Tensor, answers: Tensor, weights: Tensor | None = None) -
     wanted = F.interpolate(
         answers.softmax(dim=1), scores.shape[1:3], mode="bilinear", antialias=True
     )
-    losses = F.cross_entropy(scores.permute(0, 3, 1, 2), wanted, reduction="none")
-    return weighted_mean(losses.mean(dim=(1, 2)), weights)
+    return weighted_cross_entropy(scores.permute(0, 3, 1, 2), wanted, weights)
 
 
 def check_places(architecture: Architecture, image_size: int) -> None:

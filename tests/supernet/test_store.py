@@ -346,10 +346,19 @@ class TestWeights:
         "stage",
         [
             {"mixer": ["split_local_global"], "local_ratio": [0.25], "width": [96, 128]},
+            {
+                "mixer": ["split_local_global"],
+                "local_ratio": [0.25],
+                "width": [96, 128],
+                "aggregation": [{"kind": "rates", "rates": [r]} for r in (4, 2)],
+            },
             {"mixer": ["ladder"], "local_ratio": [0], "width": [64, 96]},
             {"mixer": ["ladder", "mv2_se"], "local_ratio": [0], "width": [32, 96]},
         ],
-        ids=["a quarter of three heads", "a ladder of too few", "a ladder beside a whole block"],
+        ids=[
+            *("a quarter of three heads", "with two rates"),
+            *("a ladder of too few", "a ladder beside a whole block"),
+        ],
     )
     def test_mixers_that_a_width_makes_another_are_covered_too(self, stage: dict) -> None:
         fields = NANO.model_dump(mode="json") | {"head_dim": 32, "ladder_head_dim": 16}
